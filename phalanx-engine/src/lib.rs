@@ -1,0 +1,1 @@
+//! The pure core: values in, changes out. No clock, file, socket, thread or randomness.

@@ -1,0 +1,1 @@
+//! Network namespaces, an emulated link and traffic with known truth.

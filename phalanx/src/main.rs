@@ -1,0 +1,3 @@
+//! The Phalanx daemon and its command line.
+
+fn main() {}
