@@ -1,2 +1,7 @@
-//! The byte-for-byte contract between the kernel programs and user space, and the packet parser.
+//! The byte-for-byte contract between the kernel programs and user space, and the packet parser:
+//! all that must be one code on both sides of the kernel boundary.
 #![cfg_attr(not(test), no_std)]
+
+pub mod bytes;
+pub mod limits;
+pub mod packet;

@@ -1,0 +1,58 @@
+//! The packet parser: from bytes to [`Headers`], the decoded headers of one packet's outermost IP
+//! layer. The kernel programs run [`parse`]; files run the layers around it as well.
+//!
+//! **Invariant**: ports are never read from a fragment that is not the first one.
+
+mod icmp;
+mod ip;
+mod link;
+mod reason;
+mod tcp;
+
+pub use icmp::{is_error, parse_quote};
+pub use ip::{Headers, parse_ip};
+pub use link::{Link, LinkKind, parse_link};
+pub use reason::Unparsed;
+pub use tcp::{TcpFlags, TcpOptions, parse_tcp_options, parse_timestamps};
+
+use crate::bytes::Bytes;
+
+/// Protocol numbers (IANA) that the parser looks into.
+pub mod protocol {
+    /// IPv6 hop-by-hop options.
+    pub const HOP_BY_HOP: u8 = 0;
+    /// ICMP for IPv4.
+    pub const ICMP: u8 = 1;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// IPv6 routing header.
+    pub const ROUTING: u8 = 43;
+    /// IPv6 fragment header.
+    pub const FRAGMENT: u8 = 44;
+    /// IP authentication header (RFC 4302).
+    pub const AUTHENTICATION: u8 = 51;
+    /// ICMP for IPv6.
+    pub const ICMPV6: u8 = 58;
+    /// IPv6: nothing follows.
+    pub const NO_NEXT: u8 = 59;
+    /// IPv6 destination options.
+    pub const DESTINATION: u8 = 60;
+    /// Mobility header (RFC 6275).
+    pub const MOBILITY: u8 = 135;
+}
+
+/// Parses a frame down to its transport header, the way the kernel programs do: one link layer,
+/// up to two VLAN tags, the outermost IP layer.
+///
+/// `wire_length` is the length of the whole frame in bytes, of which `bytes` may hold only the
+/// first part.
+///
+/// # Errors
+/// The reason why the packet does not take part in any flow.
+#[inline(always)]
+pub fn parse<B: Bytes>(bytes: B, kind: LinkKind, wire_length: u32) -> Result<Headers, Unparsed> {
+    let link = parse_link(bytes, kind)?;
+    parse_ip(bytes, link, wire_length)
+}

@@ -1,0 +1,72 @@
+//! ICMP and `ICMPv6`: echo identifiers, and the packet that an error quotes.
+
+use super::{Headers, Link, TcpFlags, Unparsed, ip, protocol};
+use crate::bytes::{Bytes, Window};
+
+/// Reads type, code and echo identifier; returns the header length in bytes.
+#[inline(always)]
+pub(super) fn parse_icmp<B: Bytes>(
+    bytes: B,
+    at: usize,
+    headers: &mut Headers,
+) -> Result<u32, Unparsed> {
+    let icmp = bytes.window::<8>(at).ok_or(Unparsed::Truncated)?;
+    let (kind, code) = (icmp.u8(0), icmp.u8(1));
+    headers.sequence = u32::from(kind) << 8 | u32::from(code);
+    let is_echo = match headers.protocol {
+        protocol::ICMP => matches!(kind, 0 | 8),
+        _ => matches!(kind, 128 | 129),
+    };
+    if is_echo {
+        headers.source_port = icmp.u16(4);
+        headers.destination_port = icmp.u16(4);
+    }
+    Ok(8)
+}
+
+/// Whether `headers` are those of an ICMP error, which quotes the packet it is about: RFC 792
+/// (unreachable, source quench, redirect, time exceeded, parameter problem), RFC 4443 (types below
+/// 128).
+#[inline(always)]
+#[must_use]
+pub const fn is_error(headers: &Headers) -> bool {
+    let kind = (headers.sequence >> 8) as u8;
+    match headers.protocol {
+        protocol::ICMP => matches!(kind, 3 | 4 | 5 | 11 | 12),
+        protocol::ICMPV6 => kind >= 1 && kind < 128,
+        _ => false,
+    }
+}
+
+/// Parses the packet that the ICMP error in `error` quotes: its addresses, protocol, ports and,
+/// for TCP, the sequence number, of which eight bytes are always quoted (RFC 792).
+///
+/// # Errors
+/// The reason why the quote names no flow.
+#[inline(always)]
+pub fn parse_quote<B: Bytes>(bytes: B, error: &Headers) -> Result<Headers, Unparsed> {
+    let link = Link {
+        offset: error.payload_offset & 0x3fff,
+        version: 0,
+        vlan: error.vlan,
+    };
+    let mut quote = ip::parse_quoted(bytes, link)?;
+    match quote.protocol {
+        protocol::TCP | protocol::UDP => {
+            let at = (quote.transport_offset & 0x3fff) as usize;
+            let ports = bytes.window::<8>(at).ok_or(Unparsed::Truncated)?;
+            quote.source_port = ports.u16(0);
+            quote.destination_port = ports.u16(2);
+            if quote.protocol == protocol::TCP {
+                quote.sequence = ports.u32(4);
+                quote.tcp_flags = TcpFlags::default();
+            }
+        }
+        protocol::ICMP | protocol::ICMPV6 => {
+            let at = (quote.transport_offset & 0x3fff) as usize;
+            parse_icmp(bytes, at, &mut quote)?;
+        }
+        _ => {}
+    }
+    Ok(quote)
+}
