@@ -2,6 +2,7 @@
 //! all that must be one code on both sides of the kernel boundary.
 #![cfg_attr(not(test), no_std)]
 
+pub mod abi;
 pub mod bytes;
 pub mod limits;
 pub mod packet;

@@ -7,3 +7,38 @@ pub const EXTENSION_COUNT_MAX: usize = 4;
 /// TCP options that are walked: 40 bytes of options hold 20 options of two bytes; padding by NOPs
 /// beyond that ends the walk.
 pub const TCP_OPTION_COUNT_MAX: usize = 20;
+
+/// Samples that an update carries: at 16 a busy request–response flow sends one update in eight
+/// exchanges (one RTT and one turn each), and an update stays below 512 bytes.
+pub const SAMPLE_COUNT: usize = 16;
+
+/// Payload bytes in a record's digest: 16 for TCP, 32 for UDP.
+pub const RECORD_DIGEST_SIZE: usize = 32;
+
+/// Payload bytes that the digest of a TCP record carries.
+pub const RECORD_DIGEST_TCP: usize = 16;
+
+/// Sizes of the area for captured bytes in a record: a reservation in the ring has a constant size.
+/// 128 holds Ethernet, two VLAN tags, IPv6 and a full TCP header (14 + 8 + 40 + 60 = 122).
+pub const SNAP_CLASSES: [usize; 4] = [128, 512, 2048, 9216];
+
+/// Recording filters in force at once: a set of them is one word.
+pub const FILTER_COUNT_MAX: usize = 64;
+
+/// Shapes in force at once; a new flow asks each, both ways round.
+pub const SHAPE_COUNT_MAX: usize = 32;
+
+/// RTT slots of one direction: segments that can be timed at once.
+pub const RTT_SLOT_COUNT: usize = 8;
+
+/// Default size of the flow table.
+pub const FLOW_COUNT_DEFAULT: u32 = 131_072;
+
+/// Entries of the table of flows not yet opened: a power of two, indexed by hash.
+pub const PENDING_COUNT: u32 = 32_768;
+
+/// Bytes of the ring of events: 2 MiB hold 4,600 updates.
+pub const EVENT_RING_SIZE: u32 = 2 << 20;
+
+/// Bytes of the ring of records: 8 MiB hold some 32,000 records of the smallest class.
+pub const RECORD_RING_SIZE: u32 = 8 << 20;

@@ -1,0 +1,480 @@
+//! The contract with the kernel programs, byte for byte: keys, events, records, counters, filters.
+//!
+//! All structures are `repr(C)` with fixed widths and named padding; `zerocopy`'s derives prove
+//! that there is no hidden padding. A change of any layout or meaning here raises [`ABI_VERSION`].
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::limits::{RECORD_DIGEST_SIZE, SAMPLE_COUNT};
+use crate::packet::Unparsed;
+
+/// The version of this contract. The object carries it, the loader compares.
+pub const ABI_VERSION: u32 = 1;
+
+/// Both directions of one 5-tuple at one interface: the same for a packet and for its answer.
+///
+/// `low` and `high` are the two ends (address and port) in an order that is total but without
+/// meaning, chosen by [`FlowKey::new`]. Addresses are in wire order, IPv4 ones mapped into IPv6;
+/// ports are in the machine's order.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
+#[repr(C)]
+pub struct FlowKey {
+    /// Address of the low end, in wire order.
+    pub low: [u32; 4],
+    /// Address of the high end, in wire order.
+    pub high: [u32; 4],
+    /// Port of the low end.
+    pub low_port: u16,
+    /// Port of the high end.
+    pub high_port: u16,
+    /// Index of the interface, in the namespace that the program was loaded for.
+    pub ifindex: u32,
+    /// Outermost VLAN id, 0 where there is none.
+    pub vlan: u16,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: u8,
+}
+
+/// Which way a packet goes through its flow: index into the halves of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Direction {
+    /// Sent by the low end.
+    FromLow = 0,
+    /// Sent by the high end.
+    FromHigh = 1,
+}
+
+impl Direction {
+    /// The other way.
+    #[must_use]
+    pub const fn reverse(self) -> Self {
+        match self {
+            Self::FromLow => Self::FromHigh,
+            Self::FromHigh => Self::FromLow,
+        }
+    }
+}
+
+/// Where in the network stack a packet was seen. What its clock means depends on this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Hook {
+    /// XDP: received, before GRO.
+    Xdp = 0,
+    /// TC ingress: received, mostly after GRO.
+    TcIngress = 1,
+    /// TC egress: sent, before the queueing discipline and before TSO segmentation.
+    TcEgress = 2,
+}
+
+/// What an event in the ring of events is: the first word of each.
+pub mod event_kind {
+    /// A [`super::FlowUpdate`].
+    pub const FLOW_UPDATE: u32 = 1;
+    /// An [`super::Attempt`].
+    pub const ATTEMPT: u32 = 2;
+}
+
+/// Why a [`FlowUpdate`] was sent: bits.
+pub mod update_reason {
+    /// The flow was opened; its first update.
+    pub const OPENED: u32 = 1;
+    /// TCP: both ends have sent FIN and had it acknowledged.
+    pub const CLOSED: u32 = 1 << 1;
+    /// TCP: reset by either end.
+    pub const RESET: u32 = 1 << 2;
+    /// The interval since the last update has passed.
+    pub const INTERVAL: u32 = 1 << 3;
+    /// The samples are full.
+    pub const SAMPLES: u32 = 1 << 4;
+    /// An ICMP error quoted this flow.
+    pub const ICMP_ERROR: u32 = 1 << 5;
+    /// The 5-tuple was used again by a new connection: the last update of the old one.
+    pub const REUSED: u32 = 1 << 6;
+    /// Read from the table by user space after its silence.
+    pub const EXPIRED: u32 = 1 << 7;
+}
+
+/// What one direction of a flow has counted since the flow was opened. Cumulative.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct HalfCounters {
+    /// Packets on the wire: a GSO super-segment counts as its segments.
+    pub packets: u64,
+    /// IP bytes on the wire: headers are counted once for each segment of a super-segment.
+    pub bytes: u64,
+    /// Payload bytes that this hop had seen before (TCP).
+    pub retransmitted_bytes: u64,
+    /// Segments whose bytes this hop had all or partly seen before (TCP, SYN and FIN included).
+    pub retransmitted_packets: u32,
+    /// Segments behind the highest sequence that may be retransmissions of what was lost before
+    /// this hop, or reordered: constant-size state cannot tell (TCP).
+    pub out_of_sequence_packets: u32,
+    /// Copies of the segment just before: same IP id and same sequence (TCP).
+    pub duplicate_packets: u32,
+    /// How often the sequence jumped ahead: packets lost or reordered before this hop (TCP).
+    pub gap_count: u32,
+    /// How often this end's receive window fell to zero (TCP).
+    pub zero_window_count: u32,
+    /// Keep-alive segments (TCP).
+    pub keep_alive_count: u32,
+    /// Packets that carried ECN "congestion experienced".
+    pub ecn_marked_packets: u32,
+    /// SYN segments.
+    pub syn_count: u32,
+    /// FIN segments.
+    pub fin_count: u32,
+    /// RST segments.
+    pub rst_count: u32,
+    /// ICMP errors that quoted a packet of this direction.
+    pub icmp_error_count: u32,
+    /// Acknowledgements from this end of bytes that this hop had not seen (TCP).
+    pub acknowledged_unseen_count: u32,
+    /// Smallest RTT sample of data sent in this direction, in microseconds; 0 before the first.
+    pub rtt_min_us: u32,
+    /// RTT samples taken for data sent in this direction.
+    pub rtt_sample_count: u32,
+    /// Samples that found no room between two updates.
+    pub sample_lost_count: u32,
+    /// Highest sequence number plus one (TCP).
+    pub next_sequence: u32,
+    /// Highest acknowledgement number sent by this end (TCP).
+    pub acknowledged: u32,
+    /// Low half of the time of the last packet: nanoseconds / 1,000, modulo 2³².
+    pub seen_us: u32,
+    /// Last window sent, not scaled (TCP).
+    pub window: u16,
+    /// MSS option of the SYN in bytes, 0 where absent (TCP).
+    pub mss: u16,
+    /// Window scale of the SYN plus one, 0 where absent or not seen (TCP).
+    pub window_scale_plus_one: u8,
+    /// All TCP flags seen, ORed.
+    pub flags_seen: u8,
+    /// Smallest TTL or hop limit.
+    pub ttl_min: u8,
+    /// Largest TTL or hop limit.
+    pub ttl_max: u8,
+}
+
+/// What user space learns of a flow: cumulative counters of both directions, and the samples since
+/// the update before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct FlowUpdate {
+    /// [`event_kind::FLOW_UPDATE`].
+    pub kind: u32,
+    /// Bits of [`update_reason`].
+    pub reason: u32,
+    /// Which flow.
+    pub key: FlowKey,
+    /// Tells apart the flows that used one key one after the other.
+    pub incarnation: u32,
+    /// Number of this update within its flow, from 1; a jump tells of updates lost in the ring.
+    pub version: u32,
+    /// 0: who opened the flow is not known; 1: the low end did; 2: the high end did.
+    pub initiator: u32,
+    /// When the first packet was seen: `CLOCK_MONOTONIC` nanoseconds.
+    pub opened_ns: u64,
+    /// When this update was made: `CLOCK_MONOTONIC` nanoseconds.
+    pub now_ns: u64,
+    /// SYN to SYN-ACK as seen at this hop, in microseconds; 0 where it was not seen or ambiguous.
+    pub handshake_server_us: u32,
+    /// SYN-ACK to the ACK of it as seen at this hop, in microseconds; 0 where not seen or ambiguous.
+    pub handshake_client_us: u32,
+    /// Type (upper byte) and code (lower byte) of the last ICMP error that quoted this flow.
+    pub icmp_error: u32,
+    /// How many of `samples` are filled.
+    pub sample_count: u32,
+    /// Which recording filters match this flow: bits by number of filter.
+    pub matched: u64,
+    /// Counters by [`Direction`].
+    pub halves: [HalfCounters; 2],
+    /// Samples since the update before: see [`Sample`].
+    pub samples: [u32; SAMPLE_COUNT],
+}
+
+/// What a sample measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SampleKind {
+    /// Data of this direction to its exact acknowledgement, by sequence range (Karn's rule kept).
+    Rtt(Direction),
+    /// A retransmission of this direction to its acknowledgement, told by its timestamp (RFC 7323).
+    RttByTimestamp(Direction),
+    /// The last payload of the other direction to the first payload of this one: think time and
+    /// path, or idle time and path.
+    Turn(Direction),
+}
+
+/// A sample packed in a word: kind in the upper three bits, microseconds in the lower 29
+/// (saturating at 536 s, and at least 1 so that no sample is the empty word).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample(pub u32);
+
+impl Sample {
+    const MICROSECONDS_BITS: u32 = 29;
+    const MICROSECONDS_MAX: u32 = (1 << Self::MICROSECONDS_BITS) - 1;
+
+    /// Packs a sample.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(kind: SampleKind, microseconds: u32) -> Self {
+        let code = match kind {
+            SampleKind::Rtt(direction) => direction as u32,
+            SampleKind::Turn(direction) => 2 + direction as u32,
+            SampleKind::RttByTimestamp(direction) => 4 + direction as u32,
+        };
+        let value = if microseconds == 0 {
+            1
+        } else if microseconds > Self::MICROSECONDS_MAX {
+            Self::MICROSECONDS_MAX
+        } else {
+            microseconds
+        };
+        Self(code << Self::MICROSECONDS_BITS | value)
+    }
+
+    /// What was measured, or `None` for a word that no kernel program writes.
+    #[must_use]
+    pub const fn kind(self) -> Option<SampleKind> {
+        match self.0 >> Self::MICROSECONDS_BITS {
+            0 => Some(SampleKind::Rtt(Direction::FromLow)),
+            1 => Some(SampleKind::Rtt(Direction::FromHigh)),
+            2 => Some(SampleKind::Turn(Direction::FromLow)),
+            3 => Some(SampleKind::Turn(Direction::FromHigh)),
+            4 => Some(SampleKind::RttByTimestamp(Direction::FromLow)),
+            5 => Some(SampleKind::RttByTimestamp(Direction::FromHigh)),
+            _ => None,
+        }
+    }
+
+    /// The measured time in microseconds.
+    #[must_use]
+    pub const fn microseconds(self) -> u32 {
+        self.0 & Self::MICROSECONDS_MAX
+    }
+}
+
+/// How an attempt to connect stands: [`Attempt::outcome`].
+pub mod attempt_outcome {
+    /// A first SYN was seen.
+    pub const STARTED: u32 = 1;
+    /// The SYN was answered by a RST.
+    pub const REFUSED: u32 = 2;
+    /// The SYN was answered by an ICMP error.
+    pub const ICMP_ERROR: u32 = 3;
+}
+
+/// A TCP connection that is not open yet: a SYN was seen, or was refused. An attempt of which
+/// nothing more is heard, neither a flow nor a refusal, went unanswered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Attempt {
+    /// [`event_kind::ATTEMPT`].
+    pub kind: u32,
+    /// One of [`attempt_outcome`].
+    pub outcome: u32,
+    /// Which flow it would become.
+    pub key: FlowKey,
+    /// 1: the low end sent the SYN; 2: the high end did.
+    pub initiator: u32,
+    /// When: `CLOCK_MONOTONIC` nanoseconds.
+    pub now_ns: u64,
+    /// SYN to its answer, in microseconds; 0 where there was none yet.
+    pub answer_us: u32,
+    /// Type (upper byte) and code (lower byte) of the ICMP error, or 0.
+    pub icmp_error: u32,
+}
+
+/// One packet of a recorded flow: the header of a record, followed by `captured_length` bytes of
+/// the frame in an area whose size is one of [`crate::limits::SNAP_CLASSES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct RecordHeader {
+    /// When: `CLOCK_MONOTONIC` nanoseconds, at the hook.
+    pub time_ns: u64,
+    /// Which recording filters match: bits by number of filter.
+    pub matched: u64,
+    /// Which flow.
+    pub key: FlowKey,
+    /// The flow's incarnation, as in its updates; 0 where the flow is not open yet.
+    pub incarnation: u32,
+    /// Length of the frame at the hook in bytes; a super-segment's is up to 64 KiB and more.
+    pub frame_length: u32,
+    /// How many bytes of the frame follow.
+    pub captured_length: u32,
+    /// Offset of the IP header in the frame, in bytes.
+    pub network_offset: u16,
+    /// Offset of the transport header in the frame, in bytes.
+    pub transport_offset: u16,
+    /// Offset of the transport payload in the frame, in bytes.
+    pub payload_offset: u16,
+    /// Segments in this super-segment; 1 for a plain packet.
+    pub gso_segments: u16,
+    /// Payload bytes of each segment of a super-segment; 0 for a plain packet.
+    pub gso_size: u16,
+    /// VLAN tag kept beside the frame by the kernel (TCI), 0 where there is none.
+    pub vlan_tag: u16,
+    /// A [`Hook`].
+    pub hook: u8,
+    /// A [`Direction`].
+    pub direction: u8,
+    /// 1 where the frame begins with Ethernet, 0 where it begins with IP.
+    pub has_ethernet: u8,
+    /// How many bytes of `digest` are filled.
+    pub digest_length: u8,
+    /// The first bytes of the payload, that stitching needs: 16 for TCP, 32 for UDP.
+    pub digest: [u8; RECORD_DIGEST_SIZE],
+}
+
+/// A counter of the kernel programs, one slot per CPU. The sums over all CPUs obey
+/// `Seen = Parsed + Σ Unparsed`, `Parsed = Watched + Pended + Untracked…` and
+/// `Matched = Delivered + DroppedRingFull + SampledOut`, exactly, once traffic has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u32)]
+pub enum Counter {
+    /// Packets that reached a hook (super-segments count once).
+    Seen = 0,
+    /// Packets parsed down to a flow.
+    Parsed = 1,
+    /// Parsed packets that were counted in a flow of the table.
+    Watched = 2,
+    /// Parsed packets that wait in the table of flows not yet opened.
+    Pended = 3,
+    /// Parsed packets whose flow could not be opened: the table is full.
+    UntrackedTableFull = 4,
+    /// Parsed packets that are ICMP errors (they are counted at the flow they quote, if any).
+    IcmpErrors = 5,
+    /// ICMP errors whose quote names a flow that is known.
+    IcmpErrorsMatched = 6,
+    /// Flows opened.
+    FlowsOpened = 7,
+    /// Packets that were lost for the flows because their pending entry was displaced.
+    PendingDisplacedPackets = 8,
+    /// Entries of the pending table that were displaced by others.
+    PendingDisplaced = 9,
+    /// Updates, attempts and the like that were delivered to the ring of events.
+    EventsDelivered = 10,
+    /// Events that found the ring full.
+    EventsDroppedRingFull = 11,
+    /// Packets of flows that match a recording filter.
+    Matched = 12,
+    /// Records delivered.
+    Delivered = 13,
+    /// Records that found the ring full.
+    DroppedRingFull = 14,
+    /// Records left out on purpose.
+    SampledOut = 15,
+    /// Packets that start or answer a connection that is then refused: they open no flow.
+    Refused = 16,
+    /// Flows promoted to the record level by the program.
+    Promoted = 17,
+    /// Packets that reached the XDP hook.
+    SeenXdp = 18,
+    /// Packets that reached the TC ingress hook.
+    SeenTcIngress = 19,
+    /// Packets that reached the TC egress hook.
+    SeenTcEgress = 20,
+    /// The first of the [`Unparsed`] reasons; the others follow in their order.
+    UnparsedFirst = 24,
+}
+
+/// How many counter slots there are: the counters and the reasons of [`Unparsed`], rounded up.
+pub const COUNTER_COUNT: usize = 48;
+const _: () = assert!(Counter::UnparsedFirst as usize + Unparsed::COUNT <= COUNTER_COUNT);
+
+/// One recording filter as the kernel checks it, after the tuple space has made it a candidate:
+/// the ends may stand either way round.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Filter {
+    /// First port of end `a`.
+    pub a_port_first: u16,
+    /// Last port of end `a`.
+    pub a_port_last: u16,
+    /// First port of end `b`.
+    pub b_port_first: u16,
+    /// Last port of end `b`.
+    pub b_port_last: u16,
+    /// 1 where the filter is in force.
+    pub is_set: u8,
+    /// Index into [`crate::limits::SNAP_CLASSES`]; the whole class is captured where
+    /// `has_payload` is set.
+    pub snap_class: u8,
+    /// 1 where records carry payload up to the snap length; 0: they end after the headers.
+    pub has_payload: u8,
+    /// Zero.
+    pub reserved: [u8; 5],
+}
+
+/// What filters of one kind have in common, so that a hash finds them: the prefix lengths and
+/// whether the protocol counts.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Shape {
+    /// Mask of end `a`, in wire order.
+    pub a_mask: [u32; 4],
+    /// Mask of end `b`, in wire order.
+    pub b_mask: [u32; 4],
+    /// 1 where the protocol counts.
+    pub has_protocol: u32,
+    /// 1 where the shape is in force.
+    pub is_set: u32,
+}
+
+/// Where the tuple space keeps the candidates of a shape: the value is a set of filters, bits by
+/// number.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct TupleKey {
+    /// Masked address of end `a`, in wire order.
+    pub a: [u32; 4],
+    /// Masked address of end `b`, in wire order.
+    pub b: [u32; 4],
+    /// The generation of the filters.
+    pub generation: u32,
+    /// Number of the shape.
+    pub shape: u16,
+    /// Protocol, or 0 where it does not count.
+    pub protocol: u8,
+    /// Zero.
+    pub reserved: u8,
+}
+
+/// What user space tells the programs while they run: one entry, in an array map.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Control {
+    /// Generation of the filters in force; 0: none. A flow whose cached answer is older asks again.
+    pub generation: u32,
+    /// How many shapes are in force.
+    pub shape_count: u32,
+    /// Longest time between two updates of a flow that sees packets, in nanoseconds.
+    pub update_interval_ns: u64,
+}
