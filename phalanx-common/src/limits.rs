@@ -4,6 +4,22 @@
 /// once but destination options; four covers all but the contrived, and the verifier's patience.
 pub const EXTENSION_COUNT_MAX: usize = 4;
 
+/// What an offset into a packet is masked with before it is read at: the verifier's bound. It is
+/// above every offset the parser makes: a network layer at 8,191 at most, an IP header of 60 bytes
+/// or one of 40 with [`EXTENSION_COUNT_MAX`] extensions of 2,048 bytes, a transport header of 60,
+/// and the same IP header once more in an ICMP quote: 8,191 + 8,232 + 60 + 8,232 = 24,715.
+pub const OFFSET_MASK: u32 = 0x7fff;
+
+/// Bytes from the start of the frame up to which an IP header is looked for; see [`OFFSET_MASK`].
+pub const NETWORK_OFFSET_MAX: u32 = 8_191;
+
+/// IP layers of one packet that are parsed, the outermost one counted.
+pub const LAYER_COUNT_MAX: usize = 4;
+
+/// Headers between two IP layers that are walked (VLAN tags, MPLS labels, PPPoE, PPP, inner
+/// Ethernet, each counts as one), which bounds the walk over a hostile frame.
+pub const LINK_STEP_COUNT_MAX: usize = 16;
+
 /// TCP options that are walked: 40 bytes of options hold 20 options of two bytes; padding by NOPs
 /// beyond that ends the walk.
 pub const TCP_OPTION_COUNT_MAX: usize = 20;

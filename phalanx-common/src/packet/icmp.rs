@@ -2,6 +2,7 @@
 
 use super::{Headers, Link, TcpFlags, Unparsed, ip, protocol};
 use crate::bytes::{Bytes, Window};
+use crate::limits::OFFSET_MASK;
 
 /// Reads type, code and echo identifier; returns the header length in bytes.
 #[inline(always)]
@@ -46,14 +47,20 @@ pub const fn is_error(headers: &Headers) -> bool {
 #[inline(always)]
 pub fn parse_quote<B: Bytes>(bytes: B, error: &Headers) -> Result<Headers, Unparsed> {
     let link = Link {
-        offset: error.payload_offset & 0x3fff,
+        offset: error.payload_offset & OFFSET_MASK,
         version: 0,
         vlan: error.vlan,
     };
     let mut quote = ip::parse_quoted(bytes, link)?;
+    // Eight bytes behind the quoted IP header are promised (RFC 792); what lies behind the error
+    // itself is padding of the frame.
+    let end = link.offset.saturating_add(error.payload_length);
+    if quote.transport_offset + 8 > end {
+        return Err(Unparsed::Truncated);
+    }
+    let at = (quote.transport_offset & OFFSET_MASK) as usize;
     match quote.protocol {
         protocol::TCP | protocol::UDP => {
-            let at = (quote.transport_offset & 0x3fff) as usize;
             let ports = bytes.window::<8>(at).ok_or(Unparsed::Truncated)?;
             quote.source_port = ports.u16(0);
             quote.destination_port = ports.u16(2);
@@ -63,7 +70,6 @@ pub fn parse_quote<B: Bytes>(bytes: B, error: &Headers) -> Result<Headers, Unpar
             }
         }
         protocol::ICMP | protocol::ICMPV6 => {
-            let at = (quote.transport_offset & 0x3fff) as usize;
             parse_icmp(bytes, at, &mut quote)?;
         }
         _ => {}

@@ -2,7 +2,7 @@
 
 use super::{Link, TcpFlags, Unparsed, protocol};
 use crate::bytes::{Bytes, Window};
-use crate::limits::EXTENSION_COUNT_MAX;
+use crate::limits::{EXTENSION_COUNT_MAX, OFFSET_MASK};
 
 /// The decoded headers of one packet's IP layer and of the transport layer in it.
 ///
@@ -90,6 +90,9 @@ pub fn parse_ip<B: Bytes>(bytes: B, link: Link, wire_length: u32) -> Result<Head
     Ok(headers)
 }
 
+/// The longest packet that an IP header can declare, in bytes: IPv6's header and its payload.
+pub(super) const PACKET_LENGTH_MAX: u32 = 40 + 65_535;
+
 /// Parses a quoted IP header, whose declared length is not held against the quote's own.
 #[inline(always)]
 pub(super) fn parse_quoted<B: Bytes>(bytes: B, link: Link) -> Result<Headers, Unparsed> {
@@ -97,9 +100,10 @@ pub(super) fn parse_quoted<B: Bytes>(bytes: B, link: Link) -> Result<Headers, Un
         .window::<1>(link.offset as usize)
         .ok_or(Unparsed::Truncated)?
         .u8(0);
+    let wire_length = link.offset.saturating_add(PACKET_LENGTH_MAX);
     match first >> 4 {
-        4 => parse_ipv4(bytes, link, u32::MAX),
-        6 => parse_ipv6(bytes, link, u32::MAX),
+        4 => parse_ipv4(bytes, link, wire_length),
+        6 => parse_ipv6(bytes, link, wire_length),
         _ => Err(Unparsed::BadIpHeader),
     }
 }
@@ -154,7 +158,8 @@ fn parse_ipv6<B: Bytes>(bytes: B, link: Link, wire_length: u32) -> Result<Header
         .window::<40>(link.offset as usize)
         .ok_or(Unparsed::Truncated)?;
     let declared = match u32::from(ip.u16(4)) {
-        0 => 0,
+        // A jumbogram (RFC 2675, BIG TCP); but a header that nothing follows is all there is.
+        0 if ip.u8(6) != protocol::NO_NEXT => 0,
         payload => payload + 40,
     };
     let ip_length = clamp_length(declared, link.offset, wire_length);
@@ -186,9 +191,9 @@ fn walk_extensions<B: Bytes>(bytes: B, headers: &mut Headers) -> Result<(), Unpa
         if !is_extension(headers.protocol) {
             return Ok(());
         }
-        // Each turn adds at most 2,048 bytes to an offset that began below 64: the bound is
-        // written out for the verifier, which forgets it across turns.
-        let offset = headers.transport_offset & 0x3fff;
+        // Each turn adds at most 2,048 bytes: the bound is written out for the verifier, which
+        // forgets it across turns.
+        let offset = headers.transport_offset & OFFSET_MASK;
         let extension = bytes
             .window::<8>(offset as usize)
             .ok_or(Unparsed::Truncated)?;
@@ -232,13 +237,14 @@ const fn is_extension(next: u8) -> bool {
 
 #[inline(always)]
 fn parse_transport<B: Bytes>(bytes: B, headers: &mut Headers) -> Result<(), Unparsed> {
-    let offset = (headers.transport_offset & 0x3fff) as usize;
-    let length = (headers.network_offset + headers.ip_length)
+    let offset = (headers.transport_offset & OFFSET_MASK) as usize;
+    // No overflow: `clamp_length` keeps the sum within the length of the frame.
+    let mut length = (headers.network_offset + headers.ip_length)
         .checked_sub(headers.transport_offset)
         .ok_or(Unparsed::BadTransportHeader)?;
     let header_length = match headers.protocol {
         protocol::TCP => parse_tcp(bytes, offset, headers)?,
-        protocol::UDP => parse_udp(bytes, offset, headers)?,
+        protocol::UDP => parse_udp(bytes, offset, headers, &mut length)?,
         protocol::ICMP | protocol::ICMPV6 => super::icmp::parse_icmp(bytes, offset, headers)?,
         _ => 0,
     };
@@ -267,10 +273,26 @@ fn parse_tcp<B: Bytes>(bytes: B, at: usize, headers: &mut Headers) -> Result<u32
     }
 }
 
+/// Reads the ports, and cuts `length`, the bytes that the IP layer has for the datagram, down to
+/// the datagram's own length: what follows it is not payload (RFC 768, RFC 9868).
 #[inline(always)]
-fn parse_udp<B: Bytes>(bytes: B, at: usize, headers: &mut Headers) -> Result<u32, Unparsed> {
+fn parse_udp<B: Bytes>(
+    bytes: B,
+    at: usize,
+    headers: &mut Headers,
+    length: &mut u32,
+) -> Result<u32, Unparsed> {
     let udp = bytes.window::<8>(at).ok_or(Unparsed::Truncated)?;
     headers.source_port = udp.u16(0);
     headers.destination_port = udp.u16(2);
+    let declared = u32::from(udp.u16(4));
+    // A length of 0 is a jumbogram's (RFC 2675 section 4); one that is longer than the packet is
+    // a first fragment's, or that of a capture that was cut without telling.
+    if declared != 0 && declared < *length {
+        if declared < 8 {
+            return Err(Unparsed::BadTransportHeader);
+        }
+        *length = declared;
+    }
     Ok(8)
 }

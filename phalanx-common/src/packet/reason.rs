@@ -20,7 +20,8 @@ pub enum Unparsed {
     NonFirstFragment = 6,
     /// More IPv6 extension headers than the bound.
     ExtensionsTooMany = 7,
-    /// The TCP data offset or the UDP length is below its minimum or beyond the packet.
+    /// The TCP data offset is below its minimum or beyond the packet, or the UDP length is below
+    /// its minimum.
     BadTransportHeader = 8,
     /// A link type that is not known.
     UnknownLink = 9,

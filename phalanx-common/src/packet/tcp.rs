@@ -1,7 +1,7 @@
 //! TCP flags and options.
 
 use crate::bytes::{Bytes, Window};
-use crate::limits::TCP_OPTION_COUNT_MAX;
+use crate::limits::{OFFSET_MASK, TCP_OPTION_COUNT_MAX};
 
 /// The TCP flags (RFC 9293 section 3.1), the lower eight bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,6 +18,8 @@ impl TcpFlags {
     pub const PSH: u8 = 0x08;
     /// The acknowledgement number counts.
     pub const ACK: u8 = 0x10;
+    /// The urgent pointer counts.
+    pub const URG: u8 = 0x20;
     /// ECN echo (RFC 3168).
     pub const ECE: u8 = 0x40;
     /// Congestion window reduced (RFC 3168).
@@ -52,12 +54,24 @@ pub struct TcpOptions {
     pub sack_block_count: u8,
 }
 
+impl TcpOptions {
+    /// The SACK blocks as `(left edge, right edge)`, of the frame whose options these are; one
+    /// that was not captured ends them.
+    pub fn sack_blocks<B: Bytes>(self, bytes: B) -> impl Iterator<Item = (u32, u32)> {
+        let first = usize::from(self.sack_offset);
+        (0..usize::from(self.sack_block_count)).map_while(move |index| {
+            let block = bytes.window::<8>(first + 8 * index)?;
+            Some((block.u32(0), block.u32(4)))
+        })
+    }
+}
+
 /// Reads the options between `start` and `end` (bytes from the start of the frame). What is
 /// malformed or cut ends the walk; what was read before it stands.
 #[inline(always)]
 pub fn parse_tcp_options<B: Bytes>(bytes: B, start: u32, end: u32) -> TcpOptions {
     let mut options = TcpOptions::default();
-    let mut at = start & 0x3fff;
+    let mut at = start & OFFSET_MASK;
     for _ in 0..TCP_OPTION_COUNT_MAX {
         if at >= end {
             break;
@@ -65,7 +79,7 @@ pub fn parse_tcp_options<B: Bytes>(bytes: B, start: u32, end: u32) -> TcpOptions
         let Some(length) = parse_option(bytes, at, end, &mut options) else {
             break;
         };
-        at = (at + length) & 0x3fff;
+        at = (at + length) & OFFSET_MASK;
     }
     options
 }
@@ -111,6 +125,6 @@ pub fn parse_timestamps<B: Bytes>(bytes: B, start: u32, end: u32) -> Option<(u32
     if end.wrapping_sub(start) < 12 {
         return None;
     }
-    let options = bytes.window::<12>((start & 0x3fff) as usize)?;
+    let options = bytes.window::<12>((start & OFFSET_MASK) as usize)?;
     (options.u32(0) == 0x0101_080a).then(|| (options.u32(4), options.u32(8)))
 }
