@@ -1,3 +1,7 @@
-//! The Phalanx daemon and its command line.
+//! The Phalanx binary: everything is in the library, so that tests reach it.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    phalanx::cli::run()
+}

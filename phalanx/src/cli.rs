@@ -1,0 +1,48 @@
+//! The command line: what was typed, and which command answers it.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// Exit code of a command that failed.
+pub const EXIT_FAILURE: u8 = 1;
+
+/// Tells whether it is the network, where, why, and what to do.
+#[derive(Debug, Parser)]
+#[command(name = "phalanx", version, arg_required_else_help = true)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Prints the completions of a shell.
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the command that was typed and gives the exit code of the process.
+pub fn run() -> ExitCode {
+    match execute(Arguments::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("phalanx: {error:#}");
+            ExitCode::from(EXIT_FAILURE)
+        }
+    }
+}
+
+fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    match arguments.command {
+        Command::Completions { shell } => {
+            let mut command = Arguments::command();
+            clap_complete::generate(shell, &mut command, "phalanx", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

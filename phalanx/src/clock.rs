@@ -1,0 +1,1 @@
+//! Monotonic time and its mapping to the wall clock.

@@ -1,0 +1,1 @@
+//! Network interfaces and namespaces, and how they come and go.

@@ -1,0 +1,19 @@
+//! The shell of Phalanx: what touches the outside. The kernel side feeds the engine, the engine's
+//! changes feed the views, the views answer the API and the metrics.
+//!
+//! Deliberately absent: anything that can be computed from values alone (it lives in the engine).
+
+pub mod api;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod daemon;
+pub mod doctor;
+pub mod interface;
+pub mod kernel;
+pub mod metrics;
+pub mod pcapng;
+pub mod privilege;
+pub mod socket;
+pub mod stream;
+pub mod view;

@@ -1,0 +1,1 @@
+//! The Prometheus metrics, written from the views.

@@ -1,0 +1,1 @@
+//! Capabilities: which are there, which are kept, which are dropped.

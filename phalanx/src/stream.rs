@@ -1,0 +1,1 @@
+//! The numbered stream of changes and its resumption.
