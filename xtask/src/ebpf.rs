@@ -1,0 +1,190 @@
+//! Builds the kernel object reproducibly, and proves that the committed one is current.
+//!
+//! The object is committed so that a user needs only stable Rust. It is built by Debian's packaged
+//! compiler, with every path remapped, so that the same sources give the same bytes in any folder.
+
+mod record;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::command;
+use crate::package::{self, Need};
+use crate::tool::BPF_LINKER;
+use record::Record;
+
+/// The packaged compiler: the one of the pinned toolchain has no sources of `core` beside it.
+const RUSTC: &str = "/usr/bin/rustc";
+const TARGET: &str = "bpfel-unknown-none";
+const OBJECT: &str = "phalanx-ebpf/prebuilt/phalanx.bpf.o";
+const RECORD: &str = "phalanx-ebpf/prebuilt/BUILD.toml";
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Change nothing: prove that a fresh build has the bytes of the committed object
+    #[arg(long)]
+    check: bool,
+    /// Never install Debian packages; a missing one is an error
+    #[arg(long)]
+    no_install: bool,
+}
+
+/// Builds the object into the checkout, or checks the committed one.
+pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
+    package::install(&[Need::Object], !arguments.no_install)?;
+    if arguments.check { check() } else { renew() }
+}
+
+/// Checks the committed object, installing what the build needs.
+pub(crate) fn check_installing() -> Result<bool> {
+    run(&Arguments {
+        check: true,
+        no_install: false,
+    })
+}
+
+fn renew() -> Result<bool> {
+    let built = build()?;
+    let object = command::workspace().join(OBJECT);
+    std::fs::create_dir_all(object.parent().expect("the object lies in a folder"))?;
+    std::fs::copy(&built, &object).with_context(|| format!("write {OBJECT}"))?;
+    let record = Record::of_now(&object)?;
+    std::fs::write(command::workspace().join(RECORD), record.to_text())
+        .with_context(|| format!("write {RECORD}"))?;
+    println!("wrote {OBJECT} and {RECORD}:\n{}", record.to_text());
+    Ok(true)
+}
+
+fn check() -> Result<bool> {
+    let committed = command::workspace().join(OBJECT);
+    let text = std::fs::read_to_string(command::workspace().join(RECORD))
+        .with_context(|| format!("read {RECORD}; run cargo xtask ebpf"))?;
+    let recorded = Record::from_text(&text).with_context(|| format!("read {RECORD}"))?;
+    let now = Record::of_now(&committed)?;
+    if recorded.object_sha256 != now.object_sha256 {
+        println!("{OBJECT} is not the one that {RECORD} describes; run cargo xtask ebpf");
+        return Ok(false);
+    }
+    if recorded.sources_sha256 != now.sources_sha256 {
+        println!("the sources have changed since {OBJECT} was built; run cargo xtask ebpf");
+        return Ok(false);
+    }
+    let built = build()?;
+    let is_identical = std::fs::read(&built)? == std::fs::read(&committed)?;
+    if is_identical {
+        println!(
+            "a fresh build is byte-identical to {OBJECT} ({})",
+            now.object_sha256
+        );
+        return Ok(true);
+    }
+    let moved = recorded.moved_tools(&now);
+    if moved.is_empty() {
+        println!(
+            "a fresh build differs from {OBJECT}, with the same tools: {}",
+            built.display()
+        );
+        return Ok(false);
+    }
+    println!(
+        "the tools have moved since {OBJECT} was built: {}",
+        moved.join(", ")
+    );
+    println!("its sources are unchanged; running the program ring on both objects instead");
+    Ok(crate::test::is_program_ring_green(&committed)?
+        && crate::test::is_program_ring_green(&built)?)
+}
+
+/// Builds from nothing and gives the path of the object.
+fn build() -> Result<PathBuf> {
+    let manifest = command::workspace().join("phalanx-ebpf/Cargo.toml");
+    if !manifest.is_file() {
+        bail!("{} is missing", manifest.display());
+    }
+    let folder = command::target().join("ebpf");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).context("remove the last build of the object")?;
+    }
+    let linker = BPF_LINKER.path()?;
+    let mut cargo = Command::new("cargo");
+    // Started in its own folder: the toolchain file of the workspace still names the cargo.
+    cargo.current_dir(command::workspace().join("phalanx-ebpf"));
+    cargo.args([
+        "build",
+        "--release",
+        "--locked",
+        "--bins",
+        "-Z",
+        "build-std=core",
+    ]);
+    cargo
+        .args(["--target", TARGET])
+        .arg("--target-dir")
+        .arg(&folder);
+    cargo.env("RUSTC", RUSTC).env("RUSTC_BOOTSTRAP", "1");
+    cargo.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker);
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags()?.join("\u{1f}"));
+    cargo.env_remove("RUSTFLAGS").env_remove("RUSTC_WRAPPER");
+    command::run(&mut cargo).context("build the kernel object")?;
+    only_program(&folder.join(TARGET).join("release"))
+}
+
+/// The flags of the compiler: type information for the maps, and no path of this machine.
+fn flags() -> Result<Vec<String>> {
+    let mut flags: Vec<String> = ["-Cdebuginfo=2", "-Clink-arg=--btf"]
+        .iter()
+        .map(|flag| (*flag).to_owned())
+        .collect();
+    let mut remap = |from: &Path, to: &str| {
+        flags.push(format!("--remap-path-prefix={}={to}", from.display()));
+    };
+    // The last prefix that matches wins: from the general to the particular.
+    let home = match std::env::var_os("CARGO_HOME") {
+        Some(set) => PathBuf::from(set),
+        None => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cargo"),
+    };
+    remap(&home, "/cargo");
+    for registry in sorted_entries(&home.join("registry/src"))? {
+        remap(&registry, "/cargo");
+    }
+    remap(command::workspace(), "/phalanx");
+    let sysroot = command::read(Command::new(RUSTC).args(["--print", "sysroot"]))?;
+    let library = Path::new(sysroot.trim()).join("lib/rustlib/src/rust");
+    remap(&library, "/rust");
+    let real = library
+        .canonicalize()
+        .with_context(|| format!("find {}", library.display()))?;
+    remap(&real, "/rust");
+    Ok(flags)
+}
+
+fn sorted_entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    if folder.is_dir() {
+        for entry in std::fs::read_dir(folder)? {
+            paths.push(entry?.path());
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// The one program in a folder of build results.
+fn only_program(folder: &Path) -> Result<PathBuf> {
+    let mut programs = sorted_entries(folder)?;
+    programs.retain(|path| path.is_file() && path.extension().is_none() && !is_hidden(path));
+    match programs.as_slice() {
+        [one] => Ok(one.clone()),
+        _ => bail!(
+            "expected one object in {}, found {programs:?}",
+            folder.display()
+        ),
+    }
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
