@@ -12,6 +12,7 @@ pub mod doctor;
 pub mod interface;
 pub mod kernel;
 pub mod metrics;
+mod netlink;
 pub mod pcapng;
 pub mod privilege;
 pub mod socket;
