@@ -1,19 +1,33 @@
 //! The packet parser: from bytes to [`Headers`], the decoded headers of one packet's outermost IP
-//! layer. The kernel programs run [`parse`]; files run the layers around it as well.
+//! layer. The kernel programs run [`parse`]; files run `parse_layers`, which gives every IP layer by
+//! the same functions.
 //!
 //! **Invariant**: ports are never read from a fragment that is not the first one.
 
+#[cfg(not(target_arch = "bpf"))]
+mod encapsulation;
 mod icmp;
 mod ip;
+#[cfg(not(target_arch = "bpf"))]
+mod layer;
 mod link;
 mod reason;
 mod tcp;
+#[cfg(not(target_arch = "bpf"))]
+mod tunnel;
 
+#[cfg(not(target_arch = "bpf"))]
+pub use encapsulation::Encapsulation;
 pub use icmp::{is_error, parse_quote};
 pub use ip::{Headers, parse_ip};
+#[cfg(not(target_arch = "bpf"))]
+pub use layer::{Layer, Layers, parse_layers};
 pub use link::{Link, LinkKind, parse_link};
 pub use reason::Unparsed;
 pub use tcp::{TcpFlags, TcpOptions, parse_tcp_options, parse_timestamps};
+
+#[cfg(not(target_arch = "bpf"))]
+pub use tunnel::Tunnel;
 
 use crate::bytes::Bytes;
 
@@ -23,14 +37,20 @@ pub mod protocol {
     pub const HOP_BY_HOP: u8 = 0;
     /// ICMP for IPv4.
     pub const ICMP: u8 = 1;
+    /// IPv4 in IP (RFC 2003).
+    pub const IPV4: u8 = 4;
     /// TCP.
     pub const TCP: u8 = 6;
     /// UDP.
     pub const UDP: u8 = 17;
+    /// IPv6 in IP (RFC 2473, RFC 4213).
+    pub const IPV6: u8 = 41;
     /// IPv6 routing header.
     pub const ROUTING: u8 = 43;
     /// IPv6 fragment header.
     pub const FRAGMENT: u8 = 44;
+    /// Generic routing encapsulation (RFC 2784).
+    pub const GRE: u8 = 47;
     /// IP authentication header (RFC 4302).
     pub const AUTHENTICATION: u8 = 51;
     /// ICMP for IPv6.

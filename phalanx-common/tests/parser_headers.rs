@@ -1,4 +1,8 @@
 //! The kernel profile over frames built by etherparse, and by hand where it builds none.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot build its frame has failed"
+)]
 
 use etherparse::PacketBuilder;
 use phalanx_common::packet::{

@@ -4,15 +4,24 @@ use super::Unparsed;
 use crate::bytes::{Bytes, Window};
 
 /// EtherTypes (IEEE) that are followed or told apart.
-mod ether_type {
-    pub(super) const IPV4: u16 = 0x0800;
-    pub(super) const IPV6: u16 = 0x86dd;
-    pub(super) const VLAN: u16 = 0x8100;
-    pub(super) const QINQ: u16 = 0x88a8;
-    pub(super) const QINQ_OLD: u16 = 0x9100;
-    pub(super) const MPLS: u16 = 0x8847;
-    pub(super) const MPLS_MULTICAST: u16 = 0x8848;
-    pub(super) const PPPOE_SESSION: u16 = 0x8864;
+pub(super) mod ether_type {
+    pub(in crate::packet) const IPV4: u16 = 0x0800;
+    pub(in crate::packet) const IPV6: u16 = 0x86dd;
+    pub(in crate::packet) const VLAN: u16 = 0x8100;
+    pub(in crate::packet) const QINQ: u16 = 0x88a8;
+    pub(in crate::packet) const QINQ_OLD: u16 = 0x9100;
+    pub(in crate::packet) const MPLS: u16 = 0x8847;
+    pub(in crate::packet) const MPLS_MULTICAST: u16 = 0x8848;
+    pub(in crate::packet) const PPPOE_SESSION: u16 = 0x8864;
+    /// PPP in GRE (RFC 2637).
+    pub(in crate::packet) const PPP: u16 = 0x880b;
+    pub(in crate::packet) const ARP: u16 = 0x0806;
+    /// Transparent Ethernet bridging (RFC 1701, RFC 7637).
+    pub(in crate::packet) const ETHERNET: u16 = 0x6558;
+    pub(in crate::packet) const ERSPAN: u16 = 0x88be;
+    pub(in crate::packet) const ERSPAN_III: u16 = 0x22eb;
+    /// Below this a type field is the length of an IEEE 802.3 frame.
+    pub(in crate::packet) const MINIMUM: u16 = 0x0600;
 }
 
 /// What a frame of an interface begins with.
@@ -22,6 +31,38 @@ pub enum LinkKind {
     Ethernet,
     /// No link layer: the first byte is IP's (tun, `WireGuard`, raw captures).
     None,
+    /// An address family of four bytes in either byte order (BSD loopback, `null`).
+    Family,
+    /// Linux cooked capture, version 1.
+    Cooked,
+    /// Linux cooked capture, version 2.
+    CookedV2,
+    /// PPP, with or without its HDLC address and control bytes (RFC 1661, RFC 1662).
+    Ppp,
+    /// A PPPoE session header (RFC 2516) without Ethernet before it.
+    Pppoe,
+    /// Cisco HDLC.
+    CiscoHdlc,
+}
+
+impl LinkKind {
+    /// The kind of a capture file's link type (`LINKTYPE_…` of the pcap format), or `None` where
+    /// the parser does not know it.
+    #[must_use]
+    pub const fn from_linktype(linktype: u32) -> Option<Self> {
+        match linktype {
+            0 | 108 => Some(Self::Family),
+            1 => Some(Self::Ethernet),
+            9 | 50 => Some(Self::Ppp),
+            // 12 and 14 are DLT_RAW, which some writers leave untranslated.
+            12 | 14 | 101 | 228 | 229 => Some(Self::None),
+            51 => Some(Self::Pppoe),
+            104 => Some(Self::CiscoHdlc),
+            113 => Some(Self::Cooked),
+            276 => Some(Self::CookedV2),
+            _ => None,
+        }
+    }
 }
 
 /// Where the network layer begins, and how the link layer led there.
@@ -35,7 +76,8 @@ pub struct Link {
     pub vlan: u16,
 }
 
-/// Parses the link layer of a frame.
+/// Parses the link layer of a frame of an interface: Ethernet or none. The other kinds occur only
+/// in files and are left to `parse_layers`.
 ///
 /// # Errors
 /// [`Unparsed::NotIp`] and its like where no IP follows.
@@ -48,6 +90,7 @@ pub fn parse_link<B: Bytes>(bytes: B, kind: LinkKind) -> Result<Link, Unparsed> 
             vlan: 0,
         }),
         LinkKind::Ethernet => parse_ethernet(bytes),
+        _ => Err(Unparsed::UnknownLink),
     }
 }
 
@@ -82,7 +125,7 @@ fn parse_ethernet<B: Bytes>(bytes: B) -> Result<Link, Unparsed> {
 }
 
 #[inline(always)]
-const fn is_vlan(kind: u16) -> bool {
+pub(super) const fn is_vlan(kind: u16) -> bool {
     matches!(
         kind,
         ether_type::VLAN | ether_type::QINQ | ether_type::QINQ_OLD

@@ -25,11 +25,15 @@ pub enum Unparsed {
     BadTransportHeader = 8,
     /// A link type that is not known.
     UnknownLink = 9,
+    /// More headers inside each other than are followed.
+    NestingTooDeep = 10,
+    /// A header between two IP layers (GRE, VXLAN, Geneve, PPPoE) that contradicts its format.
+    BadEncapsulation = 11,
 }
 
 impl Unparsed {
     /// How many reasons there are.
-    pub const COUNT: usize = 10;
+    pub const COUNT: usize = 12;
 
     /// All reasons, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -43,6 +47,8 @@ impl Unparsed {
         Self::ExtensionsTooMany,
         Self::BadTransportHeader,
         Self::UnknownLink,
+        Self::NestingTooDeep,
+        Self::BadEncapsulation,
     ];
 
     /// The reason as reports and metrics spell it.
@@ -59,6 +65,8 @@ impl Unparsed {
             Self::ExtensionsTooMany => "extensions_too_many",
             Self::BadTransportHeader => "bad_transport_header",
             Self::UnknownLink => "unknown_link",
+            Self::NestingTooDeep => "nesting_too_deep",
+            Self::BadEncapsulation => "bad_encapsulation",
         }
     }
 }

@@ -1,0 +1,148 @@
+//! The parser's full profile, for files: every IP layer of a frame, outermost first, each with
+//! the [`Headers`] that the kernel profile makes and the way it is wrapped. The kernel programs
+//! do not run it.
+
+use super::encapsulation::walk;
+use super::{
+    Encapsulation, Headers, Link, LinkKind, Unparsed, ip, is_error, parse_ip, parse_link,
+    parse_quote, tunnel,
+};
+use crate::limits::LAYER_COUNT_MAX;
+
+/// One IP layer of a packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Layer {
+    /// The layer's IP and transport headers; offsets count from the start of the frame.
+    pub headers: Headers,
+    /// How the layer is wrapped in the one around it.
+    pub encapsulation: Encapsulation,
+}
+
+/// The IP layers of one packet, outermost first: at least one, [`LAYER_COUNT_MAX`] at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layers {
+    /// The layer that the kernel programs see, where they parse the frame at all.
+    outermost: Layer,
+    inner: [Layer; LAYER_COUNT_MAX - 1],
+    inner_count: usize,
+    stopped: Option<Unparsed>,
+}
+
+impl Layers {
+    /// The layer that the frame itself carries.
+    #[must_use]
+    pub const fn outermost(&self) -> &Layer {
+        &self.outermost
+    }
+
+    /// The layer that no further one was found in; the outermost one where there is no tunnel.
+    #[must_use]
+    pub fn innermost(&self) -> &Layer {
+        self.inner().last().unwrap_or(&self.outermost)
+    }
+
+    /// All layers, outermost first.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Layer> {
+        core::iter::once(&self.outermost).chain(self.inner())
+    }
+
+    /// How many layers there are: 1 to [`LAYER_COUNT_MAX`].
+    #[must_use]
+    pub const fn count(&self) -> usize {
+        1 + self.inner_count
+    }
+
+    /// Why nothing was found in the innermost layer, although it is a tunnel.
+    #[must_use]
+    pub const fn stopped(&self) -> Option<Unparsed> {
+        self.stopped
+    }
+
+    /// The packet that the innermost layer quotes, where that is an ICMP error; `bytes` are the
+    /// frame that the layers were parsed from.
+    #[must_use]
+    pub fn quote(&self, bytes: &[u8]) -> Option<Result<Headers, Unparsed>> {
+        let error = &self.innermost().headers;
+        is_error(error).then(|| parse_quote(bytes, error))
+    }
+
+    fn inner(&self) -> &[Layer] {
+        self.inner.get(..self.inner_count).unwrap_or_default()
+    }
+}
+
+/// Parses all IP layers of a frame.
+///
+/// `wire_length` is the length of the whole frame in bytes, of which `bytes` may hold only the
+/// first part.
+///
+/// # Errors
+/// The reason why there is not even an outermost layer. What stops the parser further in is no
+/// error: [`Layers::stopped`] tells it.
+pub fn parse_layers(bytes: &[u8], kind: LinkKind, wire_length: u32) -> Result<Layers, Unparsed> {
+    // What the kernel profile knows is parsed by it, the rest by the walk.
+    let (link, encapsulation) = match parse_link(bytes, kind) {
+        Ok(link) => (link, Encapsulation::default()),
+        Err(_) => walk(bytes, kind.into(), 0)?,
+    };
+    let mut layers = Layers {
+        outermost: Layer {
+            headers: parse_ip(bytes, link, wire_length)?,
+            encapsulation,
+        },
+        inner: [Layer::default(); LAYER_COUNT_MAX - 1],
+        inner_count: 0,
+        stopped: None,
+    };
+    layers.follow(bytes);
+    Ok(layers)
+}
+
+impl Layers {
+    /// Opens tunnel after tunnel until none is left.
+    fn follow(&mut self, bytes: &[u8]) {
+        while let Some(opened) = open(bytes, &self.innermost().headers) {
+            let layer = match opened {
+                Ok(layer) => layer,
+                Err(reason) => {
+                    self.stopped = Some(reason);
+                    return;
+                }
+            };
+            let Some(free) = self.inner.get_mut(self.inner_count) else {
+                self.stopped = Some(Unparsed::NestingTooDeep);
+                return;
+            };
+            *free = layer;
+            self.inner_count += 1;
+        }
+    }
+}
+
+/// The layer inside that of `headers`; `None` where that is no tunnel.
+fn open(bytes: &[u8], headers: &Headers) -> Option<Result<Layer, Unparsed>> {
+    let inside = match tunnel::open(bytes, headers)? {
+        Ok(inside) => inside,
+        Err(reason) => return Some(Err(reason)),
+    };
+    let layer = walk(bytes, inside.next, inside.at).and_then(|(link, wrapped)| {
+        Ok(Layer {
+            headers: parse_ip(bytes, link, wire_length(headers, link, inside.is_cut))?,
+            encapsulation: Encapsulation {
+                tunnel: inside.tunnel,
+                ..wrapped
+            },
+        })
+    });
+    Some(layer)
+}
+
+/// Where the inner packet ends, in bytes from the start of the frame: with the outer packet, or,
+/// where that holds only the first part of it, nowhere before its own declared end.
+fn wire_length(outer: &Headers, inner: Link, is_cut: bool) -> u32 {
+    if is_cut {
+        inner.offset.saturating_add(ip::PACKET_LENGTH_MAX)
+    } else {
+        outer.payload_offset.saturating_add(outer.payload_length)
+    }
+}
