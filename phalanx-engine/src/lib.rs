@@ -1,1 +1,3 @@
 //! The pure core: values in, changes out. No clock, file, socket, thread or randomness.
+
+pub mod filter;

@@ -1,0 +1,13 @@
+//! Bounds of the filter language. A parsed filter is at most a few hundred kilobytes.
+
+/// Longest expression, in bytes.
+pub const EXPRESSION_BYTES_MAX: usize = 4096;
+/// Most tokens in one expression; also bounds the number of terms.
+pub const TOKEN_COUNT_MAX: usize = 1024;
+/// Deepest nesting of parentheses, `not`, `[…]` and unary minus.
+pub const DEPTH_MAX: usize = 24;
+/// Most 5-tuple filters an expression is narrowed to; beyond it every flow is matched.
+pub const FLOW_FILTER_COUNT_MAX: usize = 64;
+/// Values alive at once while a relation is computed: a left operand waits for its right one,
+/// which is parsed one level deeper; and the left side waits for the right side.
+pub(crate) const STACK_DEPTH_MAX: usize = DEPTH_MAX + 2;

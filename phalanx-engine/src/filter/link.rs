@@ -1,0 +1,108 @@
+//! Link types: where the network header begins and how a frame names its protocol.
+
+use super::program::{Compare, Load, Test};
+
+/// A supported link layer; the numbers are the ones in pcap and pcapng files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LinkType {
+    /// 1.
+    Ethernet,
+    /// 101 (and 12): bare IPv4 or IPv6.
+    Raw,
+    /// 228: bare IPv4.
+    Ipv4,
+    /// 229: bare IPv6.
+    Ipv6,
+    /// 113: Linux cooked capture.
+    LinuxSll,
+    /// 276: Linux cooked capture, version 2.
+    LinuxSll2,
+    /// 0: four bytes of address family, in the byte order of the little-endian machine that
+    /// wrote the file. As in libpcap on Linux, IPv6 is family 10 only.
+    Null,
+    /// 108: the same in network byte order.
+    Loop,
+}
+
+/// The answer of a link layer to "does it carry this EtherType?".
+pub(super) enum Carries {
+    Always,
+    Never,
+    If(Test),
+}
+
+pub(super) const IPV4: u16 = 0x0800;
+pub(super) const IPV6: u16 = 0x86dd;
+pub(super) const ARP: u16 = 0x0806;
+pub(super) const RARP: u16 = 0x8035;
+
+impl LinkType {
+    /// From the number in a file; `None` if filters on it are not supported.
+    #[must_use]
+    pub fn from_number(number: u32) -> Option<Self> {
+        Some(match number {
+            0 => Self::Null,
+            1 => Self::Ethernet,
+            12 | 101 => Self::Raw,
+            108 => Self::Loop,
+            113 => Self::LinuxSll,
+            228 => Self::Ipv4,
+            229 => Self::Ipv6,
+            276 => Self::LinuxSll2,
+            _ => return None,
+        })
+    }
+
+    /// The number in a file.
+    #[must_use]
+    pub fn number(self) -> u32 {
+        match self {
+            Self::Null => 0,
+            Self::Ethernet => 1,
+            Self::Raw => 101,
+            Self::Loop => 108,
+            Self::LinuxSll => 113,
+            Self::Ipv4 => 228,
+            Self::Ipv6 => 229,
+            Self::LinuxSll2 => 276,
+        }
+    }
+
+    /// Offset of the network header without VLAN tags, in bytes.
+    pub(super) fn network_offset(self) -> u32 {
+        match self {
+            Self::Ethernet => 14,
+            Self::Raw | Self::Ipv4 | Self::Ipv6 => 0,
+            Self::LinuxSll => 16,
+            Self::LinuxSll2 => 20,
+            Self::Null | Self::Loop => 4,
+        }
+    }
+
+    /// Tests for an EtherType above 1500, `shift` bytes of VLAN tags in.
+    pub(super) fn carries(self, ether_type: u16, shift: u32) -> Carries {
+        let field = |offset, size, mask, value| {
+            let load = Load::Frame { offset, size };
+            Carries::If(Test::Field {
+                load,
+                mask,
+                compare: Compare::Equal,
+                value,
+            })
+        };
+        let word = u32::MAX;
+        match (self, ether_type) {
+            (Self::Ethernet, _) => field(12 + shift, 2, word, u32::from(ether_type)),
+            (Self::LinuxSll, _) => field(14, 2, word, u32::from(ether_type)),
+            (Self::LinuxSll2, _) => field(0, 2, word, u32::from(ether_type)),
+            (Self::Raw, IPV4) => field(0, 1, 0xf0, 0x40),
+            (Self::Raw, IPV6) => field(0, 1, 0xf0, 0x60),
+            (Self::Ipv4, IPV4) | (Self::Ipv6, IPV6) => Carries::Always,
+            (Self::Null, IPV4) => field(0, 4, word, 2_u32.swap_bytes()),
+            (Self::Null, IPV6) => field(0, 4, word, 10_u32.swap_bytes()),
+            (Self::Loop, IPV4) => field(0, 4, word, 2),
+            (Self::Loop, IPV6) => field(0, 4, word, 10),
+            _ => Carries::Never,
+        }
+    }
+}
