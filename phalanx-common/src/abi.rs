@@ -159,8 +159,8 @@ pub struct HalfCounters {
     pub next_sequence: u32,
     /// Highest acknowledgement number sent by this end (TCP).
     pub acknowledged: u32,
-    /// Low half of the time of the last packet: nanoseconds / 1,000, modulo 2³².
-    pub seen_us: u32,
+    /// Time of the last packet: `CLOCK_MONOTONIC` in units of 1,024 ns, modulo 2³²; 0: none yet.
+    pub seen_tick: u32,
     /// Last window sent, not scaled (TCP).
     pub window: u16,
     /// MSS option of the SYN in bytes, 0 where absent (TCP).
@@ -345,9 +345,11 @@ pub struct RecordHeader {
     pub digest: [u8; RECORD_DIGEST_SIZE],
 }
 
-/// A counter of the kernel programs, one slot per CPU. The sums over all CPUs obey
-/// `Seen = Parsed + Σ Unparsed`, `Parsed = Watched + Pended + Untracked…` and
-/// `Matched = Delivered + DroppedRingFull + SampledOut`, exactly, once traffic has stopped.
+/// A counter of the kernel programs, one slot per CPU. The sums over all CPUs obey, exactly, once
+/// traffic has stopped:
+/// - `Seen = SeenXdp + SeenTcIngress + SeenTcEgress = Parsed + Σ Unparsed`
+/// - `Parsed = Watched + Pended + UntrackedTableFull + IcmpErrors + Refused`
+/// - `Matched = Delivered + DroppedRingFull + SampledOut`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u32)]
 pub enum Counter {
@@ -393,6 +395,10 @@ pub enum Counter {
     SeenTcIngress = 19,
     /// Packets that reached the TC egress hook.
     SeenTcEgress = 20,
+    /// Packets that waited in the pending table and were then counted in their flow.
+    PendingFolded = 21,
+    /// Packets that waited in the pending table until their connection was refused.
+    PendingCleared = 22,
     /// The first of the [`Unparsed`] reasons; the others follow in their order.
     UnparsedFirst = 24,
 }

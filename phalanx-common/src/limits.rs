@@ -58,3 +58,11 @@ pub const EVENT_RING_SIZE: u32 = 2 << 20;
 
 /// Bytes of the ring of records: 8 MiB hold some 32,000 records of the smallest class.
 pub const RECORD_RING_SIZE: u32 = 8 << 20;
+
+/// Packets of one direction without an answer after which a flow is opened all the same: one-way
+/// UDP, or a direction whose answers take another path.
+pub const ONE_WAY_PACKETS_MAX: u32 = 3;
+
+/// Silence of a connection after which a SYN with another sequence number begins a new one, in
+/// nanoseconds: as long as the SYN of a live connection's peer might go unanswered.
+pub const REUSE_SILENCE_NS: u64 = 1_000_000_000;

@@ -1,0 +1,361 @@
+//! The first packets of a flow: they wait in the pending table until the flow has proven itself,
+//! by an answer from the other end or by going on.
+
+use super::entry::{FlowEntry, merge_traits, pack, state, with_window_scale};
+use super::pending::{Counts, Pended, Pending, PendingHalf, Place, Syn};
+use super::{Sighting, Tables, Tick, microseconds_between, observe, tick};
+use crate::abi::{
+    Attempt, Counter, Direction, FlowKey, attempt_outcome, event_kind, update_reason,
+};
+use crate::bytes::Bytes;
+use crate::limits::{ONE_WAY_PACKETS_MAX, REUSE_SILENCE_NS};
+use crate::packet::{TcpFlags, TcpOptions, parse_tcp_options, protocol};
+
+/// Whether a SYN on an open flow begins a new connection: after the old one's end, or with another
+/// sequence number after a silence. A late copy of the old SYN does not, nor does one that is
+/// thrown at a live connection (RFC 5961 section 4).
+#[inline(never)]
+pub(super) fn is_reuse(entry: &FlowEntry, sighting: &Sighting<'_>) -> bool {
+    let own = entry.half(sighting.direction);
+    if own.initial_sequence.load() == sighting.headers.sequence && own.head.load() != 0 {
+        return false;
+    }
+    let has_ended = entry.has_state(state::CLOSED) || entry.has_state(state::RESET);
+    let silent_ticks = tick(sighting.now_ns).wrapping_sub(own.seen.load());
+    has_ended || silent_ticks > (REUSE_SILENCE_NS >> 10) as u32
+}
+
+/// Follows a packet that belongs to no open flow; opens the flow if it is time.
+#[inline(never)]
+pub(super) fn first_packets<'tables, T: Tables, B: Bytes>(
+    tables: &'tables T,
+    sighting: &Sighting<'_>,
+    bytes: B,
+) -> Option<&'tables FlowEntry> {
+    let place = Place::of(sighting.key, tables.seed());
+    let Some(pending) = tables.pending(place.index) else {
+        tables.count(Counter::UntrackedTableFull, 1);
+        return None;
+    };
+    match judge(pending, place, sighting) {
+        Judgement::Open => open(tables, pending, place, sighting, bytes),
+        Judgement::Refused => {
+            refuse(tables, pending, place, sighting);
+            None
+        }
+        Judgement::Wait => wait(tables, pending, place, sighting, bytes),
+    }
+}
+
+enum Judgement {
+    Open,
+    Refused,
+    Wait,
+}
+
+/// Decides what a packet does to a flow that is not open.
+#[inline(always)]
+fn judge(pending: &Pending, place: Place, sighting: &Sighting<'_>) -> Judgement {
+    let is_answered = pending
+        .half(sighting.direction.reverse())
+        .peek(place)
+        .is_some();
+    let waiting = pending
+        .half(sighting.direction)
+        .peek(place)
+        .unwrap_or_default();
+    let goes_on = waiting.packets >= ONE_WAY_PACKETS_MAX;
+    if sighting.headers.protocol == protocol::TCP {
+        let flags = sighting.flags();
+        if flags.any(TcpFlags::RST) {
+            // An answer of RST, to whatever was sent, opens nothing: a flood would open flows.
+            return if is_answered {
+                Judgement::Refused
+            } else {
+                Judgement::Wait
+            };
+        }
+        if flags.any(TcpFlags::SYN) {
+            // The handshake's first two packets wait for the third.
+            return if goes_on {
+                Judgement::Open
+            } else {
+                Judgement::Wait
+            };
+        }
+    }
+    if is_answered || goes_on {
+        Judgement::Open
+    } else {
+        Judgement::Wait
+    }
+}
+
+/// Counts a packet as waiting.
+#[inline(always)]
+fn wait<'tables, T: Tables, B: Bytes>(
+    tables: &'tables T,
+    pending: &Pending,
+    place: Place,
+    sighting: &Sighting<'_>,
+    bytes: B,
+) -> Option<&'tables FlowEntry> {
+    let half = pending.half(sighting.direction);
+    let is_first = match half.count(place, sighting.segments, sighting.wire_bytes()) {
+        Pended::Counted(packets) => packets == sighting.segments,
+        Pended::Displaced(packets) => {
+            tables.count(Counter::PendingDisplaced, 1);
+            tables.count(Counter::PendingDisplacedPackets, packets);
+            true
+        }
+        Pended::Contended => return open(tables, pending, place, sighting, bytes),
+    };
+    tables.count(Counter::Pended, 1);
+    if is_first {
+        half.clear_syn();
+        half.first_ns.store(sighting.now_ns);
+        half.traits.store(0);
+    }
+    let headers = sighting.headers;
+    half.traits.store(merge_traits(
+        half.traits.load(),
+        headers.ttl,
+        headers.tcp_flags.0,
+    ));
+    if sighting.flags().any(TcpFlags::SYN) {
+        keep_syn(tables, half, sighting, bytes, is_first);
+    }
+    // Another CPU may have opened the flow meanwhile, without this packet: then it is folded in
+    // here. Opening writes the flow first and then looks here; this writes here first and then
+    // looks for the flow: one of the two sees the other.
+    let entry = tables.flow(sighting.key)?;
+    fold(tables, entry, pending, place, sighting.direction);
+    None
+}
+
+#[inline(always)]
+fn keep_syn<T: Tables, B: Bytes>(
+    tables: &T,
+    half: &PendingHalf,
+    sighting: &Sighting<'_>,
+    bytes: B,
+    is_first: bool,
+) {
+    let options = options(sighting, bytes);
+    let (mss, scale) = (options.mss, options.window_scale_plus_one);
+    let is_answer = sighting.flags().any(TcpFlags::ACK);
+    half.keep_syn(
+        sighting.headers.sequence,
+        tick(sighting.now_ns),
+        mss,
+        scale,
+        is_answer,
+    );
+    if is_first && !is_answer {
+        attempt(
+            tables,
+            sighting.key,
+            sighting.direction,
+            sighting.now_ns,
+            Outcome::STARTED,
+        );
+    }
+}
+
+#[inline(always)]
+fn options<B: Bytes>(sighting: &Sighting<'_>, bytes: B) -> TcpOptions {
+    let headers = sighting.headers;
+    parse_tcp_options(bytes, headers.transport_offset + 20, headers.payload_offset)
+}
+
+/// How an attempt stands.
+#[derive(Clone, Copy)]
+struct Outcome {
+    outcome: u32,
+    answer_us: u32,
+    icmp_error: u32,
+}
+
+impl Outcome {
+    const STARTED: Self = Self {
+        outcome: attempt_outcome::STARTED,
+        answer_us: 0,
+        icmp_error: 0,
+    };
+}
+
+#[inline(always)]
+fn attempt<T: Tables>(
+    tables: &T,
+    key: &FlowKey,
+    initiator: Direction,
+    now_ns: u64,
+    outcome: Outcome,
+) {
+    tables.send_attempt(&Attempt {
+        kind: event_kind::ATTEMPT,
+        outcome: outcome.outcome,
+        key: *key,
+        initiator: initiator as u32 + 1,
+        now_ns,
+        answer_us: outcome.answer_us,
+        icmp_error: outcome.icmp_error,
+    });
+}
+
+/// A RST answers what waits: the flow does not come to be.
+#[inline(always)]
+fn refuse<T: Tables>(tables: &T, pending: &Pending, place: Place, sighting: &Sighting<'_>) {
+    tables.count(Counter::Refused, 1);
+    let initiator = sighting.direction.reverse();
+    let syn = pending.half(initiator).syn();
+    let answered = pending
+        .half(sighting.direction)
+        .take(place)
+        .unwrap_or_default();
+    let Some(waiting) = pending.half(initiator).take(place) else {
+        return;
+    };
+    tables.count(Counter::PendingCleared, answered.packets + waiting.packets);
+    let Some(syn) = syn else { return };
+    pending.half(initiator).clear_syn();
+    let answer_us = microseconds_between(syn.tick, tick(sighting.now_ns));
+    let outcome = Outcome {
+        outcome: attempt_outcome::REFUSED,
+        answer_us,
+        icmp_error: 0,
+    };
+    attempt(tables, sighting.key, initiator, sighting.now_ns, outcome);
+}
+
+/// An ICMP error quotes a packet of a flow that is not open: returns whether one was waiting.
+#[inline(always)]
+pub(super) fn unreachable<T: Tables>(
+    tables: &T,
+    key: &FlowKey,
+    quoted: Direction,
+    now_ns: u64,
+    icmp_error: u32,
+) -> bool {
+    let place = Place::of(key, tables.seed());
+    let Some(pending) = tables.pending(place.index) else {
+        return false;
+    };
+    let half = pending.half(quoted);
+    if half.peek(place).is_none() {
+        return false;
+    }
+    if let Some(syn) = half.syn() {
+        let answer_us = microseconds_between(syn.tick, tick(now_ns));
+        let outcome = Outcome {
+            outcome: attempt_outcome::ICMP_ERROR,
+            answer_us,
+            icmp_error,
+        };
+        attempt(tables, key, quoted, now_ns, outcome);
+    }
+    true
+}
+
+/// Opens the flow of a packet and counts the packet in it.
+#[inline(always)]
+fn open<'tables, T: Tables, B: Bytes>(
+    tables: &'tables T,
+    pending: &Pending,
+    place: Place,
+    sighting: &Sighting<'_>,
+    bytes: B,
+) -> Option<&'tables FlowEntry> {
+    let Some(entry) = tables.open(sighting.key, sighting.now_ns) else {
+        tables.count(Counter::UntrackedTableFull, 1);
+        return None;
+    };
+    let syns = [
+        fold(tables, entry, pending, place, Direction::FromLow),
+        fold(tables, entry, pending, place, Direction::FromHigh),
+    ];
+    complete_handshake(entry, sighting, &syns);
+    tables.count(Counter::Watched, 1);
+    observe(tables, entry, sighting, bytes);
+    tables.send_update(sighting.key, entry, update_reason::OPENED, sighting.now_ns);
+    Some(entry)
+}
+
+/// Moves what waits of one direction into the open flow; returns the SYN that was there.
+#[inline(never)]
+fn fold<T: Tables>(
+    tables: &T,
+    entry: &FlowEntry,
+    pending: &Pending,
+    place: Place,
+    direction: Direction,
+) -> Option<Syn> {
+    let waiting = pending.half(direction);
+    let syn = waiting.syn();
+    let first_ns = waiting.first_ns.load();
+    let traits = waiting.traits.load();
+    let Counts { packets, bytes } = waiting.take(place)?;
+    waiting.clear_syn();
+    tables.count(Counter::PendingFolded, packets);
+    let own = entry.half(direction);
+    own.packets.add(u64::from(packets));
+    own.bytes.add(u64::from(bytes));
+    if own.traits.load() == 0 {
+        own.traits.store(traits);
+    }
+    let opened_ns = entry.opened_ns.load();
+    if first_ns != 0 && first_ns < opened_ns {
+        entry.opened_ns.replace(opened_ns, first_ns);
+    }
+    let syn = syn?;
+    own.head
+        .replace(0, pack(syn.sequence.wrapping_add(1), syn.tick));
+    own.initial_sequence.store(syn.sequence);
+    own.mss.store(u32::from(syn.mss));
+    own.traits.store(with_window_scale(
+        own.traits.load(),
+        syn.window_scale_plus_one,
+    ));
+    own.syn_count.add(syn.sent_count);
+    own.retransmitted_packets.add(syn.sent_count - 1);
+    Some(syn)
+}
+
+/// Tells who opened the connection, and splits the handshake into the server's and the client's
+/// side where each of its packets was sent once (Karn's rule).
+#[inline(always)]
+fn complete_handshake(entry: &FlowEntry, sighting: &Sighting<'_>, syns: &[Option<Syn>; 2]) {
+    let (client, request, answer) = match syns {
+        [Some(low), high] if !low.is_answer => (Direction::FromLow, Some(low), high),
+        [low, Some(high)] if !high.is_answer => (Direction::FromHigh, Some(high), low),
+        [Some(_), None] => (Direction::FromHigh, None, &syns[0]),
+        [None, Some(_)] => (Direction::FromLow, None, &syns[1]),
+        _ => return,
+    };
+    entry.initiator.store(client as u32 + 1);
+    let Some(answer) = answer else { return };
+    if !answer.is_answer || answer.sent_count != 1 {
+        return;
+    }
+    if let Some(request) = request
+        && request.sent_count == 1
+    {
+        entry
+            .handshake_server_us
+            .store(at_least_one(request.tick, answer.tick));
+    }
+    let acknowledges = sighting.headers.acknowledgement == answer.sequence.wrapping_add(1);
+    if sighting.direction == client && acknowledges {
+        let now = tick(sighting.now_ns);
+        entry
+            .handshake_client_us
+            .store(at_least_one(answer.tick, now));
+    }
+}
+
+/// Microseconds between two ticks, at least 1: 0 says "not measured".
+#[inline(always)]
+fn at_least_one(from: Tick, to: Tick) -> u32 {
+    let microseconds = microseconds_between(from, to);
+    if microseconds == 0 { 1 } else { microseconds }
+}
