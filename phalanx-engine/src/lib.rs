@@ -1,3 +1,35 @@
 //! The pure core: values in, changes out. No clock, file, socket, thread or randomness.
+//!
+//! Time is an argument, and nothing here can fail: odd input is data, counted by reason
+//! ([`Tally`]). The same inputs give the same changes.
 
+pub mod change;
+mod conversation;
+mod engine;
+mod feature;
 pub mod filter;
+mod flow;
+mod hop;
+mod input;
+pub mod limits;
+pub mod measure;
+pub mod name;
+mod pair;
+mod side;
+mod table;
+mod tally;
+mod time;
+mod timer;
+
+pub use change::{Change, ChangeKind};
+pub use conversation::ConversationId;
+pub use engine::{Engine, EngineConfig};
+pub use feature::Features;
+pub use flow::FlowId;
+pub use hop::{Hop, HopId, Link, NamespaceId};
+pub use input::{Command, Input};
+pub use name::NameFact;
+pub use pair::{PairId, PairKey, PairSummary, Quantiles};
+pub use side::{Endpoint, RoleBasis, Side, Sides};
+pub use tally::Tally;
+pub use time::Monotonic;

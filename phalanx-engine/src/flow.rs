@@ -1,0 +1,267 @@
+//! Flows: both directions of one 5-tuple at one hop, from the kernel's updates.
+//!
+//! A flow turns cumulative counters into what was added, and samples into measures; what end it
+//! speaks of by direction becomes client and server. Deliberately without names and conversations.
+
+use phalanx_common::abi::{Direction, FlowKey, FlowUpdate, SampleKind, update_reason};
+use phalanx_common::abi::{HalfCounters, Sample};
+use phalanx_common::limits::SAMPLE_COUNT;
+
+use crate::change::CloseReason;
+use crate::conversation::ConversationId;
+use crate::hop::HopId;
+use crate::limits::{
+    ICMP_IDLE_TIMEOUT_NS, READ_TIMEOUT_NS, TCP_CLOSED_TIMEOUT_NS, UDP_IDLE_TIMEOUT_NS,
+};
+use crate::measure::{Counts, MeasureKind, Measures};
+use crate::side::{Endpoint, RoleBasis, Side, Sides};
+use crate::table::Keyed;
+use crate::tally::Tally;
+use crate::time::Monotonic;
+
+/// A flow of the engine; never used again for another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FlowId(pub u64);
+
+pub(crate) const ICMP: u8 = 1;
+pub(crate) const TCP: u8 = 6;
+pub(crate) const ICMPV6: u8 = 58;
+
+/// Where a flow stands in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FlowState {
+    Open,
+    /// FIN or RST was seen, then.
+    Ended(CloseReason, Monotonic),
+}
+
+#[derive(Debug)]
+pub(crate) struct Flow {
+    pub(crate) id: FlowId,
+    pub(crate) hop: HopId,
+    pub(crate) key: FlowKey,
+    pub(crate) incarnation: u32,
+    pub(crate) version: u32,
+    pub(crate) client: Direction,
+    pub(crate) role_basis: RoleBasis,
+    pub(crate) conversation: ConversationId,
+    pub(crate) opened: Monotonic,
+    pub(crate) last: Monotonic,
+    pub(crate) state: FlowState,
+    /// The highest value of each counter, by sender.
+    pub(crate) counted: Sides<Counts>,
+    has_handshake: Sides<bool>,
+    /// When its timer fires, as it stands in the queue.
+    pub(crate) timer: Monotonic,
+    /// When it has been silent for too long; may be later than its timer.
+    pub(crate) deadline: Monotonic,
+    /// Whether a read is under way.
+    pub(crate) is_read: bool,
+}
+
+impl Keyed for Flow {
+    type Key = (HopId, FlowKey);
+
+    fn key(&self) -> Self::Key {
+        (self.hop, self.key)
+    }
+}
+
+/// What one update adds to its flow.
+#[derive(Clone, Debug)]
+pub(crate) struct Growth {
+    pub(crate) totals: Sides<HalfCounters>,
+    pub(crate) added: Sides<Counts>,
+    pub(crate) measures: Measures,
+    pub(crate) lost_updates: u32,
+}
+
+impl Flow {
+    pub(crate) fn new(
+        id: FlowId,
+        hop: HopId,
+        update: &FlowUpdate,
+        role: (Direction, RoleBasis),
+    ) -> Self {
+        let opened = Monotonic(update.opened_ns);
+        Self {
+            id,
+            hop,
+            key: update.key,
+            incarnation: update.incarnation,
+            version: 0,
+            client: role.0,
+            role_basis: role.1,
+            conversation: ConversationId(0),
+            opened,
+            last: opened,
+            state: FlowState::Open,
+            counted: Sides::default(),
+            has_handshake: Sides::default(),
+            timer: crate::limits::NEVER,
+            deadline: crate::limits::NEVER,
+            is_read: false,
+        }
+    }
+
+    pub(crate) fn endpoints(&self) -> Sides<Endpoint> {
+        endpoints(&self.key, self.client)
+    }
+
+    /// Takes an update in.
+    pub(crate) fn grow(&mut self, update: &FlowUpdate, tally: &mut Tally) -> Growth {
+        let lost_updates = update
+            .version
+            .saturating_sub(self.version.saturating_add(1));
+        tally.updates_lost += u64::from(lost_updates);
+        self.version = self.version.max(update.version);
+        let now = Monotonic(update.now_ns);
+        self.last = self.last.max(now);
+        let [low, high] = update.halves;
+        let totals = match self.client {
+            Direction::FromLow => Sides {
+                client: low,
+                server: high,
+            },
+            Direction::FromHigh => Sides {
+                client: high,
+                server: low,
+            },
+        };
+        let added = Sides {
+            client: count(&mut self.counted.client, &totals.client, tally),
+            server: count(&mut self.counted.server, &totals.server, tally),
+        };
+        let measures = self.measure(update, &totals, tally);
+        if update.reason & update_reason::RESET != 0 {
+            self.end(CloseReason::Reset, now);
+        } else if update.reason & update_reason::CLOSED != 0 {
+            self.end(CloseReason::Fin, now);
+        }
+        Growth {
+            totals,
+            added,
+            measures,
+            lost_updates,
+        }
+    }
+
+    fn end(&mut self, reason: CloseReason, now: Monotonic) {
+        if self.state == FlowState::Open {
+            self.state = FlowState::Ended(reason, now);
+        }
+    }
+
+    fn measure(
+        &mut self,
+        update: &FlowUpdate,
+        totals: &Sides<HalfCounters>,
+        tally: &mut Tally,
+    ) -> Measures {
+        let mut measures = Measures::default();
+        let handshakes = [
+            (Side::Server, update.handshake_server_us),
+            (Side::Client, update.handshake_client_us),
+        ];
+        for (side, microseconds) in handshakes {
+            if microseconds != 0 && !*self.has_handshake.get(side) {
+                *self.has_handshake.get_mut(side) = true;
+                measures.push(MeasureKind::Handshake(side), microseconds);
+            }
+        }
+        let path = Sides {
+            client: path_us(totals.server.rtt_min_us, update.handshake_client_us),
+            server: path_us(totals.client.rtt_min_us, update.handshake_server_us),
+        };
+        let count = (update.sample_count as usize).min(SAMPLE_COUNT);
+        for word in &update.samples[..count] {
+            let sample = Sample(*word);
+            match sample.kind() {
+                Some(kind) => {
+                    self.measure_sample(kind, sample.microseconds(), &path, &mut measures)
+                }
+                None => tally.samples_unknown += 1,
+            }
+        }
+        measures
+    }
+
+    fn measure_sample(
+        &self,
+        kind: SampleKind,
+        microseconds: u32,
+        path: &Sides<Option<u32>>,
+        measures: &mut Measures,
+    ) {
+        // Data of one side is acknowledged by the other: the round trip goes to the other side.
+        let (kind, microseconds) = match kind {
+            SampleKind::Rtt(sender) => {
+                (MeasureKind::Rtt(self.side(sender.reverse())), microseconds)
+            }
+            SampleKind::RttByTimestamp(sender) => (
+                MeasureKind::RttByTimestamp(self.side(sender.reverse())),
+                microseconds,
+            ),
+            SampleKind::Turn(sender) => {
+                let side = self.side(sender);
+                match (side, path.get(side)) {
+                    (Side::Server, Some(path)) => {
+                        (MeasureKind::Think, microseconds.saturating_sub(*path))
+                    }
+                    (Side::Server, None) => (MeasureKind::ThinkAndPath, microseconds),
+                    (Side::Client, Some(path)) => {
+                        (MeasureKind::Idle, microseconds.saturating_sub(*path))
+                    }
+                    (Side::Client, None) => (MeasureKind::IdleAndPath, microseconds),
+                }
+            }
+        };
+        measures.push(kind, microseconds);
+    }
+
+    fn side(&self, sender: Direction) -> Side {
+        if sender == self.client {
+            Side::Client
+        } else {
+            Side::Server
+        }
+    }
+
+    /// When the flow, as it stands, will have been silent for too long.
+    pub(crate) fn silent_at(&self, tcp_idle_timeout_ns: u64) -> Monotonic {
+        let timeout_ns = match (self.state, self.key.protocol) {
+            _ if self.is_read => READ_TIMEOUT_NS,
+            (FlowState::Ended(..), _) => TCP_CLOSED_TIMEOUT_NS,
+            (FlowState::Open, TCP) => tcp_idle_timeout_ns,
+            (FlowState::Open, ICMP | ICMPV6) => ICMP_IDLE_TIMEOUT_NS,
+            (FlowState::Open, _) => UDP_IDLE_TIMEOUT_NS,
+        };
+        self.last.plus_ns(timeout_ns)
+    }
+}
+
+/// The two ends of a key, once it is known which is the client.
+pub(crate) fn endpoints(key: &FlowKey, client: Direction) -> Sides<Endpoint> {
+    Sides {
+        client: Endpoint::of(key, client),
+        server: Endpoint::of(key, client.reverse()),
+    }
+}
+
+/// The smallest round trip that is known: of data, else of the handshake.
+fn path_us(rtt_min_us: u32, handshake_us: u32) -> Option<u32> {
+    [rtt_min_us, handshake_us]
+        .into_iter()
+        .filter(|us| *us != 0)
+        .min()
+}
+
+fn count(counted: &mut Counts, half: &HalfCounters, tally: &mut Tally) -> Counts {
+    let total = Counts::from(half);
+    if total.is_behind(counted) {
+        tally.counters_fell += 1;
+    }
+    let added = total.beyond(counted);
+    counted.add(&added);
+    added
+}
