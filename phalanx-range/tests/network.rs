@@ -1,0 +1,339 @@
+//! The emulated link and the namespaces against independent measurements. Needs root.
+
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use phalanx_range::{Change, Direction, Impairment, Patch, Range, Schedule, Topology};
+
+/// Two hosts on one emulated link.
+const PAIR: &str = "
+nodes: [{ name: left }, { name: right }]
+links:
+  - name: wire
+    kind: emulated
+    a: { node: left }
+    b: { node: right }
+";
+
+fn pair() -> Result<Range> {
+    Range::build(&Topology::from_yaml_str(PAIR)?)
+}
+
+fn udp(range: &Range, host: &str) -> Result<UdpSocket> {
+    let host = range.host(host)?;
+    let address = host.ipv4()?;
+    Ok(host.enter(|| UdpSocket::bind((address, 0)))??)
+}
+
+/// Connected sockets on both ends.
+fn sockets(range: &Range) -> Result<(UdpSocket, UdpSocket)> {
+    let (left, right) = (udp(range, "left")?, udp(range, "right")?);
+    left.connect(right.local_addr()?)?;
+    right.connect(left.local_addr()?)?;
+    right.set_read_timeout(Some(Duration::from_millis(500)))?;
+    left.set_read_timeout(Some(Duration::from_millis(500)))?;
+    Ok((left, right))
+}
+
+/// Sends `count` numbered datagrams of `bytes` payload, one each `gap`, and gives back the
+/// numbers in the order in which they arrived.
+fn send_numbered(range: &Range, count: u32, bytes: usize, gap: Duration) -> Result<Vec<u32>> {
+    let (left, right) = sockets(range)?;
+    let sender = std::thread::spawn(move || -> Result<()> {
+        let start = Instant::now();
+        let mut payload = vec![0u8; bytes];
+        for number in 0..count {
+            let due = gap * number;
+            if let Some(early) = due.checked_sub(start.elapsed()) {
+                std::thread::sleep(early);
+            }
+            payload[..4].copy_from_slice(&number.to_be_bytes());
+            left.send(&payload)?;
+        }
+        Ok(())
+    });
+    let mut buffer = vec![0u8; 65_536];
+    let mut arrived = Vec::new();
+    loop {
+        match right.recv(&mut buffer) {
+            Ok(length) => {
+                assert_eq!(length, bytes);
+                arrived.push(u32::from_be_bytes([
+                    buffer[0], buffer[1], buffer[2], buffer[3],
+                ]));
+            }
+            Err(_) if sender.is_finished() => break,
+            Err(_) => {}
+        }
+    }
+    sender.join().ok().context("the sender panicked")??;
+    Ok(arrived)
+}
+
+fn percentile(sorted: &[Duration], share: f64) -> Duration {
+    sorted[((sorted.len() - 1) as f64 * share) as usize]
+}
+
+#[test]
+#[ignore = "needs root: run by cargo xtask test --ring network"]
+fn a_path_of_40_ms_is_measured_within_1_ms() -> Result<()> {
+    let range = pair()?;
+    for direction in Direction::BOTH {
+        range
+            .link("wire")?
+            .set(direction, Impairment::delay(20.0))?;
+    }
+    let (left, right) = sockets(&range)?;
+    let echo = std::thread::spawn(move || {
+        let mut buffer = [0u8; 64];
+        while let Ok(length) = right.recv(&mut buffer) {
+            let _ = right.send(&buffer[..length]);
+        }
+    });
+    let mut times = Vec::new();
+    let mut buffer = [0u8; 64];
+    for _ in 0..40 {
+        let start = Instant::now();
+        left.send(b"ping")?;
+        left.recv(&mut buffer)?;
+        times.push(start.elapsed());
+    }
+    echo.join().ok().context("the echo panicked")?;
+    times.sort();
+    let (min, p50, p90) = (times[0], percentile(&times, 0.5), percentile(&times, 0.9));
+    println!("RTT over 2 × 20 ms: min {min:?}, p50 {p50:?}, p90 {p90:?}");
+    let expected = Duration::from_millis(40)..Duration::from_millis(41);
+    assert!(
+        expected.contains(&min) && expected.contains(&p50),
+        "min {min:?}, p50 {p50:?}"
+    );
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: run by cargo xtask test --ring network"]
+fn loss_duplication_and_reordering_equal_what_the_receiver_counts() -> Result<()> {
+    let range = pair()?;
+    let link = range.link("wire")?;
+    let impairment = Impairment {
+        delay_ms: 5.0,
+        loss: 0.05,
+        burst_enter: 0.01,
+        burst_leave: 0.3,
+        duplicate: 0.04,
+        reorder: 0.05,
+        reorder_extra_ms: 3.0,
+        ..Impairment::default()
+    };
+    link.set(Direction::Forward, impairment)?;
+    let count = 5_000;
+    let arrived = send_numbered(&range, count, 100, Duration::from_micros(300))?;
+    let truth = link.counters()?.forward;
+    let distinct: BTreeSet<u32> = arrived.iter().copied().collect();
+    let mut seen = BTreeSet::new();
+    let mut reordered = 0;
+    for number in &arrived {
+        let is_late = seen.last().is_some_and(|max| number < max);
+        if seen.insert(*number) && is_late {
+            reordered += 1;
+        }
+    }
+    println!("{truth:?}");
+    assert_eq!(truth.packets_in, u64::from(count));
+    assert_eq!(truth.packets_out, arrived.len() as u64);
+    assert_eq!(
+        truth.dropped.total(),
+        u64::from(count) - distinct.len() as u64
+    );
+    assert_eq!(
+        truth.dropped.total(),
+        truth.dropped.lost + truth.dropped.burst_lost
+    );
+    assert_eq!(truth.duplicated, (arrived.len() - distinct.len()) as u64);
+    assert_eq!(truth.reordered, reordered);
+    assert!(
+        truth.dropped.lost > 150 && truth.dropped.burst_lost > 50,
+        "{truth:?}"
+    );
+    assert!(truth.duplicated > 100 && reordered > 150, "{truth:?}");
+    assert_eq!((truth.under_way, truth.device_dropped), (0, 0));
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: run by cargo xtask test --ring network"]
+fn the_rate_is_kept_within_3_percent() -> Result<()> {
+    let range = pair()?;
+    let impairment = Impairment {
+        rate_mbit_per_s: 20.0,
+        queue_bytes: 100_000,
+        ..Impairment::default()
+    };
+    range.link("wire")?.set(Direction::Forward, impairment)?;
+    let (left, right) = sockets(&range)?;
+    let sender = std::thread::spawn(move || {
+        let start = Instant::now();
+        // 1472 + 28 bytes at 40 Mbit/s: twice the rate.
+        for number in 0..6_666_u32 {
+            let due = Duration::from_micros(300) * number;
+            if let Some(early) = due.checked_sub(start.elapsed()) {
+                std::thread::sleep(early);
+            }
+            let _ = left.send(&[0u8; 1_472]);
+        }
+    });
+    let mut buffer = [0u8; 2_048];
+    let (mut bytes, mut first, mut last) = (0usize, None, Instant::now());
+    while let Ok(length) = right.recv(&mut buffer) {
+        last = Instant::now();
+        match first {
+            None => first = Some(last),
+            Some(_) => bytes += length + 28,
+        }
+    }
+    sender.join().ok().context("the sender panicked")?;
+    let seconds = (last - first.context("nothing arrived")?).as_secs_f64();
+    let rate = bytes as f64 * 8.0 / seconds / 1e6;
+    println!("{rate:.3} Mbit/s at a rate of 20");
+    assert!((19.4..20.6).contains(&rate), "{rate}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: run by cargo xtask test --ring network"]
+fn a_silent_mtu_drops_large_packets_only() -> Result<()> {
+    let range = pair()?;
+    let link = range.link("wire")?;
+    let impairment = Impairment {
+        mtu_bytes: 1_000,
+        ..Impairment::default()
+    };
+    link.set(Direction::Forward, impairment)?;
+    let small = send_numbered(&range, 20, 972, Duration::from_millis(1))?;
+    let large = send_numbered(&range, 30, 973, Duration::from_millis(1))?;
+    let truth = link.counters()?;
+    assert_eq!((small.len(), large.len()), (20, 0));
+    assert_eq!(
+        (truth.forward.dropped.mtu, truth.forward.packets_out),
+        (30, 20)
+    );
+    assert_eq!(truth.reverse.packets_in, 0, "an ICMP message came back");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: run by cargo xtask test --ring network"]
+fn an_outage_by_schedule_drops_one_run_and_the_log_tells_which() -> Result<()> {
+    let range = pair()?;
+    let link = range.link("wire")?;
+    let log = std::env::temp_dir().join(format!("phalanx-range-{}.csv", std::process::id()));
+    link.log_to(Direction::Forward, &log)?;
+    let set = |outage| Patch {
+        outage: Some(outage),
+        ..Patch::default()
+    };
+    let changes = [(150.0, true), (350.0, false)].map(|(at_ms, outage)| Change {
+        at_ms,
+        direction: None,
+        set: set(outage),
+    });
+    link.schedule(&Schedule {
+        changes: changes.to_vec(),
+        period_ms: None,
+    })?;
+    let arrived = send_numbered(&range, 250, 64, Duration::from_millis(2))?;
+    link.end_logs()?;
+    let text = std::fs::read_to_string(&log)?;
+    std::fs::remove_file(&log)?;
+    let truth = link.counters()?.forward;
+    assert_eq!(truth.dropped.outage, 250 - arrived.len() as u64);
+    // 200 ms of one packet each 2 ms.
+    assert!((95..=105).contains(&truth.dropped.outage), "{truth:?}");
+    let missing: Vec<u32> = (0..250)
+        .filter(|number| !arrived.contains(number))
+        .collect();
+    let span = missing
+        .last()
+        .zip(missing.first())
+        .map(|(last, first)| last - first + 1);
+    assert_eq!(span, Some(missing.len() as u32), "not one run");
+    let logged: Vec<u32> = text
+        .lines()
+        .filter(|line| line.split(',').nth(7) == Some("outage"))
+        .filter_map(|line| line.split(',').nth(5)?.parse().ok())
+        .collect();
+    assert_eq!(logged, missing);
+    assert_eq!(text.lines().count(), 251);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: run by cargo xtask test --ring network"]
+fn routers_forward_both_families_and_faults_take_hold() -> Result<()> {
+    let text = "
+nodes:
+  - { name: client }
+  - name: edge
+    kind: router
+    firewall:
+      - { verdict: reject_reset, protocol: tcp, port: 81 }
+      - { verdict: dnat, protocol: tcp, port: 82, to: '10.77.2.2:80' }
+      - { verdict: masquerade, output: to-server, source: 10.77.1.0/24 }
+  - { name: server }
+links:
+  - { a: { node: client }, b: { node: edge }, offload: { tso: false, gro: false } }
+  - { a: { node: edge }, b: { node: server }, kind: emulated, both: { ttl_decrement: 3 } }
+";
+    let range = Range::build(&Topology::from_yaml_str(text)?)?;
+    let (client, server) = (range.host("client")?, range.host("server")?);
+    let any: SocketAddr = "[::]:80".parse()?;
+    let listener = server.enter(|| std::net::TcpListener::bind(any))??;
+    let connect = |address: SocketAddr| {
+        client.enter(|| std::net::TcpStream::connect_timeout(&address, Duration::from_secs(2)))
+    };
+    let v6 = connect((server.ipv6()?, 80).into())??;
+    assert_eq!(listener.accept()?.1.ip(), v6.local_addr()?.ip());
+    drop(connect((server.ipv4()?, 80).into())??);
+    let seen = listener.accept()?.1.ip().to_canonical();
+    assert_eq!(seen.to_string(), "10.77.2.1", "not masqueraded");
+    let refused = connect((server.ipv4()?, 81).into())?;
+    assert_eq!(
+        refused.map_err(|e| e.kind()).err(),
+        Some(std::io::ErrorKind::ConnectionRefused)
+    );
+    drop(connect("10.77.1.2:82".parse()?)??);
+    assert!(listener.accept().is_ok());
+    assert_eq!(
+        client
+            .exec(&["sysctl", "-n", "net.ipv4.tcp_congestion_control"])?
+            .trim(),
+        "cubic"
+    );
+    let counters = range.link("edge-server")?.counters()?;
+    assert!(counters.forward.packets_in > 10 && counters.forward.dropped.total() == 0);
+    assert!(range.link("client-edge")?.counters()?.forward.packets_out > 10);
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: run by cargo xtask test --ring network"]
+fn namespaces_and_their_processes_go_with_the_range() -> Result<()> {
+    let range = pair()?;
+    let paths: Vec<_> = range
+        .hosts()
+        .iter()
+        .map(|host| host.namespace().path())
+        .collect();
+    assert!(paths.iter().all(|path| path.exists()));
+    let mut orphan = range.host("left")?.command("sleep")?.arg("60").spawn()?;
+    drop(range);
+    assert!(paths.iter().all(|path| !path.exists()));
+    let end = Instant::now() + Duration::from_secs(5);
+    while orphan.try_wait()?.is_none() {
+        assert!(Instant::now() < end, "the process still runs");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
