@@ -53,13 +53,23 @@ impl From<LinkKind> for Next {
     }
 }
 
+/// The place that a walk led to.
+pub(super) struct Reached {
+    pub(super) link: Link,
+    pub(super) encapsulation: Encapsulation,
+    /// Where the headers passed say that what they carry ends, in bytes from the start of the
+    /// frame; `u32::MAX` where none says so.
+    pub(super) end: u32,
+}
+
 /// Walks from `at`, where `first` begins, to the next IP header.
-pub(super) fn walk(bytes: &[u8], first: Next, at: u32) -> Result<(Link, Encapsulation), Unparsed> {
+pub(super) fn walk(bytes: &[u8], first: Next, at: u32) -> Result<Reached, Unparsed> {
     let mut walk = Walk {
         bytes,
         at,
         vlan: None,
         encapsulation: Encapsulation::default(),
+        end: u32::MAX,
     };
     let mut next = first;
     for _ in 0..LINK_STEP_COUNT_MAX {
@@ -72,7 +82,11 @@ pub(super) fn walk(bytes: &[u8], first: Next, at: u32) -> Result<(Link, Encapsul
                 version,
                 vlan: walk.vlan.unwrap_or(0),
             };
-            return Ok((link, walk.encapsulation));
+            return Ok(Reached {
+                link,
+                encapsulation: walk.encapsulation,
+                end: walk.end,
+            });
         }
         next = walk.step(next)?;
     }
@@ -84,6 +98,7 @@ struct Walk<'packet> {
     at: u32,
     vlan: Option<u16>,
     encapsulation: Encapsulation,
+    end: u32,
 }
 
 impl<'packet> Walk<'packet> {
@@ -123,6 +138,11 @@ impl<'packet> Walk<'packet> {
             .ok_or(Unparsed::Truncated)
     }
 
+    /// What is carried ends `length` bytes behind the place; the frame may go on with padding.
+    fn end_after(&mut self, length: u16) {
+        self.end = self.end.min(self.at + u32::from(length));
+    }
+
     fn ether_type(&mut self, kind: u16) -> Result<Next, Unparsed> {
         match kind {
             ether_type::IPV4 => Ok(Next::Ip(4)),
@@ -136,7 +156,10 @@ impl<'packet> Walk<'packet> {
                 self.vlan.get_or_insert(tag.u16(0) & 0x0fff);
                 Ok(Next::EtherType(tag.u16(2)))
             }
-            kind if kind < ether_type::MINIMUM => Ok(Next::Llc),
+            length if length < ether_type::MINIMUM => {
+                self.end_after(length);
+                Ok(Next::Llc)
+            }
             _ => Err(Unparsed::NotIp),
         }
     }
@@ -227,6 +250,7 @@ impl<'packet> Walk<'packet> {
             return Err(Unparsed::BadEncapsulation);
         }
         self.encapsulation.pppoe_session = Some(pppoe.u16(2));
+        self.end_after(pppoe.u16(4));
         Ok(Next::Ppp)
     }
 

@@ -2,7 +2,7 @@
 //! the [`Headers`] that the kernel profile makes and the way it is wrapped. The kernel programs
 //! do not run it.
 
-use super::encapsulation::walk;
+use super::encapsulation::{Reached, walk};
 use super::{
     Encapsulation, Headers, Link, LinkKind, Unparsed, ip, is_error, parse_ip, parse_link,
     parse_quote, tunnel,
@@ -81,14 +81,18 @@ impl Layers {
 /// error: [`Layers::stopped`] tells it.
 pub fn parse_layers(bytes: &[u8], kind: LinkKind, wire_length: u32) -> Result<Layers, Unparsed> {
     // What the kernel profile knows is parsed by it, the rest by the walk.
-    let (link, encapsulation) = match parse_link(bytes, kind) {
-        Ok(link) => (link, Encapsulation::default()),
+    let reached = match parse_link(bytes, kind) {
+        Ok(link) => Reached {
+            link,
+            encapsulation: Encapsulation::default(),
+            end: u32::MAX,
+        },
         Err(_) => walk(bytes, kind.into(), 0)?,
     };
     let mut layers = Layers {
         outermost: Layer {
-            headers: parse_ip(bytes, link, wire_length)?,
-            encapsulation,
+            headers: parse_ip(bytes, reached.link, wire_length.min(reached.end))?,
+            encapsulation: reached.encapsulation,
         },
         inner: [Layer::default(); LAYER_COUNT_MAX - 1],
         inner_count: 0,
@@ -125,12 +129,13 @@ fn open(bytes: &[u8], headers: &Headers) -> Option<Result<Layer, Unparsed>> {
         Ok(inside) => inside,
         Err(reason) => return Some(Err(reason)),
     };
-    let layer = walk(bytes, inside.next, inside.at).and_then(|(link, wrapped)| {
+    let layer = walk(bytes, inside.next, inside.at).and_then(|reached| {
+        let wire_length = wire_length(headers, reached.link, inside.is_cut).min(reached.end);
         Ok(Layer {
-            headers: parse_ip(bytes, link, wire_length(headers, link, inside.is_cut))?,
+            headers: parse_ip(bytes, reached.link, wire_length)?,
             encapsulation: Encapsulation {
                 tunnel: inside.tunnel,
-                ..wrapped
+                ..reached.encapsulation
             },
         })
     });
