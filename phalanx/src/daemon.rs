@@ -1,1 +1,11 @@
 //! The loop that ties the kernel side to the engine and the engine to the views.
+
+mod feed;
+mod status;
+mod wake;
+
+pub use feed::{
+    DaemonHandle, FEED_COUNT_MAX, Feed, Outlet, RECORD_BATCH_COUNT_MAX, REQUEST_COUNT_MAX, Record,
+    Request,
+};
+pub use status::{HopState, HopStatus, InstanceStatus, KernelStatus, RingStatus};

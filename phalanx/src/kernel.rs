@@ -1,1 +1,5 @@
 //! The kernel side as user space sees it: load, attach, rings, tables.
+
+mod filter;
+
+pub use filter::{RecordingEnd, RecordingFilter};
