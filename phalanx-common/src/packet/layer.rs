@@ -19,14 +19,25 @@ pub struct Layer {
 }
 
 /// The IP layers of one packet, outermost first: at least one, [`LAYER_COUNT_MAX`] at most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Layers {
     /// The layer that the kernel programs see, where they parse the frame at all.
     outermost: Layer,
+    /// What lies beyond `inner_count` is left over from frames before.
     inner: [Layer; LAYER_COUNT_MAX - 1],
     inner_count: usize,
     stopped: Option<Unparsed>,
 }
+
+impl PartialEq for Layers {
+    fn eq(&self, other: &Self) -> bool {
+        self.outermost == other.outermost
+            && self.inner() == other.inner()
+            && self.stopped == other.stopped
+    }
+}
+
+impl Eq for Layers {}
 
 impl Layers {
     /// The layer that the frame itself carries.
@@ -71,38 +82,47 @@ impl Layers {
     }
 }
 
-/// Parses all IP layers of a frame.
-///
-/// `wire_length` is the length of the whole frame in bytes, of which `bytes` may hold only the
-/// first part.
+/// Parses all IP layers of a frame; see [`Layers::parse`], which is for many frames.
 ///
 /// # Errors
-/// The reason why there is not even an outermost layer. What stops the parser further in is no
-/// error: [`Layers::stopped`] tells it.
+/// Those of [`Layers::parse`].
 pub fn parse_layers(bytes: &[u8], kind: LinkKind, wire_length: u32) -> Result<Layers, Unparsed> {
-    // What the kernel profile knows is parsed by it, the rest by the walk.
-    let reached = match parse_link(bytes, kind) {
-        Ok(link) => Reached {
-            link,
-            encapsulation: Encapsulation::default(),
-            end: u32::MAX,
-        },
-        Err(_) => walk(bytes, kind.into(), 0)?,
-    };
-    let mut layers = Layers {
-        outermost: Layer {
-            headers: parse_ip(bytes, reached.link, wire_length.min(reached.end))?,
-            encapsulation: reached.encapsulation,
-        },
-        inner: [Layer::default(); LAYER_COUNT_MAX - 1],
-        inner_count: 0,
-        stopped: None,
-    };
-    layers.follow(bytes);
+    let mut layers = Layers::default();
+    layers.parse(bytes, kind, wire_length)?;
     Ok(layers)
 }
 
 impl Layers {
+    /// Parses all IP layers of a frame, in place of those of the frame before: a value of this
+    /// type is large, and making it anew costs more than parsing most frames.
+    ///
+    /// `wire_length` is the length of the whole frame in bytes, of which `bytes` may hold only the
+    /// first part.
+    ///
+    /// # Errors
+    /// The reason why there is not even an outermost layer; it is all zero then. What stops the
+    /// parser further in is no error: [`Layers::stopped`] tells it.
+    pub fn parse(
+        &mut self,
+        bytes: &[u8],
+        kind: LinkKind,
+        wire_length: u32,
+    ) -> Result<(), Unparsed> {
+        self.inner_count = 0;
+        self.stopped = None;
+        match parse_outermost(bytes, kind, wire_length) {
+            Ok(layer) => {
+                self.outermost = layer;
+                self.follow(bytes);
+                Ok(())
+            }
+            Err(reason) => {
+                self.outermost = Layer::default();
+                Err(reason)
+            }
+        }
+    }
+
     /// Opens tunnel after tunnel until none is left.
     fn follow(&mut self, bytes: &[u8]) {
         while let Some(opened) = open(bytes, &self.innermost().headers) {
@@ -121,6 +141,23 @@ impl Layers {
             self.inner_count += 1;
         }
     }
+}
+
+/// What the kernel profile knows is parsed by it, the rest by the walk.
+#[inline]
+fn parse_outermost(bytes: &[u8], kind: LinkKind, wire_length: u32) -> Result<Layer, Unparsed> {
+    let reached = match parse_link(bytes, kind) {
+        Ok(link) => Reached {
+            link,
+            encapsulation: Encapsulation::default(),
+            end: u32::MAX,
+        },
+        Err(_) => walk(bytes, kind.into(), 0)?,
+    };
+    Ok(Layer {
+        headers: parse_ip(bytes, reached.link, wire_length.min(reached.end))?,
+        encapsulation: reached.encapsulation,
+    })
 }
 
 /// The layer inside that of `headers`; `None` where that is no tunnel.

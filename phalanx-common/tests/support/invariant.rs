@@ -33,9 +33,22 @@ pub(crate) fn check(
         (Err(kernel), Err(full)) => assert!(kernel == full || RESUMED.contains(kernel)),
     }
     if let Ok(layers) = &full {
+        // Nothing of a frame before is left over.
+        let mut again = deep();
+        assert_eq!(again.parse(bytes, kind, wire_length), Ok(()));
+        assert_eq!(again, *layers);
         check_layers(bytes, layers, wire_length);
     }
     (kernel, full)
+}
+
+/// Layers of another frame: as many as there can be.
+fn deep() -> Layers {
+    let mut packet = vec![0; 20];
+    packet[0] = 0x45;
+    packet[9] = protocol::IPV4;
+    let packet = packet.repeat(6);
+    parse_layers(&packet, LinkKind::None, 120).expect("IP in IP in IP")
 }
 
 fn check_layers(bytes: &[u8], layers: &Layers, wire_length: u32) {
