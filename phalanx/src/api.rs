@@ -1,1 +1,133 @@
-//! The HTTP API: routes, requests and answers.
+//! The HTTP API: one router over the views, the metrics and the captures, with one file for each
+//! resource. It reads what was folded from the engine's changes, never the engine itself.
+//!
+//! **Invariant:** each error, whoever finds it, is a [`problem::Problem`]. Deliberately absent:
+//! CORS (no foreign page may read this API) and cookies.
+
+pub mod extract;
+pub mod gate;
+pub mod health;
+pub mod index;
+pub mod problem;
+pub mod serve;
+pub mod version;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::header::{CACHE_CONTROL, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::auth::{Access, Role};
+
+/// What the handlers share.
+#[derive(Debug)]
+pub struct Api {
+    /// Who may do what.
+    pub access: Access,
+    /// Whether the API listens on loopback only: then `Host` must name loopback.
+    pub is_loopback: bool,
+    /// Whether the daemon has attached and the engine runs; not ready before.
+    pub readiness: health::Readiness,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Phalanx",
+        description = "What one host sees of its network: flows, conversations, service pairs, \
+            captures. All times are RFC 3339 in UTC; durations are in seconds, rates in units \
+            per second, sizes in bytes.",
+        license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
+        contact(),
+        version = "1"
+    ),
+    components(schemas(problem::Problem)),
+    modifiers(&BearerToken)
+)]
+struct Document;
+
+struct BearerToken;
+
+impl utoipa::Modify for BearerToken {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        use utoipa::openapi::security::{
+            Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
+        };
+        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("token", scheme);
+        document.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>(
+            "token",
+            [],
+        )]);
+    }
+}
+
+/// The routes by the role that they need, with their documentation.
+fn routes(api: &Arc<Api>) -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
+    let open = OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz));
+    let viewer = OpenApiRouter::new().routes(routes!(version::version));
+    open.merge(gate::guard(viewer, api, Role::Viewer))
+        .split_for_parts()
+}
+
+/// The OpenAPI document, as it is served and checked in.
+#[must_use]
+pub fn document() -> utoipa::openapi::OpenApi {
+    let api = Arc::new(Api {
+        access: Access::new(Vec::new(), Role::Viewer),
+        is_loopback: true,
+        readiness: health::Readiness::default(),
+    });
+    routes(&api).1
+}
+
+/// The whole of what is served.
+pub fn router(api: &Arc<Api>) -> Router {
+    let (router, document) = routes(api);
+    let document = Arc::new(document);
+    let pages = Router::new().route("/", get(index::page)).route(
+        "/api/openapi.json",
+        get(move || serve_document(Arc::clone(&document))),
+    );
+    router
+        .merge(pages)
+        .fallback(problem::not_found)
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(middleware::map_response(harden))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(api),
+            gate::check_origin,
+        ))
+        .with_state(Arc::clone(api))
+}
+
+async fn serve_document(document: Arc<utoipa::openapi::OpenApi>) -> Response {
+    axum::Json(&*document).into_response()
+}
+
+/// Headers that keep browsers from guessing, framing and caching.
+async fn harden(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(
+        HeaderName::from_static("content-security-policy"),
+        HeaderValue::from_static(
+            "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+        ),
+    );
+    headers.insert(
+        HeaderName::from_static("referrer-policy"),
+        HeaderValue::from_static("no-referrer"),
+    );
+    response
+}

@@ -4,6 +4,7 @@
 //! Deliberately absent: anything that can be computed from values alone (it lives in the engine).
 
 pub mod api;
+pub mod auth;
 pub mod cli;
 pub mod clock;
 pub mod config;
