@@ -44,7 +44,7 @@ pub(crate) fn check(
 
 /// Layers of another frame: as many as there can be.
 fn deep() -> Layers {
-    let mut packet = vec![0; 20];
+    let mut packet = [0; 20];
     packet[0] = 0x45;
     packet[9] = protocol::IPV4;
     let packet = packet.repeat(6);
