@@ -5,6 +5,7 @@
 
 mod record;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -17,6 +18,7 @@ use record::Record;
 
 /// The packaged compiler: the one of the pinned toolchain has no sources of `core` beside it.
 const RUSTC: &str = "/usr/bin/rustc";
+const STRIP: &str = "/usr/lib/llvm-22/bin/llvm-strip";
 const TARGET: &str = "bpfel-unknown-none";
 const OBJECT: &str = "phalanx-ebpf/prebuilt/phalanx.bpf.o";
 const RECORD: &str = "phalanx-ebpf/prebuilt/BUILD.toml";
@@ -46,7 +48,7 @@ pub(crate) fn check_installing() -> Result<bool> {
 }
 
 fn renew() -> Result<bool> {
-    let built = build()?;
+    let built = build(&folder())?;
     let object = command::workspace().join(OBJECT);
     std::fs::create_dir_all(object.parent().expect("the object lies in a folder"))?;
     std::fs::copy(&built, &object).with_context(|| format!("write {OBJECT}"))?;
@@ -71,7 +73,11 @@ fn check() -> Result<bool> {
         println!("the sources have changed since {OBJECT} was built; run cargo xtask ebpf");
         return Ok(false);
     }
-    let built = build()?;
+    // From nothing, so that no earlier build's results take part in the proof.
+    if folder().exists() {
+        std::fs::remove_dir_all(folder()).context("remove the last build of the object")?;
+    }
+    let built = build(&folder())?;
     let is_identical = std::fs::read(&built)? == std::fs::read(&committed)?;
     if is_identical {
         println!(
@@ -97,15 +103,16 @@ fn check() -> Result<bool> {
         && crate::test::is_program_ring_green(&built)?)
 }
 
-/// Builds from nothing and gives the path of the object.
-fn build() -> Result<PathBuf> {
+/// Where the object is built: apart from the workspace's own results, which another compiler made.
+fn folder() -> PathBuf {
+    command::target().join("ebpf")
+}
+
+/// Builds the object in a folder and gives its path.
+fn build(folder: &Path) -> Result<PathBuf> {
     let manifest = command::workspace().join("phalanx-ebpf/Cargo.toml");
     if !manifest.is_file() {
         bail!("{} is missing", manifest.display());
-    }
-    let folder = command::target().join("ebpf");
-    if folder.exists() {
-        std::fs::remove_dir_all(&folder).context("remove the last build of the object")?;
     }
     let linker = BPF_LINKER.path()?;
     let mut cargo = Command::new("cargo");
@@ -122,13 +129,30 @@ fn build() -> Result<PathBuf> {
     cargo
         .args(["--target", TARGET])
         .arg("--target-dir")
-        .arg(&folder);
+        .arg(folder);
     cargo.env("RUSTC", RUSTC).env("RUSTC_BOOTSTRAP", "1");
     cargo.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker);
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags()?.join("\u{1f}"));
-    cargo.env_remove("RUSTFLAGS").env_remove("RUSTC_WRAPPER");
+    cargo
+        .env("RUSTC_WRAPPER", write_wrapper(folder)?)
+        .env_remove("RUSTFLAGS");
     command::run(&mut cargo).context("build the kernel object")?;
-    only_program(&folder.join(TARGET).join("release"))
+    let linked = only_program(&folder.join(TARGET).join("release"))?;
+    // No loader reads DWARF; BTF stays.
+    let object = folder.join("phalanx.bpf.o");
+    let mut strip = command::program(STRIP, ["--strip-debug", "-o"]);
+    command::run(strip.arg(&object).arg(linked))?;
+    Ok(object)
+}
+
+/// Writes a stand-in for the compiler that names our crates' symbols by the crates alone: cargo
+/// would put a hash of the folder of `phalanx-common` into them.
+fn write_wrapper(folder: &Path) -> Result<PathBuf> {
+    std::fs::create_dir_all(folder)?;
+    let path = folder.join("rustc-wrapper");
+    std::fs::write(&path, include_str!("ebpf/rustc-wrapper.sh")).context("write the wrapper")?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+    Ok(path)
 }
 
 /// The flags of the compiler: type information for the maps, and no path of this machine.

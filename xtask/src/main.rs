@@ -5,6 +5,7 @@
 mod ci;
 mod command;
 mod ebpf;
+mod kernels;
 mod package;
 mod table;
 mod test;

@@ -29,20 +29,24 @@ use Need::{Deb, Kernels, Network, Object, Program, Scenario, Ui};
 const PACKAGES: &[(&str, &[Need])] = &[
     ("rustc-web", &[Object]),
     ("rust-web-src", &[Object]),
+    ("llvm-22", &[Object]),
     ("llvm-22-dev", &[Object]),
     ("libpolly-22-dev", &[Object]),
     ("libzstd-dev", &[Object]),
     ("zlib1g-dev", &[Object]),
-    ("iproute2", &[Program, Network]),
+    ("iproute2", &[Program, Network, Kernels]),
     ("ethtool", &[Network]),
     ("iptables", &[Network]),
     ("nftables", &[Network]),
     ("iputils-ping", &[Network]),
     ("tcpdump", &[Scenario, Network]),
     ("prometheus", &[Network]),
+    ("busybox-static", &[Kernels]),
+    ("binutils", &[Kernels]),
     ("cpio", &[Kernels]),
     ("kmod", &[Kernels]),
     ("qemu-system-x86", &[Kernels]),
+    ("xz-utils", &[Kernels]),
     ("dpkg-dev", &[Deb]),
     ("debootstrap", &[Deb]),
     ("systemd", &[Deb]),
@@ -73,6 +77,7 @@ pub(crate) fn install(needs: &[Need], may_install: bool) -> Result<()> {
     }
     update()?;
     let mut install = command::program("apt-get", ["install", "--yes", "--quiet=2"]);
+    install.args(["-o", "Dpkg::Use-Pty=0"]);
     install.arg("--no-install-recommends").args(missing);
     command::run(install.env("DEBIAN_FRONTEND", "noninteractive"))
         .with_context(|| format!("install {list}"))
@@ -110,7 +115,7 @@ mod tests {
     #[test]
     fn only_what_is_needed_is_wanted() {
         assert!(wanted(&[]).is_empty());
-        assert_eq!(wanted(&[Kernels]), ["cpio", "kmod", "qemu-system-x86"]);
+        assert_eq!(wanted(&[Ui]), ["chromium"]);
         assert!(wanted(&[Object, Network]).contains(&"llvm-22-dev"));
     }
 }

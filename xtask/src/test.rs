@@ -1,11 +1,12 @@
 //! Runs the test rings and adds them up.
 //!
 //! A ring is known by the names of the test files, `*/tests/NAME.rs` or `*/tests/NAME/main.rs`:
-//! `program*` and `network*` need root and are `#[ignore]`d, `fuzz*` and `ui*` are rings of their
-//! own, every other file is of the scenario ring. What lies beside the code is the unit ring.
+//! `program*`, `kernels*` and `network*` need root and are `#[ignore]`d, `fuzz*` and `ui*` are rings
+//! of their own, every other file is of the scenario ring. What lies beside the code is the unit
+//! ring. The programs of the kernels ring run on this machine's kernel too, in the program ring.
 
 mod count;
-mod run;
+pub(crate) mod run;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use anyhow::{Context as _, Result};
 
 use crate::package::{self, Need};
 use crate::{command, table};
-use count::Counts;
+pub(crate) use count::Counts;
 
 /// A kind of test, in the order in which they run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -29,17 +30,20 @@ pub(crate) enum Ring {
     Program,
     /// Namespaces with real traffic; needs root
     Network,
+    /// Other kernels in a virtual machine; needs root to fetch them
+    Kernels,
     /// Pages in a browser
     Ui,
 }
 
 impl Ring {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Unit,
         Self::Scenario,
         Self::Fuzz,
         Self::Program,
         Self::Network,
+        Self::Kernels,
         Self::Ui,
     ];
 
@@ -50,6 +54,7 @@ impl Ring {
             Self::Fuzz => "fuzz",
             Self::Program => "program",
             Self::Network => "network",
+            Self::Kernels => "kernels",
             Self::Ui => "ui",
         }
     }
@@ -60,12 +65,13 @@ impl Ring {
             Self::Scenario => Some(Need::Scenario),
             Self::Program => Some(Need::Program),
             Self::Network => Some(Need::Network),
+            Self::Kernels => Some(Need::Kernels),
             Self::Ui => Some(Need::Ui),
         }
     }
 
     fn needs_root(self) -> bool {
-        matches!(self, Self::Program | Self::Network)
+        matches!(self, Self::Program | Self::Network | Self::Kernels)
     }
 }
 
@@ -148,6 +154,11 @@ fn run_ring(ring: Ring, arguments: &Arguments) -> Outcome {
     let result = if ring.needs_root() && !command::is_root() {
         notes.push("skipped: needs root; run it as root".to_owned());
         run::skip(ring)
+    } else if ring == Ring::Kernels {
+        crate::kernels::run_all().map(|(counts, more)| {
+            notes.extend(more);
+            counts
+        })
     } else {
         run::cargo_ring(&run::Request {
             ring,

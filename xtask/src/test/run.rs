@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
@@ -14,6 +14,9 @@ use crate::command;
 
 /// A ring that takes longer is stuck: it is ended, and has failed.
 const RING_SECONDS_MAX: u32 = 1500;
+
+/// The programs of the kernels ring run on this machine's kernel as well.
+const HOST_KERNEL: (Ring, Ring) = (Ring::Program, Ring::Kernels);
 
 /// What to run.
 pub(super) struct Request<'a> {
@@ -44,13 +47,19 @@ pub(super) fn cargo_ring(request: &Request<'_>) -> Result<Counts> {
         if let Some(object) = request.object {
             cargo.env("PHALANX_BPF_OBJECT", object);
         }
-        counts.add(stream(&mut cargo)?);
+        counts.add(stream(&mut cargo, |_| ())?);
     }
     Ok(counts)
 }
 
 /// Counts the tests of a ring that cannot run here, all as skipped.
 pub(super) fn skip(ring: Ring) -> Result<Counts> {
+    if ring == Ring::Kernels {
+        return Ok(Counts {
+            skipped: crate::kernels::COUNT,
+            ..Counts::default()
+        });
+    }
     let mut skipped = 0;
     for targets in targets(ring)? {
         let mut cargo = test_command(&targets);
@@ -70,10 +79,8 @@ fn targets(ring: Ring) -> Result<Vec<Vec<String>>> {
         let programs = vec!["--lib".to_owned(), "--bins".to_owned()];
         return Ok(vec![programs, vec!["--doc".to_owned()]]);
     }
-    let names: Vec<String> = test_files()?
-        .into_iter()
-        .filter(|name| ring_of(name) == ring)
-        .collect();
+    let mut names = test_files()?;
+    names.retain(|name| ring_of(name) == ring || (ring, ring_of(name)) == HOST_KERNEL);
     if names.is_empty() {
         println!("this ring has no tests yet");
         return Ok(vec![]);
@@ -88,7 +95,13 @@ fn targets(ring: Ring) -> Result<Vec<Vec<String>>> {
 
 /// The ring of a test file, by its name without extension.
 fn ring_of(name: &str) -> Ring {
-    let named = [Ring::Fuzz, Ring::Program, Ring::Network, Ring::Ui];
+    let named = [
+        Ring::Fuzz,
+        Ring::Program,
+        Ring::Network,
+        Ring::Kernels,
+        Ring::Ui,
+    ];
     named
         .into_iter()
         .find(|ring| name.starts_with(ring.name()))
@@ -124,8 +137,31 @@ fn test_command(targets: &[String]) -> Command {
     cargo
 }
 
-/// Runs a test command, prints its lines as they come, and counts its tests.
-fn stream(command: &mut Command) -> Result<Counts> {
+/// Builds the test programs of a ring, and the daemon that they start: the programs' paths.
+pub(crate) fn build_programs(ring: Ring) -> Result<Vec<PathBuf>> {
+    let mut programs = Vec::new();
+    for targets in targets(ring)? {
+        let mut cargo = command::cargo(["test", "--workspace", "--no-run"]);
+        cargo.args(targets);
+        command::print(&cargo);
+        let output = cargo.output().context("start cargo")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        if !output.status.success() {
+            bail!("the tests did not build:\n{said}");
+        }
+        // `  Executable tests/NAME.rs (PATH)`, the path relative to the workspace.
+        let paths = said.lines().filter_map(|line| {
+            let rest = line.trim_start().strip_prefix("Executable ")?;
+            Some(command::workspace().join(rest.rsplit_once('(')?.1.strip_suffix(')')?))
+        });
+        programs.extend(paths);
+    }
+    Ok(programs)
+}
+
+/// Runs a command that prints as test programs do: shows its lines as they come, to the caller
+/// too, and counts its tests.
+pub(crate) fn stream(command: &mut Command, mut see: impl FnMut(&str)) -> Result<Counts> {
     command::print(command);
     let mut child = command
         .stdout(Stdio::piped())
@@ -139,13 +175,15 @@ fn stream(command: &mut Command) -> Result<Counts> {
     for line in BufReader::new(output).split(b'\n') {
         let line = line.context("read the output of the tests")?;
         let line = String::from_utf8_lossy(&line);
+        let line = line.trim_end();
         println!("{line}");
-        reader.read_line(&line);
+        reader.read_line(line);
+        see(line);
     }
     let status = child.wait().context("wait for the tests")?;
     if !status.success() && reader.counts.failed == 0 {
         match status.code() {
-            Some(124 | 137) => bail!("no end within {RING_SECONDS_MAX} s"),
+            Some(124 | 137) => bail!("ended for taking too long"),
             _ => bail!("the tests did not build, or a test program ended with {status}"),
         }
     }
@@ -161,6 +199,7 @@ mod tests {
         assert_eq!(ring_of("network_rtt"), Ring::Network);
         assert_eq!(ring_of("program"), Ring::Program);
         assert_eq!(ring_of("fuzz_parser"), Ring::Fuzz);
+        assert_eq!(ring_of("kernels"), Ring::Kernels);
         assert_eq!(ring_of("captures"), Ring::Scenario);
     }
 }
