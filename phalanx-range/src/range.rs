@@ -22,6 +22,8 @@ use crate::namespace::{Namespace, Namespaces, feed, ip_batch, remove_stale};
 use crate::random::seed_of;
 use crate::topology::{EndSpec, LinkKind, LinkSpec, NodeKind, NodeSpec, Topology, plan};
 
+const ALLOWED_CONGESTION_CONTROL: &str = "/proc/sys/net/ipv4/tcp_allowed_congestion_control";
+
 /// A running topology.
 #[derive(Debug)]
 pub struct Range {
@@ -268,10 +270,6 @@ impl Host {
         let mut settings = vec![
             ("net.ipv4.ip_forward", forwarding),
             ("net.ipv6.conf.all.forwarding", forwarding),
-            (
-                "net.ipv4.tcp_congestion_control",
-                &self.spec.congestion_control,
-            ),
             // One run must not teach the next.
             ("net.ipv4.tcp_no_metrics_save", "1"),
         ];
@@ -298,7 +296,34 @@ impl Host {
                 .iter()
                 .try_for_each(|(name, value)| write_sysctl(name, value))
         })?;
-        result.with_context(|| format!("node {}", self.name()))
+        result
+            .and_then(|()| self.set_congestion_control(&self.spec.congestion_control))
+            .with_context(|| format!("node {}", self.name()))
+    }
+
+    /// Sets the congestion control of new TCP connections. Where the kernel keeps an algorithm
+    /// for the initial namespace, it is first allowed to all (`tcp_allowed_congestion_control`),
+    /// which stays so until the machine restarts.
+    pub fn set_congestion_control(&self, algorithm: &str) -> Result<()> {
+        let name = "net.ipv4.tcp_congestion_control";
+        let Err(error) = self.set_sysctl(name, algorithm) else {
+            return Ok(());
+        };
+        let is_restricted = error
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied);
+        if !is_restricted {
+            return Err(error);
+        }
+        let allowed = fs::read_to_string(ALLOWED_CONGESTION_CONTROL)?;
+        if !allowed.split_whitespace().any(|known| known == algorithm) {
+            fs::write(
+                ALLOWED_CONGESTION_CONTROL,
+                format!("{} {algorithm}", allowed.trim()),
+            )
+            .with_context(|| format!("allow {algorithm} in all namespaces"))?;
+        }
+        self.set_sysctl(name, algorithm)
     }
 
     fn configure(&self, topology: &Topology, index: usize) -> Result<()> {
