@@ -17,6 +17,7 @@ pub mod packet;
 pub mod random;
 pub mod range;
 pub mod topology;
+pub mod traffic;
 
 pub use impairment::{Change, Direction, Impairment, Patch, Schedule};
 pub use journal::HEADER as JOURNAL_HEADER;

@@ -146,13 +146,7 @@ pub(super) fn read(text: &str) -> Result<Topology, FileError> {
 fn read_node(file: NodeFile, topology: &Topology) -> Result<NodeSpec, FileError> {
     let place = file.name.defined;
     let name = file.name.value;
-    let is_plain = name
-        .bytes()
-        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-    if name.is_empty() || name.len() > 32 || !is_plain || name.starts_with('-') {
-        let message = format!("`{name}`: a node's name is 1 to 32 of a-z, 0-9 and -");
-        return Err(FileError::at(place, message));
-    }
+    check_node_name(&name).map_err(|message| FileError::at(place, message))?;
     if topology.node_index(&name).is_some() {
         return Err(FileError::at(
             place,
@@ -186,18 +180,7 @@ fn read_node(file: NodeFile, topology: &Topology) -> Result<NodeSpec, FileError>
             .map_err(|message| FileError::at(rule.defined, message))?;
         firewall.push(rule.value);
     }
-    let mut sysctls = BTreeMap::new();
-    for (key, setting) in file.sysctls {
-        if !key.starts_with("net.") || key.contains("..") || key.contains('/') {
-            let message = format!("sysctl `{key}`: only names like net.ipv4.tcp_sack");
-            return Err(FileError::at(place, message));
-        }
-        let text = match setting {
-            Setting::Number(number) => number.to_string(),
-            Setting::Text(text) => text,
-        };
-        sysctls.insert(key, text);
-    }
+    let sysctls = read_sysctls(file.sysctls).map_err(|message| FileError::at(place, message))?;
     Ok(NodeSpec {
         kind: file.kind,
         addresses: file.addresses,
@@ -215,6 +198,32 @@ fn read_node(file: NodeFile, topology: &Topology) -> Result<NodeSpec, FileError>
         line: place.line(),
         name,
     })
+}
+
+fn check_node_name(name: &str) -> Result<(), String> {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if name.is_empty() || name.len() > 32 || !name.bytes().all(is_plain) || name.starts_with('-') {
+        return Err(format!(
+            "`{name}`: a node's name is 1 to 32 of a-z, 0-9 and -"
+        ));
+    }
+    Ok(())
+}
+
+fn read_sysctls(settings: BTreeMap<String, Setting>) -> Result<BTreeMap<String, String>, String> {
+    settings
+        .into_iter()
+        .map(|(key, setting)| {
+            if !key.starts_with("net.") || key.contains("..") || key.contains('/') {
+                return Err(format!("sysctl `{key}`: only names like net.ipv4.tcp_sack"));
+            }
+            let text = match setting {
+                Setting::Number(number) => number.to_string(),
+                Setting::Text(text) => text,
+            };
+            Ok((key, text))
+        })
+        .collect()
 }
 
 fn read_route(file: RouteFile) -> Result<RouteSpec, FileError> {
@@ -245,7 +254,7 @@ fn read_route(file: RouteFile) -> Result<RouteSpec, FileError> {
     Ok(RouteSpec { to, via: file.via })
 }
 
-fn read_link(file: LinkFile, topology: &Topology) -> Result<LinkSpec, FileError> {
+fn read_link(mut file: LinkFile, topology: &Topology) -> Result<LinkSpec, FileError> {
     let place = file.a.node.defined;
     let node_a = known_node(&file.a.node, topology)?;
     let node_b = known_node(&file.b.node, topology)?;
@@ -255,7 +264,7 @@ fn read_link(file: LinkFile, topology: &Topology) -> Result<LinkSpec, FileError>
             "a link joins two different nodes",
         ));
     }
-    let (name, place) = match file.name {
+    let (name, place) = match file.name.take() {
         Some(name) => (name.value, name.defined),
         None => (
             format!("{}-{}", file.a.node.value, file.b.node.value),
@@ -266,33 +275,8 @@ fn read_link(file: LinkFile, topology: &Topology) -> Result<LinkSpec, FileError>
         let message = format!("link `{name}` is there twice: give one a `name`");
         return Err(FileError::at(place, message));
     }
-    let is_impaired = [&file.both, &file.forward, &file.reverse]
-        .into_iter()
-        .any(|patch| *patch != Patch::default())
-        || !file.schedule.is_empty();
-    if is_impaired && file.kind == LinkKind::Veth {
-        let message = format!("link `{name}`: only a link with `kind: emulated` can be impaired");
-        return Err(FileError::at(place, message));
-    }
-    let impairment = |own: &Patch| {
-        let mut impairment = Impairment::default();
-        file.both.apply(&mut impairment);
-        own.apply(&mut impairment);
-        impairment
-            .check()
-            .map_err(|message| FileError::at(place, message))?;
-        Ok::<_, FileError>(impairment)
-    };
-    let (forward, reverse) = (impairment(&file.forward)?, impairment(&file.reverse)?);
-    let schedule = Schedule {
-        changes: file.schedule,
-        period_ms: file.schedule_period_ms,
-    };
-    for base in [&forward, &reverse] {
-        schedule
-            .check(base)
-            .map_err(|message| FileError::at(place, message))?;
-    }
+    let (forward, reverse, schedule) =
+        read_impairments(&mut file, &name).map_err(|message| FileError::at(place, message))?;
     let common = Common {
         mtu: file.mtu_bytes,
         offload: file.offload,
@@ -324,6 +308,34 @@ fn read_link(file: LinkFile, topology: &Topology) -> Result<LinkSpec, FileError>
         schedule,
         line,
     })
+}
+
+fn read_impairments(
+    file: &mut LinkFile,
+    name: &str,
+) -> Result<(Impairment, Impairment, Schedule), String> {
+    let patches = [&file.both, &file.forward, &file.reverse];
+    let is_impaired = patches.into_iter().any(|patch| *patch != Patch::default());
+    if file.kind == LinkKind::Veth && (is_impaired || !file.schedule.is_empty()) {
+        return Err(format!(
+            "link `{name}`: only a link with `kind: emulated` can be impaired"
+        ));
+    }
+    let impairment = |own: &Patch| {
+        let mut impairment = Impairment::default();
+        file.both.apply(&mut impairment);
+        own.apply(&mut impairment);
+        impairment.check().map(|()| impairment)
+    };
+    let (forward, reverse) = (impairment(&file.forward)?, impairment(&file.reverse)?);
+    let changes = std::mem::take(&mut file.schedule);
+    let schedule = Schedule {
+        changes,
+        period_ms: file.schedule_period_ms,
+    };
+    schedule.check(&forward)?;
+    schedule.check(&reverse)?;
+    Ok((forward, reverse, schedule))
 }
 
 /// What both ends of a link have, unless they say otherwise.

@@ -1,0 +1,85 @@
+//! Socket options that the standard library does not know.
+
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+
+use serde::Serialize;
+
+/// What the kernel says about a TCP connection (`TCP_INFO`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct TcpTruth {
+    /// Segments retransmitted so far.
+    pub retransmits: u32,
+    /// Smoothed round-trip time in microseconds.
+    pub rtt_us: u32,
+    /// Path MTU in bytes.
+    pub path_mtu_bytes: u32,
+    /// MSS for sending in bytes.
+    pub send_mss_bytes: u32,
+}
+
+/// Reads what the kernel says about a connection.
+pub(crate) fn tcp_truth(stream: &TcpStream) -> io::Result<TcpTruth> {
+    // SAFETY: tcp_info is plain numbers; all zeros is a valid value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: `info` has room for `length` bytes, and both outlive the call.
+    let result = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(TcpTruth {
+        retransmits: info.tcpi_total_retrans,
+        rtt_us: info.tcpi_rtt,
+        path_mtu_bytes: info.tcpi_pmtu,
+        send_mss_bytes: info.tcpi_snd_mss,
+    })
+}
+
+/// Sets the receive buffer to `bytes`; the kernel doubles it for its own bookkeeping.
+pub(crate) fn set_receive_buffer(stream: &TcpStream, bytes: u32) -> io::Result<()> {
+    set(
+        stream,
+        libc::SO_RCVBUF,
+        &libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX),
+    )
+}
+
+/// Makes closing the connection send a reset.
+pub(crate) fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
+    set(
+        stream,
+        libc::SO_LINGER,
+        &libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        },
+    )
+}
+
+fn set<T>(socket: &impl AsRawFd, option: libc::c_int, value: &T) -> io::Result<()> {
+    // SAFETY: `value` is a valid T for the whole call, and its size is given.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            std::ptr::from_ref(value).cast(),
+            size_of::<T>() as libc::socklen_t,
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
