@@ -2,7 +2,9 @@
 //!
 //! A text becomes a [`Filter`]: what was typed, as a tree. For a link type it becomes a
 //! [`Program`]: what it means, as decisions over the bytes of a frame, matching exactly the
-//! frames that tcpdump would. What the kernel can check of it is a [`Pushdown`].
+//! frames that `tcpdump -O` would. Tcpdump's optimiser changes the order of tests, which shows
+//! only on frames cut off before a byte that an expression names ([`Decision::Undecided`]).
+//! What the kernel can check of it is a [`Pushdown`].
 //!
 //! Deliberately absent: name resolution, `gateway`, `protochain`, MPLS, PPPoE, Geneve, 802.11.
 
@@ -14,6 +16,7 @@ mod limit;
 mod link;
 mod parser;
 mod program;
+mod pushdown;
 
 pub use ast::{
     Arithmetic, Carrier, Comparison, Direction, Expression, Family, Layer, Operator, Primitive,
@@ -23,7 +26,8 @@ pub use compile::CompileError;
 pub use error::{FilterError, FilterErrorKind};
 pub use limit::{DEPTH_MAX, EXPRESSION_BYTES_MAX, FLOW_FILTER_COUNT_MAX, TOKEN_COUNT_MAX};
 pub use link::LinkType;
-pub use program::Program;
+pub use program::{Decision, Program};
+pub use pushdown::{FlowFilter, IpVersion, Prefix, Pushdown, Side};
 
 /// A parsed capture filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,5 +58,10 @@ impl Filter {
     /// The link type lacks what a primitive looks at, or a constant divides by zero.
     pub fn compile(&self, link: LinkType) -> Result<Program, CompileError> {
         compile::compile(self.expression.as_ref(), link)
+    }
+    /// What the kernel can check of it, and what is left for the records.
+    #[must_use]
+    pub fn pushdown(&self) -> Pushdown {
+        Pushdown::of(self.expression.as_ref())
     }
 }

@@ -213,7 +213,11 @@ impl Compiler {
         match self.link.carries(ether_type, self.shift) {
             Carries::Always => Condition::Constant(true),
             Carries::Never => Condition::Constant(false),
-            Carries::If(test) => Condition::Test(test),
+            Carries::If(tests) => tests
+                .into_iter()
+                .fold(Condition::Constant(false), |any, test| {
+                    any.or(Condition::Test(test))
+                }),
         }
     }
 
@@ -401,15 +405,11 @@ fn equal(load: Load, value: u32) -> Condition {
     compare(load, Compare::Equal, value)
 }
 
-/// With an empty mask nothing is read, as after libpcap's optimiser.
 fn masked(load: Load, mask: u32, value: u32) -> Condition {
-    match mask {
-        0 => Condition::Constant(value == 0),
-        _ => Condition::Test(Test::Field {
-            load,
-            mask,
-            compare: Compare::Equal,
-            value,
-        }),
-    }
+    Condition::Test(Test::Field {
+        load,
+        mask,
+        compare: Compare::Equal,
+        value,
+    })
 }

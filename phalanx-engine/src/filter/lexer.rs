@@ -144,7 +144,7 @@ fn scan_colons(rest: &str) -> Option<(TokenKind, usize)> {
     let inside = |c: char| c.is_ascii_hexdigit() || matches!(c, ':' | '.' | '-');
     let run = &rest[..rest.find(|c| !inside(c)).unwrap_or(rest.len())];
     // No address is longer than eight groups with an embedded IPv4 address.
-    (3..=run.len().min(45)).rev().find_map(|length| {
+    (2..=run.len().min(45)).rev().find_map(|length| {
         let text = run.get(..length)?;
         if let Ok(address) = text.parse() {
             return Some((TokenKind::Ipv6(address), length));

@@ -18,7 +18,7 @@ pub enum LinkType {
     /// 276: Linux cooked capture, version 2.
     LinuxSll2,
     /// 0: four bytes of address family, in the byte order of the little-endian machine that
-    /// wrote the file. As in libpcap on Linux, IPv6 is family 10 only.
+    /// wrote the file. As in libpcap, IPv6 is the family number of any of the BSDs.
     Null,
     /// 108: the same in network byte order.
     Loop,
@@ -28,8 +28,12 @@ pub enum LinkType {
 pub(super) enum Carries {
     Always,
     Never,
-    If(Test),
+    /// If one of the tests holds.
+    If(Vec<Test>),
 }
+
+/// The numbers of the IPv6 address family on macOS, FreeBSD's relatives and FreeBSD.
+const BSD_FAMILIES_IPV6: [u32; 3] = [30, 24, 28];
 
 pub(super) const IPV4: u16 = 0x0800;
 pub(super) const IPV6: u16 = 0x86dd;
@@ -81,14 +85,22 @@ impl LinkType {
 
     /// Tests for an EtherType above 1500, `shift` bytes of VLAN tags in.
     pub(super) fn carries(self, ether_type: u16, shift: u32) -> Carries {
-        let field = |offset, size, mask, value| {
+        let test = |offset, size, mask, value| {
             let load = Load::Frame { offset, size };
-            Carries::If(Test::Field {
+            Test::Field {
                 load,
                 mask,
                 compare: Compare::Equal,
                 value,
-            })
+            }
+        };
+        let field = |offset, size, mask, value| Carries::If(vec![test(offset, size, mask, value)]);
+        let families = |value: fn(u32) -> u32| {
+            Carries::If(
+                BSD_FAMILIES_IPV6
+                    .map(|family| test(0, 4, u32::MAX, value(family)))
+                    .into(),
+            )
         };
         let word = u32::MAX;
         match (self, ether_type) {
@@ -99,9 +111,9 @@ impl LinkType {
             (Self::Raw, IPV6) => field(0, 1, 0xf0, 0x60),
             (Self::Ipv4, IPV4) | (Self::Ipv6, IPV6) => Carries::Always,
             (Self::Null, IPV4) => field(0, 4, word, 2_u32.swap_bytes()),
-            (Self::Null, IPV6) => field(0, 4, word, 10_u32.swap_bytes()),
+            (Self::Null, IPV6) => families(u32::swap_bytes),
             (Self::Loop, IPV4) => field(0, 4, word, 2),
-            (Self::Loop, IPV6) => field(0, 4, word, 10),
+            (Self::Loop, IPV6) => families(|family| family),
             _ => Carries::Never,
         }
     }

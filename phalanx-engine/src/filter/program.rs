@@ -13,6 +13,17 @@ pub struct Program {
     pub(super) entry: Target,
 }
 
+/// The answer for one frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// The frame matches.
+    Match,
+    /// It does not.
+    NoMatch,
+    /// A byte beyond the captured ones was needed, or a division by zero: it does not match.
+    Undecided,
+}
+
 /// Where a decision leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Target {
@@ -95,19 +106,26 @@ impl Program {
     /// `wire_length` is the length it had on the wire, in bytes.
     #[must_use]
     pub fn matches(&self, bytes: &[u8], wire_length: u32) -> bool {
+        self.decide(bytes, wire_length) == Decision::Match
+    }
+
+    /// As [`Self::matches`], and tells "does not match" from "too little was captured to say".
+    #[must_use]
+    pub fn decide(&self, bytes: &[u8], wire_length: u32) -> Decision {
         let frame = Frame { bytes, wire_length };
         let mut target = self.entry;
-        while let Target::Step(index) = target {
-            let Some(step) = self.steps.get(index) else {
-                return false;
+        loop {
+            let step = match target {
+                Target::Match => return Decision::Match,
+                Target::NoMatch => return Decision::NoMatch,
+                Target::Step(index) => &self.steps[index],
             };
             target = match frame.test(&step.test) {
                 Some(true) => step.yes,
                 Some(false) => step.no,
-                None => return false,
+                None => return Decision::Undecided,
             };
         }
-        target == Target::Match
     }
 
     /// Number of steps.

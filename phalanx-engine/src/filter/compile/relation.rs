@@ -78,8 +78,10 @@ impl Compiler {
                 left,
                 right,
             } => {
+                // As libpcap does: the checks of a right operand are forgotten, so that
+                // `1 + tcp[0]` reads bytes of any frame.
                 let left = self.arithmetic(left, guard)?;
-                let right = self.arithmetic(right, guard)?;
+                let right = self.arithmetic(right, &mut Condition::Constant(true))?;
                 combine(*operator, left, right).map_err(|error| error(value.to_string()))?
             }
         })
@@ -114,7 +116,7 @@ impl Compiler {
         };
         match (index, start) {
             (Value::Known(index), Some(start)) => {
-                let offset = start.wrapping_add(index);
+                let offset = start.saturating_add(index);
                 vec![Instruction::Load(Load::Frame { offset, size })]
             }
             (Value::Code(mut code), Some(base)) => {
@@ -133,7 +135,7 @@ impl Compiler {
     }
 }
 
-/// Folds what libpcap's optimiser folds: what is multiplied by zero is never read.
+/// Folds constants; whatever is read from the frame is read in any case.
 fn combine(
     operator: Operator,
     left: Value,
@@ -149,17 +151,10 @@ fn combine(
     {
         return Err(CompileError::ShiftTooFar);
     }
-    let absorbs_right = matches!(operator, Operator::Multiply | Operator::And);
-    let absorbs_left = !matches!(
-        operator,
-        Operator::Add | Operator::Subtract | Operator::Or | Operator::Xor
-    );
     Ok(match (left, right) {
         (Value::Known(left), Value::Known(right)) => {
             Value::Known(operator.apply(left, right).unwrap_or(0))
         }
-        (_, Value::Known(0)) if absorbs_right => Value::Known(0),
-        (Value::Known(0), _) if absorbs_left => Value::Known(0),
         (left, right) => {
             let mut code = left.into_code();
             code.extend(right.into_code());
