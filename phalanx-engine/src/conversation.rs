@@ -1,5 +1,299 @@
 //! Conversations: the flows of one 5-tuple at the hops of this host that are one exchange.
+//!
+//! The hops saw the same packets, so one flow leads: the one that shows most. What the others
+//! count beyond it is not added, and a change of the leader continues where the last one stood.
+//! Deliberately without order in the path, and without joining flows that NAT has rewritten.
+
+use std::sync::Arc;
+
+use phalanx_common::abi::{Direction, FlowKey};
+
+use crate::change::CloseReason;
+use crate::feature::Features;
+use crate::flow::{Flow, Growth, TCP};
+use crate::histogram::Summary;
+use crate::hop::{HopId, NamespaceId};
+use crate::limits::{JOIN_WINDOW_NS, PATH_LENGTH_MAX};
+use crate::measure::{Counts, MeasureKind};
+use crate::name::Service;
+use crate::pair::PairId;
+use crate::side::{Endpoint, RoleBasis, Side, Sides};
+use crate::table::{Keyed, Slot};
+use crate::time::Monotonic;
 
 /// A conversation of the engine; never used again for another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConversationId(pub u64);
+
+/// What the flows of one exchange have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ConversationKey {
+    low: [u32; 4],
+    high: [u32; 4],
+    low_port: u16,
+    high_port: u16,
+    pub(crate) protocol: u8,
+    /// Set where the addresses mean something else in each namespace.
+    namespace: Option<NamespaceId>,
+}
+
+impl ConversationKey {
+    pub(crate) fn new(key: &FlowKey, namespace: NamespaceId) -> Self {
+        let is_scoped = [Direction::FromLow, Direction::FromHigh]
+            .into_iter()
+            .any(|end| Endpoint::of(key, end).is_scoped());
+        Self {
+            low: key.low,
+            high: key.high,
+            low_port: key.low_port,
+            high_port: key.high_port,
+            protocol: key.protocol,
+            namespace: is_scoped.then_some(namespace),
+        }
+    }
+}
+
+/// One flow of a conversation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Member {
+    pub(crate) hop: HopId,
+    pub(crate) flow: Slot,
+}
+
+/// What the headers of one side told.
+#[derive(Clone, Copy, Debug, Default)]
+struct Traits {
+    mss: u16,
+    ttl_min: u8,
+    ttl_max: u8,
+}
+
+#[derive(Debug)]
+pub(crate) struct Conversation {
+    pub(crate) id: ConversationId,
+    pub(crate) key: ConversationKey,
+    pub(crate) endpoints: Sides<Endpoint>,
+    pub(crate) client: Direction,
+    pub(crate) role_basis: RoleBasis,
+    pub(crate) namespace: NamespaceId,
+    pub(crate) opened: Monotonic,
+    pub(crate) last: Monotonic,
+    pub(crate) services: Sides<Arc<Service>>,
+    /// State of the names that `services` were found in.
+    pub(crate) names_generation: u64,
+    pub(crate) pair: PairId,
+    pub(crate) members: Vec<Member>,
+    leader: Slot,
+    counted: Sides<Counts>,
+    rtt: Sides<Summary>,
+    handshake: Sides<Summary>,
+    think: Summary,
+    idle: Summary,
+    think_and_path: Summary,
+    traits: Sides<Traits>,
+    /// FIN or RST, seen by any of its flows.
+    end: Option<(CloseReason, Monotonic)>,
+    /// When it was last told about.
+    pub(crate) told: Monotonic,
+}
+
+impl Keyed for Conversation {
+    type Key = ConversationKey;
+
+    fn key(&self) -> ConversationKey {
+        self.key
+    }
+}
+
+/// What is known of a conversation when it opens.
+pub(crate) struct Opening {
+    pub(crate) id: ConversationId,
+    pub(crate) namespace: NamespaceId,
+    pub(crate) services: Sides<Arc<Service>>,
+    pub(crate) names_generation: u64,
+    pub(crate) pair: PairId,
+}
+
+impl Conversation {
+    pub(crate) fn new(opening: Opening, flow: &Flow) -> Self {
+        Self {
+            id: opening.id,
+            key: ConversationKey::new(&flow.key, opening.namespace),
+            endpoints: flow.endpoints(),
+            client: flow.client,
+            role_basis: flow.role_basis,
+            namespace: opening.namespace,
+            opened: flow.opened,
+            last: flow.opened,
+            services: opening.services,
+            names_generation: opening.names_generation,
+            pair: opening.pair,
+            members: Vec::new(),
+            leader: Slot::MAX,
+            counted: Sides::default(),
+            rtt: Sides::default(),
+            handshake: Sides::default(),
+            think: Summary::default(),
+            idle: Summary::default(),
+            think_and_path: Summary::default(),
+            traits: Sides::default(),
+            end: None,
+            told: Monotonic::default(),
+        }
+    }
+
+    /// Whether a flow whose first packet was seen at `opened` can be this exchange at another hop.
+    pub(crate) fn admits(&self, opened: Monotonic, is_opener_known: bool) -> bool {
+        let is_dated =
+            self.key.protocol == TCP && is_opener_known && self.role_basis == RoleBasis::Opener;
+        let apart_ns = opened
+            .since_ns(self.opened)
+            .max(self.opened.since_ns(opened));
+        self.end.is_none_or(|_| is_dated) && (!is_dated || apart_ns <= JOIN_WINDOW_NS)
+    }
+
+    /// Takes a flow into the path; `false` where it is full.
+    pub(crate) fn join(&mut self, member: Member) -> bool {
+        if self.members.len() >= PATH_LENGTH_MAX {
+            return false;
+        }
+        if self.members.is_empty() {
+            self.leader = member.flow;
+        }
+        let place = self
+            .members
+            .partition_point(|other| other.hop <= member.hop);
+        self.members.insert(place, member);
+        true
+    }
+
+    pub(crate) fn leave(&mut self, flow: Slot) {
+        self.members.retain(|member| member.flow != flow);
+    }
+
+    pub(crate) fn leads(&self, flow: Slot) -> bool {
+        self.leader == flow
+    }
+
+    pub(crate) fn leader(&self) -> Slot {
+        self.leader
+    }
+
+    pub(crate) fn set_leader(&mut self, flow: Slot) {
+        self.leader = flow;
+    }
+
+    pub(crate) fn path(&self) -> Vec<HopId> {
+        let mut path: Vec<_> = self.members.iter().map(|member| member.hop).collect();
+        path.dedup();
+        path
+    }
+
+    /// Remembers how the exchange ended, the first time it is told.
+    pub(crate) fn note_end(&mut self, reason: CloseReason, at: Monotonic) {
+        if matches!(reason, CloseReason::Fin | CloseReason::Reset) && self.end.is_none() {
+            self.end = Some((reason, at));
+        }
+    }
+
+    /// Why and when it ended, given why its last flow did.
+    pub(crate) fn end(&self, reason: CloseReason) -> (CloseReason, Monotonic) {
+        self.end.unwrap_or((reason, self.last))
+    }
+
+    /// Takes in what its leading flow saw; returns what no flow had counted before.
+    pub(crate) fn grow(&mut self, flow: &Flow, growth: &Growth) -> Sides<Counts> {
+        self.last = self.last.max(flow.last);
+        let added = Sides {
+            client: flow.counted.client.beyond(&self.counted.client),
+            server: flow.counted.server.beyond(&self.counted.server),
+        };
+        for side in [Side::Client, Side::Server] {
+            self.counted.get_mut(side).add(added.get(side));
+            let half = growth.totals.get(side);
+            if half.packets > 0 {
+                *self.traits.get_mut(side) = Traits {
+                    mss: half.mss,
+                    ttl_min: half.ttl_min,
+                    ttl_max: half.ttl_max,
+                };
+            }
+        }
+        for measure in growth.measures.iter() {
+            let summary = match measure.kind {
+                MeasureKind::Rtt(side) | MeasureKind::RttByTimestamp(side) => {
+                    self.rtt.get_mut(side)
+                }
+                MeasureKind::Handshake(side) => self.handshake.get_mut(side),
+                MeasureKind::Think => &mut self.think,
+                MeasureKind::Idle => &mut self.idle,
+                MeasureKind::ThinkAndPath => &mut self.think_and_path,
+                MeasureKind::IdleAndPath => continue,
+            };
+            summary.add(measure.microseconds);
+        }
+        added
+    }
+
+    /// All that was measured so far.
+    pub(crate) fn features(&self) -> Features {
+        let is_tcp = self.key.protocol == TCP;
+        let Sides { client, server } = &self.counted;
+        let traits = &self.traits;
+        Features {
+            duration_s: Some(self.last.since_ns(self.opened) as f64 / 1e9),
+            handshake_server_ms: self.handshake.server.min_ms(),
+            handshake_client_ms: self.handshake.client.min_ms(),
+            rtt_server_min_ms: self.rtt.server.min_ms(),
+            rtt_server_mean_ms: self.rtt.server.mean_ms(),
+            rtt_server_max_ms: self.rtt.server.max_ms(),
+            rtt_client_min_ms: self.rtt.client.min_ms(),
+            rtt_client_mean_ms: self.rtt.client.mean_ms(),
+            rtt_client_max_ms: self.rtt.client.max_ms(),
+            think_min_ms: self.think.min_ms(),
+            think_mean_ms: self.think.mean_ms(),
+            think_max_ms: self.think.max_ms(),
+            idle_mean_ms: self.idle.mean_ms(),
+            think_and_path_mean_ms: self.think_and_path.mean_ms(),
+            client_packets: Some(client.packets as f64),
+            server_packets: Some(server.packets as f64),
+            client_bytes: Some(client.bytes as f64),
+            server_bytes: Some(server.bytes as f64),
+            client_retransmitted_ratio: tcp_ratio(is_tcp, client, client.retransmitted_packets),
+            server_retransmitted_ratio: tcp_ratio(is_tcp, server, server.retransmitted_packets),
+            client_out_of_sequence_ratio: tcp_ratio(is_tcp, client, client.out_of_sequence_packets),
+            server_out_of_sequence_ratio: tcp_ratio(is_tcp, server, server.out_of_sequence_packets),
+            client_duplicate_ratio: tcp_ratio(is_tcp, client, client.duplicate_packets),
+            server_duplicate_ratio: tcp_ratio(is_tcp, server, server.duplicate_packets),
+            client_zero_window_count: is_tcp.then_some(client.zero_window_count as f64),
+            server_zero_window_count: is_tcp.then_some(server.zero_window_count as f64),
+            client_reset_count: is_tcp.then_some(client.rst_count as f64),
+            server_reset_count: is_tcp.then_some(server.rst_count as f64),
+            client_ecn_marked_ratio: ratio(client, client.ecn_marked_packets),
+            server_ecn_marked_ratio: ratio(server, server.ecn_marked_packets),
+            icmp_error_count: Some((client.icmp_error_count + server.icmp_error_count) as f64),
+            client_mss_bytes: traits.client.mss(),
+            server_mss_bytes: traits.server.mss(),
+            client_ttl_range: traits.client.ttl_range(),
+            server_ttl_range: traits.server.ttl_range(),
+        }
+    }
+}
+
+impl Traits {
+    fn mss(self) -> Option<f64> {
+        (self.mss > 0).then(|| f64::from(self.mss))
+    }
+
+    fn ttl_range(self) -> Option<f64> {
+        (self.ttl_max > 0).then(|| f64::from(self.ttl_max.saturating_sub(self.ttl_min)))
+    }
+}
+
+fn ratio(counts: &Counts, part: u64) -> Option<f64> {
+    (counts.packets > 0).then(|| part as f64 / counts.packets as f64)
+}
+
+fn tcp_ratio(is_tcp: bool, counts: &Counts, part: u64) -> Option<f64> {
+    ratio(counts, part).filter(|_| is_tcp)
+}

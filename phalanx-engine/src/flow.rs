@@ -3,19 +3,21 @@
 //! A flow turns cumulative counters into what was added, and samples into measures; what end it
 //! speaks of by direction becomes client and server. Deliberately without names and conversations.
 
+use std::collections::VecDeque;
+
 use phalanx_common::abi::{Direction, FlowKey, FlowUpdate, SampleKind, update_reason};
 use phalanx_common::abi::{HalfCounters, Sample};
 use phalanx_common::limits::SAMPLE_COUNT;
+use phalanx_common::watch::tick;
 
 use crate::change::CloseReason;
-use crate::conversation::ConversationId;
 use crate::hop::HopId;
 use crate::limits::{
-    ICMP_IDLE_TIMEOUT_NS, READ_TIMEOUT_NS, TCP_CLOSED_TIMEOUT_NS, UDP_IDLE_TIMEOUT_NS,
+    CLOSED_COUNT_MAX, ICMP_IDLE_TIMEOUT_NS, TCP_CLOSED_TIMEOUT_NS, UDP_IDLE_TIMEOUT_NS,
 };
 use crate::measure::{Counts, MeasureKind, Measures};
 use crate::side::{Endpoint, RoleBasis, Side, Sides};
-use crate::table::Keyed;
+use crate::table::{Keyed, Slot, Table};
 use crate::tally::Tally;
 use crate::time::Monotonic;
 
@@ -44,9 +46,13 @@ pub(crate) struct Flow {
     pub(crate) version: u32,
     pub(crate) client: Direction,
     pub(crate) role_basis: RoleBasis,
-    pub(crate) conversation: ConversationId,
+    /// Its conversation, from its opening to its close.
+    pub(crate) conversation: Slot,
     pub(crate) opened: Monotonic,
+    /// Its last packet, as far as it is known.
     pub(crate) last: Monotonic,
+    /// When the kernel made its last update.
+    pub(crate) heard: Monotonic,
     pub(crate) state: FlowState,
     /// The highest value of each counter, by sender.
     pub(crate) counted: Sides<Counts>,
@@ -67,6 +73,18 @@ impl Keyed for Flow {
     }
 }
 
+impl Flow {
+    /// How much of the exchange it shows: more is better. Hops tell equals apart.
+    pub(crate) fn detail(&self) -> (bool, bool, std::cmp::Reverse<HopId>) {
+        let is_two_way = self.counted.client.packets > 0 && self.counted.server.packets > 0;
+        (
+            is_two_way,
+            self.has_handshake.server,
+            std::cmp::Reverse(self.hop),
+        )
+    }
+}
+
 /// What one update adds to its flow.
 #[derive(Clone, Debug)]
 pub(crate) struct Growth {
@@ -83,7 +101,7 @@ impl Flow {
         update: &FlowUpdate,
         role: (Direction, RoleBasis),
     ) -> Self {
-        let opened = Monotonic(update.opened_ns);
+        let opened = Monotonic(update.opened_ns.min(update.now_ns));
         Self {
             id,
             hop,
@@ -92,9 +110,10 @@ impl Flow {
             version: 0,
             client: role.0,
             role_basis: role.1,
-            conversation: ConversationId(0),
+            conversation: Slot::MAX,
             opened,
             last: opened,
+            heard: opened,
             state: FlowState::Open,
             counted: Sides::default(),
             has_handshake: Sides::default(),
@@ -108,15 +127,21 @@ impl Flow {
         endpoints(&self.key, self.client)
     }
 
-    /// Takes an update in.
-    pub(crate) fn grow(&mut self, update: &FlowUpdate, tally: &mut Tally) -> Growth {
+    /// Takes an update in. One that claims to come from the future counts as made now.
+    pub(crate) fn grow(
+        &mut self,
+        update: &FlowUpdate,
+        now: Monotonic,
+        tally: &mut Tally,
+    ) -> Growth {
         let lost_updates = update
             .version
             .saturating_sub(self.version.saturating_add(1));
         tally.updates_lost += u64::from(lost_updates);
         self.version = self.version.max(update.version);
-        let now = Monotonic(update.now_ns);
-        self.last = self.last.max(now);
+        let now = Monotonic(update.now_ns).min(now);
+        self.heard = self.heard.max(now);
+        self.last = self.last.max(last_packet(update, now));
         let [low, high] = update.halves;
         let totals = match self.client {
             Direction::FromLow => Sides {
@@ -230,13 +255,12 @@ impl Flow {
     /// When the flow, as it stands, will have been silent for too long.
     pub(crate) fn silent_at(&self, tcp_idle_timeout_ns: u64) -> Monotonic {
         let timeout_ns = match (self.state, self.key.protocol) {
-            _ if self.is_read => READ_TIMEOUT_NS,
             (FlowState::Ended(..), _) => TCP_CLOSED_TIMEOUT_NS,
             (FlowState::Open, TCP) => tcp_idle_timeout_ns,
             (FlowState::Open, ICMP | ICMPV6) => ICMP_IDLE_TIMEOUT_NS,
             (FlowState::Open, _) => UDP_IDLE_TIMEOUT_NS,
         };
-        self.last.plus_ns(timeout_ns)
+        self.heard.plus_ns(timeout_ns)
     }
 }
 
@@ -256,6 +280,19 @@ fn path_us(rtt_min_us: u32, handshake_us: u32) -> Option<u32> {
         .min()
 }
 
+/// When the last packet of an update was seen.
+fn last_packet(update: &FlowUpdate, now: Monotonic) -> Monotonic {
+    let ages = update
+        .halves
+        .iter()
+        .filter(|half| half.packets > 0)
+        .map(|half| {
+            let ticks = tick(update.now_ns).wrapping_sub(half.seen_tick);
+            u64::from(ticks) << 10
+        });
+    Monotonic(now.0.saturating_sub(ages.min().unwrap_or(0)))
+}
+
 fn count(counted: &mut Counts, half: &HalfCounters, tally: &mut Tally) -> Counts {
     let total = Counts::from(half);
     if total.is_behind(counted) {
@@ -264,4 +301,49 @@ fn count(counted: &mut Counts, half: &HalfCounters, tally: &mut Tally) -> Counts
     let added = total.beyond(counted);
     counted.add(&added);
     added
+}
+
+/// Flows closed of late, so that updates still under way do not open them again: their counters
+/// are cumulative and would count twice. Bounded: the first one closed is forgotten first.
+pub(crate) struct ClosedFlows {
+    flows: Table<ClosedEntry>,
+    order: VecDeque<Slot>,
+}
+
+pub(crate) struct ClosedEntry {
+    key: (HopId, FlowKey),
+    incarnation: u32,
+}
+
+impl Keyed for ClosedEntry {
+    type Key = (HopId, FlowKey);
+
+    fn key(&self) -> Self::Key {
+        self.key
+    }
+}
+
+impl ClosedFlows {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            flows: Table::new(CLOSED_COUNT_MAX, seed),
+            order: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn add(&mut self, key: (HopId, FlowKey), incarnation: u32) {
+        if self.flows.is_full()
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.flows.remove(oldest);
+        }
+        self.order
+            .extend(self.flows.insert(ClosedEntry { key, incarnation }));
+    }
+
+    /// Whether this incarnation is the last one of its key that was closed.
+    pub(crate) fn holds(&self, key: &(HopId, FlowKey), incarnation: u32) -> bool {
+        let found = self.flows.find(key).and_then(|slot| self.flows.get(slot));
+        found.is_some_and(|entry| entry.incarnation == incarnation)
+    }
 }

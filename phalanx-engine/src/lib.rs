@@ -3,18 +3,28 @@
 //! Time is an argument, and nothing here can fail: odd input is data, counted by reason
 //! ([`Tally`]). The same inputs give the same changes.
 
+mod attempt;
 pub mod change;
 mod conversation;
 mod engine;
 mod feature;
 pub mod filter;
+#[cfg(test)]
+mod fixture;
 mod flow;
+mod histogram;
 mod hop;
 mod input;
 pub mod limits;
 pub mod measure;
+#[cfg(test)]
+mod memory;
 pub mod name;
+mod outbox;
 mod pair;
+mod role;
+#[cfg(test)]
+mod scenario;
 mod side;
 mod table;
 mod tally;
@@ -23,7 +33,7 @@ mod timer;
 
 pub use change::{Change, ChangeKind};
 pub use conversation::ConversationId;
-pub use engine::{Engine, EngineConfig};
+pub use engine::{Engine, EngineConfig, Occupancy};
 pub use feature::Features;
 pub use flow::FlowId;
 pub use hop::{Hop, HopId, Link, NamespaceId};

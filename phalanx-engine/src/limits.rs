@@ -20,6 +20,12 @@ pub const COMMAND_COUNT_MAX: usize = 4_096;
 /// Deadlines served by one call: the shell calls again at once while there are more.
 pub const DEADLINE_BATCH: usize = 1_024;
 
+/// Slots of the flow table that are looked at by one call after a hop has vanished.
+pub const SWEEP_SLOT_COUNT: u32 = 16_384;
+
+/// Flows that are looked at to find a silent one to evict.
+pub const EVICTION_TRIES: usize = 16;
+
 /// Default silence after which an established TCP flow is closed. Longer than a keep-alive
 /// interval of most servers and pools; shorter than RFC 5382's two hours, since a flow that speaks
 /// again is opened again.
@@ -36,6 +42,56 @@ pub const ICMP_IDLE_TIMEOUT_NS: u64 = 30 * SECOND_NS;
 
 /// How long an answer to a read is waited for before the flow is closed without.
 pub const READ_TIMEOUT_NS: u64 = 10 * SECOND_NS;
+
+/// Flows of one conversation that are followed as its path: a bridge, its veth, a bond and its
+/// ports, both ends of a container; more are counted and left out.
+pub const PATH_LENGTH_MAX: usize = 16;
+
+/// How far apart the first packets of two flows of one TCP connection may be seen within a host.
+pub const JOIN_WINDOW_NS: u64 = 2 * SECOND_NS;
+
+/// Shortest time between two measurements of one conversation or of one service pair.
+pub const MEASURE_INTERVAL_NS: u64 = 5 * SECOND_NS;
+
+/// Service pairs kept. Each is a set of series for Prometheus: a thousand times thirty is what one
+/// scrape of one host should carry at most.
+pub const PAIR_COUNT_MAX: usize = 1_024;
+
+/// Length of a window of the histograms: quantiles speak of the last one to two.
+pub const HISTOGRAM_WINDOW_NS: u64 = 60 * SECOND_NS;
+
+/// Attempts to connect that are waited for: as many as the kernel's pending table holds.
+pub const ATTEMPT_COUNT_MAX: usize = phalanx_common::limits::PENDING_COUNT as usize;
+
+/// How long an attempt waits for its answer: the first four SYNs of a usual client (at 0, 1, 3 and
+/// 7 s) and some time for an answer to the last.
+pub const ATTEMPT_TIMEOUT_NS: u64 = 10 * SECOND_NS;
+
+/// How long a failed attempt is remembered, so that other hops that tell of it do not count.
+pub const ATTEMPT_FAILED_KEEP_NS: u64 = SECOND_NS;
+
+/// Closed flows that are remembered, so that updates still under way do not open them again.
+pub const CLOSED_COUNT_MAX: usize = 8_192;
+
+/// Socket owners kept; the oldest make room.
+pub const OWNER_COUNT_MAX: usize = 32_768;
+
+/// Local addresses kept: several for each of a thousand namespaces.
+pub const LOCAL_ADDRESS_COUNT_MAX: usize = 8_192;
+
+/// Reverse DNS names kept; the oldest make room.
+pub const REVERSE_NAME_COUNT_MAX: usize = 8_192;
+
+/// Entries of a names file.
+pub const NAMES_FILE_ENTRY_COUNT_MAX: usize = 16_384;
+
+/// Longest name of a service, host or site, in bytes: what a DNS name may have.
+pub const NAME_LENGTH_MAX: usize = 253;
+
+/// What the engine's tables take at most with the default number of flows, in bytes: flows and
+/// conversations with their indices and deadlines, service pairs with all their histograms,
+/// waiting changes, attempts, names. `memory_is_within_its_bound` adds it up.
+pub const MEMORY_BYTES_MAX: usize = 288 << 20;
 
 /// The far future: a deadline that never comes.
 pub(crate) const NEVER: Monotonic = Monotonic(u64::MAX);

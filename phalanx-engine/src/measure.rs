@@ -128,7 +128,7 @@ pub struct Measure {
 pub const MEASURE_COUNT_MAX: usize = SAMPLE_COUNT + 2;
 
 /// The measures of one update, in the order of their samples; the handshake's come first.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Measures {
     items: [Measure; MEASURE_COUNT_MAX],
     count: usize,

@@ -1,9 +1,16 @@
 //! Service pairs: who talks to whom, by service and port.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::measure::Counts;
+use crate::change::{ChangeKind, PairMeasured};
+use crate::histogram::RecentHistogram;
+use crate::limits::{MEASURE_INTERVAL_NS, PAIR_COUNT_MAX};
+use crate::measure::{Counts, Measure, MeasureKind};
+use crate::outbox::Outbox;
 use crate::side::Sides;
+use crate::time::Monotonic;
+use crate::timer::{Timer, Timers};
 
 /// A service pair of the engine; never used again for another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,6 +57,224 @@ pub struct PairSummary {
     pub rtt: Sides<Option<Quantiles>>,
     /// Handshake, that side's part.
     pub handshake: Sides<Option<Quantiles>>,
-    /// Think time of the server; with the path in it where the path is not known.
+    /// Think time of the server.
     pub think: Option<Quantiles>,
+    /// Time to the server's first answer with the path in it, where the path is not known (UDP).
+    pub think_and_path: Option<Quantiles>,
+}
+
+/// What is measured of a pair, by kind; each takes space once there is a first measure.
+#[derive(Debug, Default)]
+struct Distributions {
+    rtt: Sides<RecentHistogram>,
+    handshake: Sides<RecentHistogram>,
+    think: RecentHistogram,
+    think_and_path: RecentHistogram,
+}
+
+/// Distributions of a pair, each two histograms of all buckets at most.
+#[cfg(test)]
+pub(crate) const DISTRIBUTION_COUNT: usize = 6;
+
+#[derive(Debug)]
+pub(crate) struct Pair {
+    key: Arc<PairKey>,
+    conversations_open: u64,
+    conversations_opened: u64,
+    attempts_failed: u64,
+    totals: Sides<Counts>,
+    distributions: Distributions,
+    last: Monotonic,
+    /// Whether there is something that was not told yet; then its timer runs.
+    is_changed: bool,
+}
+
+/// All service pairs, bounded: those without open conversations make room, the oldest first; where
+/// there is none, newcomers are counted in the pair `other`.
+#[derive(Default)]
+pub(crate) struct Pairs {
+    by_key: BTreeMap<Arc<PairKey>, PairId>,
+    by_id: BTreeMap<PairId, Pair>,
+    /// Pairs without open conversations, by their last change.
+    idle: BTreeSet<(Monotonic, PairId)>,
+    id_next: u32,
+}
+
+/// The pair of what found no room.
+pub(crate) const OTHER: PairId = PairId(0);
+
+impl Pairs {
+    pub(crate) fn count(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Finds a pair or makes it; `may_evict` tells whether another one may be forgotten for it.
+    pub(crate) fn find(&mut self, key: PairKey, may_evict: bool, outbox: &mut Outbox) -> PairId {
+        if let Some(id) = self.by_key.get(&key) {
+            return *id;
+        }
+        if self.by_id.len() >= PAIR_COUNT_MAX && !(may_evict && self.evict(outbox)) {
+            outbox.tally.pairs_overflowed += 1;
+            if !self.by_id.contains_key(&OTHER) {
+                let other: Arc<str> = Arc::from("other");
+                let key = PairKey {
+                    client: Arc::clone(&other),
+                    server: other,
+                    port: 0,
+                    protocol: 0,
+                };
+                self.add(OTHER, key, outbox);
+            }
+            return OTHER;
+        }
+        self.id_next += 1;
+        let id = PairId(self.id_next);
+        self.add(id, key, outbox);
+        id
+    }
+
+    fn add(&mut self, id: PairId, key: PairKey, outbox: &mut Outbox) {
+        let key = Arc::new(key);
+        // The pair `other` is not found by its key: a service may have that name.
+        if id != OTHER {
+            self.by_key.insert(Arc::clone(&key), id);
+            self.idle.insert((outbox.now, id));
+        }
+        let pair = Pair {
+            key: Arc::clone(&key),
+            conversations_open: 0,
+            conversations_opened: 0,
+            attempts_failed: 0,
+            totals: Sides::default(),
+            distributions: Distributions::default(),
+            last: outbox.now,
+            is_changed: false,
+        };
+        self.by_id.insert(id, pair);
+        outbox.change(ChangeKind::PairOpened { pair: id, key });
+    }
+
+    fn evict(&mut self, outbox: &mut Outbox) -> bool {
+        let Some((_, id)) = self.idle.pop_first() else {
+            return false;
+        };
+        if let Some(pair) = self.by_id.remove(&id) {
+            self.by_key.remove(&pair.key);
+            outbox.tally.pairs_evicted += 1;
+            outbox.change(ChangeKind::PairForgotten(id));
+        }
+        true
+    }
+
+    /// Changes a pair, keeps its place in the order, and starts its timer where it does not run.
+    fn touch(
+        &mut self,
+        id: PairId,
+        now: Monotonic,
+        timers: &mut Timers,
+        change: impl FnOnce(&mut Pair),
+    ) {
+        let Some(pair) = self.by_id.get_mut(&id) else {
+            return;
+        };
+        if pair.conversations_open == 0 {
+            self.idle.remove(&(pair.last, id));
+        }
+        change(pair);
+        pair.last = now;
+        if pair.conversations_open == 0 && id != OTHER {
+            self.idle.insert((now, id));
+        }
+        if !pair.is_changed {
+            pair.is_changed = true;
+            timers.set(now.plus_ns(MEASURE_INTERVAL_NS), Timer::Pair(id));
+        }
+    }
+
+    pub(crate) fn open_conversation(&mut self, id: PairId, now: Monotonic, timers: &mut Timers) {
+        self.touch(id, now, timers, |pair| {
+            pair.conversations_open += 1;
+            pair.conversations_opened += 1;
+        });
+    }
+
+    pub(crate) fn close_conversation(&mut self, id: PairId, now: Monotonic, timers: &mut Timers) {
+        self.touch(id, now, timers, |pair| {
+            pair.conversations_open = pair.conversations_open.saturating_sub(1);
+        });
+    }
+
+    pub(crate) fn fail_attempt(&mut self, id: PairId, now: Monotonic, timers: &mut Timers) {
+        self.touch(id, now, timers, |pair| pair.attempts_failed += 1);
+    }
+
+    pub(crate) fn grow(
+        &mut self,
+        id: PairId,
+        now: Monotonic,
+        timers: &mut Timers,
+        (added, measures): (&Sides<Counts>, &[Measure]),
+    ) {
+        self.touch(id, now, timers, |pair| {
+            pair.totals.client.add(&added.client);
+            pair.totals.server.add(&added.server);
+            for measure in measures {
+                pair.distributions.add(*measure, now);
+            }
+        });
+    }
+
+    /// Tells what is known of a pair, if it changed since it was told last.
+    pub(crate) fn measure(&mut self, id: PairId, outbox: &mut Outbox) {
+        let Some(pair) = self.by_id.get_mut(&id).filter(|pair| pair.is_changed) else {
+            return;
+        };
+        pair.is_changed = false;
+        let summary = pair.summary(outbox.now);
+        outbox.change(ChangeKind::PairMeasured(Box::new(PairMeasured {
+            pair: id,
+            summary,
+        })));
+    }
+}
+
+impl Pair {
+    fn summary(&mut self, now: Monotonic) -> PairSummary {
+        let Distributions {
+            rtt,
+            handshake,
+            think,
+            think_and_path,
+        } = &mut self.distributions;
+        PairSummary {
+            conversations_open: self.conversations_open,
+            conversations_opened: self.conversations_opened,
+            attempts_failed: self.attempts_failed,
+            totals: self.totals,
+            rtt: quantiles(rtt, now),
+            handshake: quantiles(handshake, now),
+            think: think.quantiles(now),
+            think_and_path: think_and_path.quantiles(now),
+        }
+    }
+}
+
+fn quantiles(sides: &mut Sides<RecentHistogram>, now: Monotonic) -> Sides<Option<Quantiles>> {
+    Sides {
+        client: sides.client.quantiles(now),
+        server: sides.server.quantiles(now),
+    }
+}
+
+impl Distributions {
+    fn add(&mut self, measure: Measure, now: Monotonic) {
+        let distribution = match measure.kind {
+            MeasureKind::Rtt(side) | MeasureKind::RttByTimestamp(side) => self.rtt.get_mut(side),
+            MeasureKind::Handshake(side) => self.handshake.get_mut(side),
+            MeasureKind::Think => &mut self.think,
+            MeasureKind::ThinkAndPath => &mut self.think_and_path,
+            MeasureKind::Idle | MeasureKind::IdleAndPath => return,
+        };
+        distribution.add(measure.microseconds, now);
+    }
 }

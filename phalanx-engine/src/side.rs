@@ -32,6 +32,17 @@ impl Endpoint {
     }
 }
 
+impl Endpoint {
+    /// Whether the address means another place in each namespace: loopback and link-local ones.
+    #[must_use]
+    pub fn is_scoped(&self) -> bool {
+        match self.address {
+            IpAddr::V4(address) => address.is_loopback() || address.is_link_local(),
+            IpAddr::V6(address) => address.is_loopback() || address.is_unicast_link_local(),
+        }
+    }
+}
+
 /// Which end of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Side {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::pair::PairId;
 use crate::table::Slot;
 use crate::time::Monotonic;
 
@@ -10,32 +11,47 @@ use crate::time::Monotonic;
 pub(crate) enum Timer {
     Flow(Slot),
     Attempt(Slot),
-    Pair(Slot),
+    Pair(PairId),
 }
 
+/// Flows have a queue of their own, so that the one due first is found at once.
 #[derive(Default)]
 pub(crate) struct Timers {
-    queue: BTreeSet<(Monotonic, Timer)>,
+    flows: BTreeSet<(Monotonic, Slot)>,
+    others: BTreeSet<(Monotonic, Timer)>,
 }
 
 impl Timers {
     pub(crate) fn set(&mut self, at: Monotonic, timer: Timer) {
-        self.queue.insert((at, timer));
+        match timer {
+            Timer::Flow(slot) => self.flows.insert((at, slot)),
+            _ => self.others.insert((at, timer)),
+        };
     }
 
     pub(crate) fn clear(&mut self, at: Monotonic, timer: Timer) {
-        self.queue.remove(&(at, timer));
+        match timer {
+            Timer::Flow(slot) => self.flows.remove(&(at, slot)),
+            _ => self.others.remove(&(at, timer)),
+        };
     }
 
     pub(crate) fn next(&self) -> Option<Monotonic> {
-        self.queue.first().map(|(at, _)| *at)
+        let flow = self.flows.first().map(|(at, _)| *at);
+        let other = self.others.first().map(|(at, _)| *at);
+        flow.into_iter().chain(other).min()
+    }
+
+    pub(crate) fn first_flow(&self) -> Option<Slot> {
+        self.flows.first().map(|(_, slot)| *slot)
     }
 
     /// Takes the first deadline that has come.
     pub(crate) fn pop(&mut self, now: Monotonic) -> Option<Timer> {
-        if self.next()? > now {
-            return None;
+        let next = self.next().filter(|next| *next <= now)?;
+        if self.flows.first().is_some_and(|(at, _)| *at == next) {
+            return self.flows.pop_first().map(|(_, slot)| Timer::Flow(slot));
         }
-        self.queue.pop_first().map(|(_, timer)| timer)
+        self.others.pop_first().map(|(_, timer)| timer)
     }
 }

@@ -1,0 +1,107 @@
+//! The arithmetic behind [`crate::limits::MEMORY_BYTES_MAX`], from the sizes of the types.
+
+use std::mem::size_of;
+
+use crate::attempt::PendingAttempt;
+use crate::change::{
+    AttemptFailed, Change, ConversationClosed, ConversationOpened, ConversationUpdated, FlowOpened,
+    FlowUpdated, PairMeasured, PairUpdated,
+};
+use crate::conversation::{Conversation, Member};
+use crate::flow::{ClosedEntry, Flow};
+use crate::histogram::BUCKET_COUNT;
+use crate::limits::{
+    ATTEMPT_COUNT_MAX, CHANGE_COUNT_MAX, CLOSED_COUNT_MAX, COMMAND_COUNT_MAX, FLOW_COUNT_DEFAULT,
+    HOP_COUNT_MAX, LOCAL_ADDRESS_COUNT_MAX, MEMORY_BYTES_MAX, NAME_LENGTH_MAX,
+    NAMES_FILE_ENTRY_COUNT_MAX, OWNER_COUNT_MAX, PAIR_COUNT_MAX, REVERSE_NAME_COUNT_MAX,
+};
+use crate::name::{Service, Socket};
+use crate::pair::{DISTRIBUTION_COUNT, Pair, PairKey};
+use crate::table::Slot;
+use crate::time::Monotonic;
+use crate::timer::Timer;
+use crate::{Command, Hop};
+
+/// A vector that grows by doubling holds up to twice what is in it.
+const GROWTH: usize = 2;
+
+/// A hash table of slots: a control byte each, seven eighths full, doubling.
+const INDEX_ENTRY: usize = (size_of::<Slot>() + 1) * GROWTH * 8 / 7;
+
+/// Entries of a B-tree fill their nodes to half at least; pointers take less than a fifth.
+const TREE: usize = 5;
+const TREE_OF: usize = 2;
+
+const fn tree(count: usize, entry: usize) -> usize {
+    count * entry * TREE / TREE_OF
+}
+
+const fn table<T>(count: usize) -> usize {
+    count.next_power_of_two() * size_of::<Option<T>>()
+        + count * (INDEX_ENTRY + GROWTH * size_of::<Slot>())
+}
+
+/// A name held by reference: its counters, its text.
+const NAME: usize = 16 + 40;
+
+#[test]
+fn memory_is_within_its_bound() {
+    let flows = table::<Flow>(FLOW_COUNT_DEFAULT)
+        + tree(FLOW_COUNT_DEFAULT, size_of::<(Monotonic, Slot)>());
+    let service = 16 + size_of::<Service>() + NAME;
+    let conversations = table::<Conversation>(FLOW_COUNT_DEFAULT)
+        + FLOW_COUNT_DEFAULT * (4 * size_of::<Member>() + 2 * service);
+    let closed = table::<ClosedEntry>(CLOSED_COUNT_MAX) + CLOSED_COUNT_MAX * 8;
+    let histograms = DISTRIBUTION_COUNT * 2 * BUCKET_COUNT * size_of::<u32>();
+    let pair = size_of::<Pair>() + size_of::<PairKey>() + 2 * NAME_LENGTH_MAX + 100;
+    let pairs = PAIR_COUNT_MAX * histograms + tree(PAIR_COUNT_MAX, pair);
+    let change = [
+        size_of::<FlowOpened>(),
+        size_of::<FlowUpdated>(),
+        size_of::<ConversationOpened>(),
+        size_of::<ConversationUpdated>(),
+        size_of::<ConversationClosed>(),
+        size_of::<PairUpdated>(),
+        size_of::<PairMeasured>(),
+        size_of::<AttemptFailed>(),
+    ];
+    let change = change.into_iter().max().unwrap() + GROWTH * size_of::<Change>();
+    let outbox = CHANGE_COUNT_MAX * change + COMMAND_COUNT_MAX * GROWTH * size_of::<Command>();
+    let attempts = table::<PendingAttempt>(ATTEMPT_COUNT_MAX)
+        + tree(ATTEMPT_COUNT_MAX, size_of::<(Monotonic, Timer)>());
+    let owner = size_of::<Socket>() + 32 + 8;
+    let names = tree(OWNER_COUNT_MAX, 2 * owner)
+        + OWNER_COUNT_MAX * service
+        + tree(REVERSE_NAME_COUNT_MAX, 80)
+        + REVERSE_NAME_COUNT_MAX * service
+        + tree(LOCAL_ADDRESS_COUNT_MAX, 32)
+        + tree(NAMES_FILE_ENTRY_COUNT_MAX, 64)
+        + NAMES_FILE_ENTRY_COUNT_MAX * (service + 2 * NAME);
+    let hops = tree(HOP_COUNT_MAX, size_of::<Hop>() + 3 * NAME);
+    let parts = [
+        ("flows", flows),
+        ("conversations", conversations),
+        ("closed flows", closed),
+        ("service pairs", pairs),
+        ("changes and commands", outbox),
+        ("attempts", attempts),
+        ("names", names),
+        ("hops", hops),
+    ];
+    let mut total = 0;
+    for (name, bytes) in parts {
+        println!("{name}: {} KiB", bytes >> 10);
+        total += bytes;
+    }
+    println!(
+        "all: {} KiB, one flow: {} bytes",
+        total >> 10,
+        size_of::<Flow>()
+    );
+    println!("one conversation: {} bytes", size_of::<Conversation>());
+    assert!(total <= MEMORY_BYTES_MAX, "{total} bytes");
+    assert!(
+        total > MEMORY_BYTES_MAX / 2,
+        "the stated bound is far from the sum: {total} bytes"
+    );
+}
