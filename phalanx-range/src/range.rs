@@ -2,7 +2,7 @@
 //! it goes when the [`Range`] is dropped, and by a watcher process however this one ends.
 
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -53,9 +53,19 @@ impl Range {
             host.set_defaults()?;
         }
         create_veths(topology, &hosts)?;
-        let mut links = Vec::new();
+        let mut opened = Vec::new();
         for spec in &topology.links {
-            let link = Link::start(spec, topology.seed, &hosts);
+            let devices = open_devices(spec, &hosts);
+            opened.push(devices.with_context(|| format!("link {}", spec.name))?);
+        }
+        for (index, host) in hosts.iter().enumerate() {
+            host.configure(topology, index)
+                .with_context(|| format!("node {}", host.name()))?;
+        }
+        // Links carry packets only now that both ends are up: none is refused.
+        let mut links = Vec::new();
+        for (spec, devices) in topology.links.iter().zip(opened) {
+            let link = Link::start(spec, devices, topology.seed, &hosts);
             links.push(link.with_context(|| format!("link {}", spec.name))?);
         }
         let range = Self {
@@ -63,7 +73,7 @@ impl Range {
             hosts,
             _namespaces: namespaces,
         };
-        range.configure(topology)?;
+        range.run_commands()?;
         let start_ns = monotonic_ns();
         for (link, spec) in range.links.iter().zip(&topology.links) {
             link.start_schedule(&spec.schedule, start_ns)?;
@@ -103,11 +113,7 @@ impl Range {
         &self.links
     }
 
-    fn configure(&self, topology: &Topology) -> Result<()> {
-        for (index, host) in self.hosts.iter().enumerate() {
-            host.configure(topology, index)
-                .with_context(|| format!("node {}", host.name()))?;
-        }
+    fn run_commands(&self) -> Result<()> {
         for host in &self.hosts {
             for command in &host.spec.run {
                 host.exec(&["sh", "-c", command])
@@ -289,8 +295,6 @@ impl Host {
                 ],
             });
         }
-        // No link-local addresses: no packets that nobody sent.
-        settings.push(("net.ipv6.conf.default.addr_gen_mode", "1"));
         let result = self.enter(|| {
             settings
                 .iter()
@@ -349,6 +353,18 @@ impl Host {
                 None => writeln!(lines, "route replace blackhole {}", route.to)?,
             }
         }
+        for link in topology
+            .links
+            .iter()
+            .filter(|link| link.kind == LinkKind::Emulated)
+        {
+            for end in own_ends(link) {
+                // A tun device has no neighbours to find: without a link-local address it sends
+                // nothing that nobody asked for.
+                let name = format!("net/ipv6/conf/{}/addr_gen_mode", end.interface);
+                self.set_sysctl(&name, "1")?;
+            }
+        }
         ip_batch(Some(&self.namespace), &lines)?;
         for end in topology.links.iter().flat_map(own_ends) {
             if end.offload != Offload::default() {
@@ -380,30 +396,16 @@ pub struct Link {
 }
 
 impl Link {
-    fn start(spec: &LinkSpec, seed: u64, hosts: &[Host]) -> Result<Self> {
+    fn start(spec: &LinkSpec, devices: Devices, seed: u64, hosts: &[Host]) -> Result<Self> {
         let ends = spec.ends().map(|end| hosts[end.node].namespace.clone());
-        let emulated = match spec.kind {
-            LinkKind::Veth => None,
-            LinkKind::Emulated => {
-                let open = |side: usize, end: &EndSpec| {
-                    ends[side]
-                        .enter(|| open_tun(&end.interface))?
-                        .with_context(|| {
-                            format!(
-                                "create the tun device {} (needs /dev/net/tun)",
-                                end.interface
-                            )
-                        })
-                };
-                let devices = (open(0, &spec.a)?, open(1, &spec.b)?);
-                let channel = |direction: Direction| {
-                    let own = seed_of(seed, &format!("{} {}", spec.name, direction.name()));
-                    Channel::new(*spec.impairment(direction), own)
-                };
-                let channels = (channel(Direction::Forward), channel(Direction::Reverse));
-                Some(EmulatedLink::start(&spec.name, devices, channels)?)
-            }
+        let channel = |direction: Direction| {
+            let own = seed_of(seed, &format!("{} {}", spec.name, direction.name()));
+            Channel::new(*spec.impairment(direction), own)
         };
+        let channels = (channel(Direction::Forward), channel(Direction::Reverse));
+        let emulated = devices
+            .map(|devices| EmulatedLink::start(&spec.name, devices, channels))
+            .transpose()?;
         Ok(Self {
             spec: spec.clone(),
             ends,
@@ -614,6 +616,26 @@ fn text_of(what: &str, output: &Output) -> Result<String> {
 fn write_sysctl(name: &str, value: &str) -> Result<()> {
     let path = Path::new("/proc/sys").join(name.replace('.', "/"));
     fs::write(&path, value).with_context(|| format!("set {name} to {value}"))
+}
+
+/// The tun devices of an emulated link; a veth link has none.
+type Devices = Option<(File, File)>;
+
+fn open_devices(spec: &LinkSpec, hosts: &[Host]) -> Result<Devices> {
+    if spec.kind == LinkKind::Veth {
+        return Ok(None);
+    }
+    let open = |end: &EndSpec| {
+        hosts[end.node]
+            .enter(|| open_tun(&end.interface))?
+            .with_context(|| {
+                format!(
+                    "create the tun device {} (needs /dev/net/tun)",
+                    end.interface
+                )
+            })
+    };
+    Ok(Some((open(&spec.a)?, open(&spec.b)?)))
 }
 
 fn create_veths(topology: &Topology, hosts: &[Host]) -> Result<()> {

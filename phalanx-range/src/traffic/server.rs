@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 
-use super::socket::{TcpTruth, tcp_truth};
+use super::socket::{TcpTruth, receive_from, send_back, tcp_truth, tell_destination};
 use super::{ANSWER_BYTES, DATAGRAM_ORDER_BYTES, DatagramOrder, ORDER_BYTES, Order, Pace};
 use super::{Summary, UNTIL_END};
 use crate::limits::SERVER_THREADS_MAX;
@@ -89,6 +89,7 @@ impl Server {
         let address = listener.local_addr()?;
         let datagrams = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, address.port()))
             .with_context(|| format!("listen on UDP port {}", address.port()))?;
+        tell_destination(&datagrams)?;
         datagrams.set_read_timeout(Some(Duration::from_millis(STOP_CHECK_MS.into())))?;
         let shared = Arc::new(Shared::default());
         let mut threads = Vec::new();
@@ -363,7 +364,7 @@ pub(super) fn write_for(
 fn answer_datagrams(socket: &UdpSocket, shared: &Shared) {
     let mut buffer = vec![0u8; 65_536];
     while !shared.is_stopping.load(Ordering::Relaxed) {
-        let Ok((length, peer)) = socket.recv_from(&mut buffer) else {
+        let Ok((length, envelope)) = receive_from(socket, &mut buffer) else {
             continue;
         };
         shared.datagrams_received.fetch_add(1, Ordering::Relaxed);
@@ -380,7 +381,7 @@ fn answer_datagrams(socket: &UdpSocket, shared: &Shared) {
         let bytes = (order.response_bytes as usize).clamp(DATAGRAM_ORDER_BYTES, 65_507);
         let mut response = vec![0u8; bytes];
         order.write(&mut response);
-        if socket.send_to(&response, peer).is_ok() {
+        if send_back(socket, &response, &envelope).is_ok() {
             shared.datagrams_sent.fetch_add(1, Ordering::Relaxed);
         }
     }

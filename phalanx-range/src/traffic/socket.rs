@@ -1,9 +1,13 @@
 //! Socket options that the standard library does not know.
 
-use std::io;
-use std::net::TcpStream;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn6, recvmsg, sendmsg, setsockopt,
+    sockopt,
+};
 use serde::Serialize;
 
 /// What the kernel says about a TCP connection (`TCP_INFO`).
@@ -82,4 +86,57 @@ fn set<T>(socket: &impl AsRawFd, option: libc::c_int, value: &T) -> io::Result<(
     } else {
         Ok(())
     }
+}
+
+/// Whom a datagram came from, and which of our addresses it was sent to.
+pub(crate) struct Envelope {
+    peer: SockaddrIn6,
+    own: Option<libc::in6_pktinfo>,
+}
+
+/// Makes the socket tell the address that each datagram was sent to.
+pub(crate) fn tell_destination(socket: &UdpSocket) -> io::Result<()> {
+    setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true).map_err(io::Error::from)
+}
+
+/// Receives a datagram on a socket of both families.
+pub(crate) fn receive_from(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, Envelope)> {
+    let mut parts = [IoSliceMut::new(buffer)];
+    let mut control = nix::cmsg_space!(libc::in6_pktinfo);
+    let message = recvmsg::<SockaddrIn6>(
+        socket.as_raw_fd(),
+        &mut parts,
+        Some(&mut control),
+        MsgFlags::empty(),
+    )?;
+    let own = message.cmsgs()?.find_map(|control| match control {
+        ControlMessageOwned::Ipv6PacketInfo(mut info) => {
+            // The route decides the interface; only the address is ours to give.
+            info.ipi6_ifindex = 0;
+            Some(info)
+        }
+        _ => None,
+    });
+    let peer = message.address.ok_or(io::ErrorKind::InvalidData)?;
+    Ok((message.bytes, Envelope { peer, own }))
+}
+
+/// Answers a datagram from the address that it was sent to.
+pub(crate) fn send_back(socket: &UdpSocket, payload: &[u8], envelope: &Envelope) -> io::Result<()> {
+    let control: Vec<ControlMessage<'_>> = envelope
+        .own
+        .as_ref()
+        .map(ControlMessage::Ipv6PacketInfo)
+        .into_iter()
+        .collect();
+    let parts = [IoSlice::new(payload)];
+    let flags = MsgFlags::empty();
+    sendmsg(
+        socket.as_raw_fd(),
+        &parts,
+        &control,
+        flags,
+        Some(&envelope.peer),
+    )?;
+    Ok(())
 }
