@@ -2,8 +2,10 @@
 //!
 //! Every command that a verb runs is printed first, so that it can be repeated by hand.
 
+mod bench;
 mod ci;
 mod command;
+mod deb;
 mod ebpf;
 mod kernels;
 mod package;
@@ -35,6 +37,10 @@ enum Verb {
     Ci(ci::Arguments),
     /// Check what no linter checks: sizes, names, words
     Tidy,
+    /// Build the Debian package, or prove that it installs, starts and removes cleanly
+    Deb(deb::Arguments),
+    /// Run the benches and print their tables
+    Bench(bench::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -55,5 +61,7 @@ fn run(verb: Verb) -> Result<bool> {
         Verb::Test(arguments) => test::run(&arguments),
         Verb::Ci(arguments) => ci::run(&arguments),
         Verb::Tidy => tidy::run(),
+        Verb::Deb(arguments) => deb::run(&arguments),
+        Verb::Bench(arguments) => bench::run(&arguments),
     }
 }

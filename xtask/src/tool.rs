@@ -37,6 +37,14 @@ pub(crate) const CARGO_DENY: Tool = Tool {
     environment: &[],
 };
 
+/// Builds the Debian package.
+pub(crate) const CARGO_DEB: Tool = Tool {
+    name: "cargo-deb",
+    version: "3.8.0",
+    flags: &[],
+    environment: &[],
+};
+
 impl Tool {
     /// The path of the program, which is built first when this version is not in the cache.
     pub(crate) fn path(&self) -> Result<PathBuf> {

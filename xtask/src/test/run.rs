@@ -79,7 +79,7 @@ fn targets(ring: Ring) -> Result<Vec<Vec<String>>> {
         let programs = vec!["--lib".to_owned(), "--bins".to_owned()];
         return Ok(vec![programs, vec!["--doc".to_owned()]]);
     }
-    let mut names = test_files()?;
+    let mut names = target_names("tests")?;
     names.retain(|name| ring_of(name) == ring || (ring, ring_of(name)) == HOST_KERNEL);
     if names.is_empty() {
         println!("this ring has no tests yet");
@@ -108,17 +108,17 @@ fn ring_of(name: &str) -> Ring {
         .unwrap_or(Ring::Scenario)
 }
 
-/// The names of the test programs of all crates.
-fn test_files() -> Result<BTreeSet<String>> {
+/// The names of the test or bench programs of all crates, by the folder that holds them.
+pub(crate) fn target_names(folder: &str) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     for member in std::fs::read_dir(command::workspace())? {
         let member = member?.path();
-        let tests = member.join("tests");
+        let programs = member.join(folder);
         // The kernel side is a workspace of its own, and its target runs no test programs.
-        if !tests.is_dir() || member.ends_with("phalanx-ebpf") {
+        if !programs.is_dir() || member.ends_with("phalanx-ebpf") {
             continue;
         }
-        for entry in std::fs::read_dir(tests)? {
+        for entry in std::fs::read_dir(programs)? {
             let path = entry?.path();
             let is_program =
                 path.extension() == Some(OsStr::new("rs")) || path.join("main.rs").is_file();
