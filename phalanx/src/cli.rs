@@ -24,6 +24,9 @@ pub enum Command {
         /// For which shell.
         shell: clap_complete::Shell,
     },
+    /// Prints the manual page.
+    #[command(hide = true)]
+    Man,
 }
 
 /// Runs the command that was typed and gives the exit code of the process.
@@ -42,6 +45,10 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Completions { shell } => {
             let mut command = Arguments::command();
             clap_complete::generate(shell, &mut command, "phalanx", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man => {
+            clap_mangen::Man::new(Arguments::command()).render(&mut std::io::stdout())?;
             Ok(ExitCode::SUCCESS)
         }
     }
