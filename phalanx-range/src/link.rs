@@ -17,15 +17,11 @@ use nix::sys::time::TimeSpec;
 use serde::Serialize;
 
 use crate::channel::{Channel, Counters};
-use crate::clock::monotonic_ns;
+use crate::clock::{monotonic_ns, prioritize_thread};
 use crate::impairment::{Direction, Impairment, Patch, Schedule, Timetable};
 use crate::journal::Journal;
 use crate::limits::{BATCH_PACKETS, COMMANDS_MAX, PACKET_BYTES_MAX};
 use crate::packet::marks;
-
-/// Priority of the link threads among real-time threads: above ordinary work, so that delays
-/// stay precise on a busy machine; the kernel keeps 5 % of the time for the others.
-const REALTIME_PRIORITY: libc::c_int = 5;
 
 /// Pause between looks at a device that is gone.
 const DEVICE_GONE_PAUSE: Duration = Duration::from_millis(10);
@@ -204,7 +200,7 @@ struct Worker {
 
 impl Worker {
     fn run(&mut self) {
-        be_precise();
+        prioritize_thread();
         loop {
             let now_ns = monotonic_ns();
             self.channel.advance(now_ns);
@@ -312,18 +308,5 @@ impl Worker {
         // Nothing to read is the common case.
         let _ = self.wake.read();
         Ok(())
-    }
-}
-
-/// Asks the kernel for exact timers and prompt wake-ups; without the right to it, the link
-/// works the same, less precisely.
-fn be_precise() {
-    let priority = libc::sched_param {
-        sched_priority: REALTIME_PRIORITY,
-    };
-    // SAFETY: both calls concern the calling thread only; `priority` outlives its call.
-    unsafe {
-        libc::prctl(libc::PR_SET_TIMERSLACK, 1 as libc::c_ulong);
-        libc::sched_setscheduler(0, libc::SCHED_RR, &raw const priority);
     }
 }
