@@ -100,8 +100,9 @@ impl Flow {
         hop: HopId,
         update: &FlowUpdate,
         role: (Direction, RoleBasis),
+        now: Monotonic,
     ) -> Self {
-        let opened = Monotonic(update.opened_ns.min(update.now_ns));
+        let opened = Monotonic(update.opened_ns.min(update.now_ns)).min(now);
         Self {
             id,
             hop,
@@ -173,7 +174,7 @@ impl Flow {
 
     fn end(&mut self, reason: CloseReason, now: Monotonic) {
         if self.state == FlowState::Open {
-            self.state = FlowState::Ended(reason, now);
+            self.state = FlowState::Ended(reason, now.max(self.opened));
         }
     }
 

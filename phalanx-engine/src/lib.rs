@@ -22,6 +22,8 @@ mod memory;
 pub mod name;
 mod outbox;
 mod pair;
+#[cfg(test)]
+mod property;
 mod role;
 #[cfg(test)]
 mod scenario;

@@ -86,7 +86,7 @@ impl Engine {
             self.names
                 .is_listener(protocol, Endpoint::of(&update.key, end), namespace)
         });
-        let flow = Flow::new(FlowId(self.flow_next), hop, update, role);
+        let flow = Flow::new(FlowId(self.flow_next), hop, update, role, self.outbox.now);
         let slot = self.flows.insert(flow)?;
         self.flow_next += 1;
         if let Some(flow) = self.flows.get_mut(slot) {
