@@ -4,17 +4,29 @@
 //! **Invariant:** each error, whoever finds it, is a [`problem::Problem`]. Deliberately absent:
 //! CORS (no foreign page may read this API) and cookies.
 
+mod change;
+pub mod conversations;
 pub mod extract;
+pub mod flows;
 pub mod gate;
 pub mod health;
+pub mod hops;
 pub mod index;
+pub mod metrics;
+pub mod page;
+pub mod pairs;
 pub mod problem;
+mod select;
 pub mod serve;
+pub mod show;
+pub mod status;
+pub mod stream;
 pub mod version;
 
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
@@ -24,6 +36,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::auth::{Access, Role};
+use crate::view::Outlook;
 
 /// What the handlers share.
 #[derive(Debug)]
@@ -32,8 +45,18 @@ pub struct Api {
     pub access: Access,
     /// Whether the API listens on loopback only: then `Host` must name loopback.
     pub is_loopback: bool,
-    /// Whether the daemon has attached and the engine runs; not ready before.
-    pub readiness: health::Readiness,
+    /// Places for readers of the stream.
+    pub stream_places: stream::Places,
+    /// What is shown.
+    pub outlook: Arc<Outlook>,
+}
+
+impl Api {
+    /// Whether the daemon has attached: its kernel side has told of itself.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.outlook.kernel().is_some()
+    }
 }
 
 #[derive(OpenApi)]
@@ -70,24 +93,23 @@ impl utoipa::Modify for BearerToken {
 }
 
 /// The routes by the role that they need, with their documentation.
-fn routes(api: &Arc<Api>) -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
+pub fn routes(api: &Arc<Api>) -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
     let open = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz));
-    let viewer = OpenApiRouter::new().routes(routes!(version::version));
+    let viewer = OpenApiRouter::new()
+        .routes(routes!(metrics::get))
+        .routes(routes!(version::version))
+        .routes(routes!(status::get))
+        .routes(routes!(hops::list))
+        .routes(routes!(flows::list))
+        .routes(routes!(flows::get))
+        .routes(routes!(conversations::list))
+        .routes(routes!(conversations::get))
+        .routes(routes!(pairs::list))
+        .routes(routes!(stream::follow));
     open.merge(gate::guard(viewer, api, Role::Viewer))
         .split_for_parts()
-}
-
-/// The OpenAPI document, as it is served and checked in.
-#[must_use]
-pub fn document() -> utoipa::openapi::OpenApi {
-    let api = Arc::new(Api {
-        access: Access::new(Vec::new(), Role::Viewer),
-        is_loopback: true,
-        readiness: health::Readiness::default(),
-    });
-    routes(&api).1
 }
 
 /// The whole of what is served.
@@ -102,7 +124,7 @@ pub fn router(api: &Arc<Api>) -> Router {
         .merge(pages)
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
-        .layer(middleware::map_response(harden))
+        .layer(middleware::map_response_with_state(Arc::clone(api), finish))
         .layer(middleware::from_fn_with_state(
             Arc::clone(api),
             gate::check_origin,
@@ -114,8 +136,21 @@ async fn serve_document(document: Arc<utoipa::openapi::OpenApi>) -> Response {
     axum::Json(&*document).into_response()
 }
 
-/// Headers that keep browsers from guessing, framing and caching.
-async fn harden(mut response: Response) -> Response {
+/// Counts the answer, and adds headers that keep browsers from guessing, framing and caching.
+async fn finish(State(api): State<Arc<Api>>, mut response: Response) -> Response {
+    let class = match response.status().as_u16() {
+        100..200 => "1xx",
+        200..300 => "2xx",
+        300..400 => "3xx",
+        400..500 => "4xx",
+        _ => "5xx",
+    };
+    api.outlook
+        .metrics
+        .daemon()
+        .http_requests
+        .with_label_values(&[class])
+        .inc();
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -1,1 +1,148 @@
-//! The Prometheus metrics, written from the views.
+//! The Prometheus metrics: folded from the engine's changes and the daemon's status into families
+//! of one registry, all of them defined in one table.
+//!
+//! A change costs a look-up of its pair and some additions: the children of a pair's families are
+//! kept with the pair. Deliberately absent: global registries.
+
+mod daemon;
+mod document;
+mod family;
+mod label;
+mod pair;
+pub mod table;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use phalanx_engine::{Change, ChangeKind, Hop, HopId};
+use prometheus::{IntGauge, Registry, TextEncoder};
+
+use crate::clock::ClockEvent;
+use crate::daemon::KernelStatus;
+pub use daemon::DaemonMetrics;
+pub(crate) use daemon::state_name;
+pub use document::document;
+use family::Families;
+use pair::Pairs;
+
+/// All metrics. Reading (scraping) does not hold up folding for longer than one family takes.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    families: Arc<Families>,
+    fold: Mutex<Fold>,
+    daemon: DaemonMetrics,
+}
+
+/// What folding remembers.
+#[derive(Debug)]
+struct Fold {
+    pairs: Pairs,
+    hops: HashMap<HopId, IntGauge>,
+}
+
+impl Metrics {
+    /// All metrics at zero.
+    ///
+    /// # Errors
+    /// Two definitions of the table contradict each other: a fault of the table.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let families = Arc::new(Families::new(&registry)?);
+        let daemon = DaemonMetrics::new(&registry)?;
+        let pairs = Pairs::new(Arc::clone(&families));
+        let fold = Mutex::new(Fold {
+            pairs,
+            hops: HashMap::new(),
+        });
+        Ok(Self {
+            registry,
+            families,
+            fold,
+            daemon,
+        })
+    }
+
+    /// Folds changes in, in their order.
+    pub fn fold(&self, changes: &[Change]) {
+        let mut fold = self.fold.lock().unwrap_or_else(PoisonError::into_inner);
+        for change in changes {
+            fold.change(&self.families, change);
+        }
+        self.daemon.changes.inc_by(changes.len() as u64);
+    }
+
+    /// Takes in how the kernel side does.
+    pub fn kernel(&self, status: &KernelStatus) {
+        self.daemon.kernel(status);
+    }
+
+    /// Counts a jump of the clocks.
+    pub fn clock(&self, event: &ClockEvent) {
+        self.daemon.clock(event);
+    }
+
+    /// The daemon's own metrics, for those who count in them.
+    #[must_use]
+    pub const fn daemon(&self) -> &DaemonMetrics {
+        &self.daemon
+    }
+
+    /// The text that Prometheus scrapes.
+    ///
+    /// # Errors
+    /// The registry holds what the format cannot say: a fault of the table.
+    pub fn text(&self) -> Result<String, prometheus::Error> {
+        self.daemon.read_process();
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+impl Fold {
+    fn change(&mut self, families: &Families, change: &Change) {
+        match &change.kind {
+            ChangeKind::HopAppeared(hop) => self.add_hop(families, hop),
+            ChangeKind::FlowOpened(opened) => {
+                if let Some(gauge) = self.hops.get(&opened.hop) {
+                    gauge.inc();
+                }
+            }
+            ChangeKind::FlowClosed(closed) => {
+                if let Some(gauge) = self.hops.get(&closed.hop) {
+                    gauge.dec();
+                }
+            }
+            ChangeKind::PairOpened { pair, key } => self.pairs.open(*pair, key),
+            ChangeKind::PairForgotten(pair) => self.pairs.forget(*pair),
+            ChangeKind::PairUpdated(updated) => self.pairs.update(updated, change.at),
+            ChangeKind::AttemptFailed(failed) => self.pairs.fail(failed, change.at),
+            ChangeKind::ConversationOpened(opened) => {
+                self.pairs.conversation_opened(opened, change.at);
+            }
+            ChangeKind::ConversationUpdated(updated) => {
+                self.pairs
+                    .conversation_moved(updated.conversation, updated.pair, change.at);
+            }
+            ChangeKind::ConversationClosed(closed) => {
+                self.pairs.conversation_closed(closed, change.at);
+            }
+            ChangeKind::HopVanished(_)
+            | ChangeKind::FlowUpdated(_)
+            | ChangeKind::PairMeasured(_)
+            | ChangeKind::NameLearned { .. } => {}
+        }
+    }
+
+    /// The flows of a vanished hop are closed by changes that follow it: its gauge is kept until
+    /// its number is taken by another hop.
+    fn add_hop(&mut self, families: &Families, hop: &Arc<Hop>) {
+        let namespace = hop.namespace_name.as_deref().unwrap_or("own");
+        let gauge = families
+            .flows_open
+            .with_label_values(&[namespace, &hop.interface]);
+        self.hops.insert(hop.id, gauge);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,6 @@
 //! `/healthz` and `/readyz`: for supervisors; no token is needed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Json;
 use axum::extract::State;
@@ -10,23 +9,6 @@ use utoipa::ToSchema;
 
 use super::Api;
 use super::problem::{Kind, Problem};
-
-/// Whether the daemon serves what is true: set once it has attached.
-#[derive(Debug, Default)]
-pub struct Readiness(AtomicBool);
-
-impl Readiness {
-    /// Says whether the daemon is ready.
-    pub fn set(&self, is_ready: bool) {
-        self.0.store(is_ready, Ordering::Release);
-    }
-
-    /// Whether the daemon is ready.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-}
 
 /// How the daemon is.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
@@ -49,7 +31,7 @@ pub(super) async fn healthz() -> Json<Health> {
     responses((status = 200, body = Health),
         (status = 503, body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Result<Json<Health>, Problem> {
-    if api.readiness.is_ready() {
+    if api.is_ready() {
         return Ok(Json(OK));
     }
     Err(Problem::new(

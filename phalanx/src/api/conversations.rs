@@ -1,0 +1,216 @@
+//! `/api/v1/conversations`: exchanges end to end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State as Shared};
+use phalanx_engine::{ConversationId, Features};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::Api;
+use super::extract::{self, Query};
+use super::page::{Order, Window};
+use super::problem::{Kind, Problem};
+use super::select::{self, Ends, Network};
+use super::show::{self, EndpointView, HopRef, State};
+use crate::view::{ConversationEntry, View, protocol_name};
+
+/// What to sort conversations by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ConversationSort {
+    /// When the first packet was seen.
+    #[default]
+    Opened,
+    /// When it last changed.
+    Changed,
+}
+
+/// Which conversations, in which order.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ConversationQuery {
+    /// Either end is in this address or prefix.
+    address: Option<String>,
+    /// The client is in this address or prefix.
+    client: Option<String>,
+    /// The server is in this address or prefix.
+    server: Option<String>,
+    /// Either end has this port.
+    port: Option<u16>,
+    /// Protocol by name or number.
+    protocol: Option<String>,
+    /// Either end is this service.
+    service: Option<String>,
+    /// Id of the service pair.
+    pair: Option<u32>,
+    /// Open or closed ones only.
+    #[param(inline)]
+    state: Option<State>,
+    /// What to sort by; `opened` where absent.
+    #[param(inline)]
+    sort: Option<ConversationSort>,
+    /// Which way; `desc` where absent.
+    #[param(inline)]
+    order: Option<Order>,
+    /// How many at most; 100 where absent.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<u32>,
+    /// `next` of the page before, with the same sort and order.
+    cursor: Option<String>,
+}
+
+/// A conversation: the flows at all hops that are one exchange.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ConversationView {
+    /// Its id, never used again while the daemon runs.
+    pub id: String,
+    /// Protocol by name, or its number.
+    pub protocol: String,
+    /// The end that asks.
+    pub client: EndpointView,
+    /// The end that answers.
+    pub server: EndpointView,
+    /// Id of the service pair.
+    pub pair: String,
+    /// How it was decided who is the client: `opener` (its first packet was seen), `listener`,
+    /// `port`, `first_payload`, `order`.
+    pub role_basis: &'static str,
+    /// Open or closed.
+    pub state: State,
+    /// Why it ended: `fin`, `reset`, `idle`, `reused`, `hop_vanished`, `evicted`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub close_reason: Option<&'static str>,
+    /// When its first packet was seen.
+    pub opened: String,
+    /// When it last changed, or ended.
+    pub changed: String,
+    /// The hops that saw it.
+    pub path: Vec<HopRef>,
+    /// What was measured, by name with the unit; what could not be measured is absent.
+    pub features: BTreeMap<&'static str, f64>,
+}
+
+/// A page of conversations.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ConversationPage {
+    /// The conversations.
+    pub conversations: Vec<ConversationView>,
+    /// Cursor of the page that follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// Number of the last change in what is shown: where to join the stream.
+    pub sequence: u64,
+}
+
+impl ConversationQuery {
+    fn ends(&self) -> Result<Ends, Problem> {
+        let network = |field, text: &Option<String>| {
+            text.as_deref()
+                .map(|text| Network::parse(field, text))
+                .transpose()
+        };
+        Ok(Ends {
+            address: network("address", &self.address)?,
+            client: network("client", &self.client)?,
+            server: network("server", &self.server)?,
+            port: self.port,
+            protocol: self.protocol.as_deref().map(select::protocol).transpose()?,
+        })
+    }
+
+    fn fits(&self, ends: &Ends, entry: &ConversationEntry) -> bool {
+        ends.fit(&entry.endpoints, entry.protocol)
+            && self.pair.is_none_or(|pair| pair == entry.pair.0)
+            && self
+                .state
+                .is_none_or(|state| state == State::of(entry.closed.is_some()))
+            && self.service.as_deref().is_none_or(|name| {
+                *entry.services.client.name == *name || *entry.services.server.name == *name
+            })
+    }
+}
+
+/// Lists conversations.
+#[utoipa::path(get, path = "/api/v1/conversations", tag = "traffic", params(ConversationQuery),
+    responses((status = 200, body = ConversationPage),
+        (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn list(
+    Shared(api): Shared<Arc<Api>>,
+    Query(query): Query<ConversationQuery>,
+) -> Result<Json<ConversationPage>, Problem> {
+    let window = Window::new(query.limit, query.cursor.as_deref(), query.order)?;
+    let ends = query.ends()?;
+    let sort = query.sort.unwrap_or_default();
+    let view = api.outlook.view();
+    let key = |entry: &ConversationEntry| match sort {
+        ConversationSort::Opened => entry.opened.0,
+        ConversationSort::Changed => entry.changed.0,
+    };
+    let entries = view
+        .conversations
+        .iter()
+        .filter(|(_, entry)| query.fits(&ends, entry))
+        .map(|(id, entry)| (id.0, key(entry), entry));
+    let page = window.page(entries, |id, entry| {
+        show(&api, &view, ConversationId(id), entry)
+    });
+    Ok(Json(ConversationPage {
+        conversations: page.items,
+        next: page.next,
+        sequence: view.sequence,
+    }))
+}
+
+/// Shows one conversation.
+#[utoipa::path(get, path = "/api/v1/conversations/{id}", tag = "traffic",
+    params(("id" = String, Path, description = "Id of the conversation")),
+    responses((status = 200, body = ConversationView),
+        (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn get(
+    Shared(api): Shared<Arc<Api>>,
+    Path(id): Path<String>,
+) -> Result<Json<ConversationView>, Problem> {
+    let conversation = ConversationId(extract::id(&id, "conversation")?);
+    let view = api.outlook.view();
+    let entry = view.conversations.get(conversation).ok_or_else(|| {
+        Problem::new(Kind::NotFound, format!("there is no conversation {id}"))
+            .field("id")
+            .remedy("closed ones are forgotten after a while; /api/v1/conversations lists others")
+    })?;
+    Ok(Json(show(&api, &view, conversation, entry)))
+}
+
+fn show(api: &Api, view: &View, id: ConversationId, entry: &ConversationEntry) -> ConversationView {
+    let clock = &api.outlook.clock;
+    ConversationView {
+        id: id.0.to_string(),
+        protocol: protocol_name(entry.protocol).into_owned(),
+        client: EndpointView::new(entry.endpoints.client, Some(&entry.services.client)),
+        server: EndpointView::new(entry.endpoints.server, Some(&entry.services.server)),
+        pair: entry.pair.0.to_string(),
+        role_basis: show::role_name(entry.role_basis),
+        state: State::of(entry.closed.is_some()),
+        close_reason: entry.closed.map(|(reason, _)| show::close_name(reason)),
+        opened: show::time(clock, entry.opened),
+        changed: show::time(clock, entry.changed),
+        path: entry
+            .path
+            .iter()
+            .map(|hop| HopRef::new(*hop, view))
+            .collect(),
+        features: measured(&entry.features),
+    }
+}
+
+/// The features that were measured, by name.
+pub(super) fn measured(features: &Features) -> BTreeMap<&'static str, f64> {
+    Features::NAMES
+        .iter()
+        .zip(features.values())
+        .filter_map(|(name, value)| Some((*name, value.filter(|value| value.is_finite())?)))
+        .collect()
+}

@@ -1,0 +1,245 @@
+//! `/api/v1/status`: the daemon and its losses.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State as Shared;
+use phalanx_common::abi::Counter;
+use phalanx_common::packet::Unparsed;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Api;
+use super::problem::Problem;
+use super::show;
+use super::version::VERSION;
+use crate::clock::ClockEvent;
+use crate::daemon::{KernelStatus, RingStatus};
+
+/// How the daemon does.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Status {
+    /// The version of Phalanx.
+    pub version: &'static str,
+    /// Whether it has attached.
+    pub is_ready: bool,
+    /// The time now.
+    pub now: String,
+    /// The kernel side; absent until it has told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<KernelView>,
+    /// What the views hold.
+    pub views: ViewCounts,
+    /// The stream of changes.
+    pub stream: StreamView,
+    /// Jumps of the clocks, the latest last.
+    pub clock_events: Vec<ClockView>,
+}
+
+/// How the kernel side and the daemon's loop do.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct KernelView {
+    /// When this was read.
+    pub at: String,
+    /// Counters of the kernel programs by stage, over all CPUs.
+    pub counters: BTreeMap<&'static str, u64>,
+    /// Packets that could not be parsed, by reason.
+    pub unparsed: BTreeMap<&'static str, u64>,
+    /// What the engine could not use or keep.
+    pub engine: BTreeMap<&'static str, u64>,
+    /// Each instance of the programs: one a namespace.
+    pub instances: Vec<InstanceView>,
+    /// Memory of the maps.
+    pub map_memory_bytes: u64,
+    /// Events taken from the rings.
+    pub events_read: u64,
+    /// Events that were not known.
+    pub events_unknown: u64,
+    /// Records taken from the rings.
+    pub records_read: u64,
+    /// Records that no capture took in time.
+    pub records_dropped_queue_full: u64,
+    /// From the making of the last event to its reading, in milliseconds.
+    pub event_lag_ms: f64,
+    /// CPU time of the daemon, in seconds.
+    pub cpu_s: f64,
+    /// Resident memory of the daemon.
+    pub resident_bytes: u64,
+}
+
+/// One instance of the kernel programs.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct InstanceView {
+    /// The network namespace.
+    pub namespace: String,
+    /// The ring of events.
+    pub event_ring: RingView,
+    /// The ring of records.
+    pub record_ring: RingView,
+    /// Flows in the table.
+    pub flow_count: u64,
+    /// Flows that fit into the table.
+    pub flow_count_max: u64,
+}
+
+/// How full a ring is.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub struct RingView {
+    /// Bytes that wait.
+    pub used_bytes: u64,
+    /// Bytes that fit.
+    pub size_bytes: u64,
+}
+
+/// What the views hold.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub struct ViewCounts {
+    /// Number of the last change.
+    pub sequence: u64,
+    /// Changes that were missing between others.
+    pub missing_count: u64,
+    /// Flows that are open.
+    pub flows_open: usize,
+    /// Conversations that are open.
+    pub conversations_open: usize,
+    /// Flows and conversations left out because the views were full.
+    pub refused_count: u64,
+}
+
+/// The stream of changes.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct StreamView {
+    /// Its id: another one after a restart.
+    pub id: String,
+    /// Number of the last change.
+    pub sequence: u64,
+}
+
+/// A jump of the clocks.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ClockView {
+    /// When it was noticed.
+    pub at: String,
+    /// `step` or `suspend`.
+    pub kind: &'static str,
+    /// By how much, in seconds.
+    pub seconds: f64,
+}
+
+const COUNTERS: [(&str, Counter); 21] = [
+    ("seen", Counter::Seen),
+    ("parsed", Counter::Parsed),
+    ("watched", Counter::Watched),
+    ("pended", Counter::Pended),
+    ("untracked_table_full", Counter::UntrackedTableFull),
+    ("icmp_errors", Counter::IcmpErrors),
+    ("icmp_errors_matched", Counter::IcmpErrorsMatched),
+    ("flows_opened", Counter::FlowsOpened),
+    (
+        "pending_displaced_packets",
+        Counter::PendingDisplacedPackets,
+    ),
+    ("pending_displaced", Counter::PendingDisplaced),
+    ("events_delivered", Counter::EventsDelivered),
+    ("events_dropped_ring_full", Counter::EventsDroppedRingFull),
+    ("matched", Counter::Matched),
+    ("delivered", Counter::Delivered),
+    ("dropped_ring_full", Counter::DroppedRingFull),
+    ("sampled_out", Counter::SampledOut),
+    ("refused", Counter::Refused),
+    ("promoted", Counter::Promoted),
+    ("seen_xdp", Counter::SeenXdp),
+    ("seen_tc_ingress", Counter::SeenTcIngress),
+    ("seen_tc_egress", Counter::SeenTcEgress),
+];
+
+/// Shows how the daemon does.
+#[utoipa::path(get, path = "/api/v1/status", tag = "daemon",
+    responses((status = 200, body = Status),
+        (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn get(Shared(api): Shared<Arc<Api>>) -> Json<Status> {
+    let outlook = &api.outlook;
+    let kernel = outlook.kernel().map(|kernel| show_kernel(&api, &kernel));
+    let view = outlook.view();
+    let views = ViewCounts {
+        sequence: view.sequence,
+        missing_count: view.missing_count,
+        flows_open: view.flows.open_count(),
+        conversations_open: view.conversations.open_count(),
+        refused_count: view.flows.refused_count() + view.conversations.refused_count(),
+    };
+    drop(view);
+    Json(Status {
+        version: VERSION,
+        is_ready: api.is_ready(),
+        now: show::time(&outlook.clock, crate::clock::now()),
+        kernel,
+        views,
+        stream: StreamView {
+            id: outlook.stream.id().to_owned(),
+            sequence: outlook.stream.latest(),
+        },
+        clock_events: outlook
+            .clock_events()
+            .iter()
+            .map(|event| show_clock(&api, event))
+            .collect(),
+    })
+}
+
+fn show_kernel(api: &Api, kernel: &KernelStatus) -> KernelView {
+    let unparsed = |reason: Unparsed| {
+        let index = Counter::UnparsedFirst as usize + reason as usize;
+        (reason.name(), kernel.counters[index])
+    };
+    let instances = kernel.instances.iter().map(|instance| InstanceView {
+        namespace: instance.namespace.clone(),
+        event_ring: RingView::from(instance.events),
+        record_ring: RingView::from(instance.records),
+        flow_count: instance.flow_count,
+        flow_count_max: instance.flow_count_max,
+    });
+    KernelView {
+        at: show::time(&api.outlook.clock, kernel.at),
+        counters: COUNTERS
+            .iter()
+            .map(|(name, of)| (*name, kernel.counter(*of)))
+            .collect(),
+        unparsed: Unparsed::ALL.into_iter().map(unparsed).collect(),
+        engine: kernel.tally.entries().collect(),
+        instances: instances.collect(),
+        map_memory_bytes: kernel.map_memory_bytes,
+        events_read: kernel.events_read,
+        events_unknown: kernel.events_unknown,
+        records_read: kernel.records_read,
+        records_dropped_queue_full: kernel.records_dropped_queue_full,
+        event_lag_ms: show::seconds(kernel.event_lag_ns) * 1e3,
+        cpu_s: show::seconds(kernel.cpu_ns),
+        resident_bytes: kernel.resident_bytes,
+    }
+}
+
+impl From<RingStatus> for RingView {
+    fn from(ring: RingStatus) -> Self {
+        Self {
+            used_bytes: ring.used_bytes,
+            size_bytes: ring.size_bytes,
+        }
+    }
+}
+
+fn show_clock(api: &Api, event: &ClockEvent) -> ClockView {
+    let (at, kind, seconds) = match event {
+        ClockEvent::Stepped { at, by_ns } => {
+            let size = show::seconds(by_ns.unsigned_abs());
+            (at, "step", if *by_ns < 0 { -size } else { size })
+        }
+        ClockEvent::Suspended { at, for_ns } => (at, "suspend", show::seconds(*for_ns)),
+    };
+    ClockView {
+        at: show::time(&api.outlook.clock, *at),
+        kind,
+        seconds,
+    }
+}

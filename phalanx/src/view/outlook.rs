@@ -1,0 +1,104 @@
+//! The [`Outlook`]: views, metrics and stream, fed together and shared with the API.
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use tokio::sync::mpsc;
+
+use super::View;
+use crate::clock::{Clock, ClockEvent};
+use crate::daemon::{Feed, KernelStatus};
+use crate::metrics::Metrics;
+use crate::stream::Stream;
+
+/// Clock events that are shown, the latest.
+const CLOCK_EVENT_COUNT_MAX: usize = 64;
+
+/// All that is shown of this host.
+#[derive(Debug)]
+pub struct Outlook {
+    view: RwLock<View>,
+    kernel: RwLock<Option<Arc<KernelStatus>>>,
+    clock_events: RwLock<Vec<ClockEvent>>,
+    /// The metrics.
+    pub metrics: Metrics,
+    /// The stream of changes.
+    pub stream: Stream,
+    /// Maps times to wall time.
+    pub clock: Clock,
+}
+
+impl Outlook {
+    /// Nothing seen yet.
+    ///
+    /// # Errors
+    /// See [`Metrics::new`].
+    pub fn new(clock: Clock) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            view: RwLock::default(),
+            kernel: RwLock::default(),
+            clock_events: RwLock::default(),
+            metrics: Metrics::new()?,
+            stream: Stream::new(),
+            clock,
+        })
+    }
+
+    /// Takes in what the daemon tells.
+    pub fn take(&self, feed: Feed) {
+        match feed {
+            Feed::Changes(changes) => {
+                let mut view = self.view.write().unwrap_or_else(PoisonError::into_inner);
+                changes.iter().for_each(|change| view.fold(change));
+                drop(view);
+                self.metrics.fold(&changes);
+                self.stream.push(changes);
+            }
+            Feed::Kernel(status) => {
+                self.metrics.kernel(&status);
+                *self.kernel.write().unwrap_or_else(PoisonError::into_inner) =
+                    Some(Arc::from(status));
+            }
+            Feed::Clock(event) => {
+                self.metrics.clock(&event);
+                let mut events = self
+                    .clock_events
+                    .write()
+                    .unwrap_or_else(PoisonError::into_inner);
+                if events.len() == CLOCK_EVENT_COUNT_MAX {
+                    events.remove(0);
+                }
+                events.push(event);
+            }
+        }
+    }
+
+    /// Takes in all that comes, until the daemon's loop ends.
+    pub async fn follow(&self, mut feed: mpsc::Receiver<Feed>) {
+        while let Some(item) = feed.recv().await {
+            self.take(item);
+        }
+    }
+
+    /// The views, for as long as one page is made.
+    pub fn view(&self) -> RwLockReadGuard<'_, View> {
+        self.view.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How the kernel side does, once it has told.
+    #[must_use]
+    pub fn kernel(&self) -> Option<Arc<KernelStatus>> {
+        self.kernel
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// The jumps of the clocks, the latest last.
+    #[must_use]
+    pub fn clock_events(&self) -> Vec<ClockEvent> {
+        self.clock_events
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
