@@ -289,7 +289,11 @@ fn arp(source: u8, destination: u8) -> Vec<u8> {
 fn encapsulate(ether_type: u16, packet: &[u8]) -> Vec<(LinkType, Vec<u8>)> {
     let kind = ether_type.to_be_bytes();
     let host = packet[packet.len() / 2] % 4;
-    let group = if packet.len().is_multiple_of(5) { 0xff } else { 2 };
+    let group = if packet.len().is_multiple_of(5) {
+        0xff
+    } else {
+        2
+    };
     let macs = [
         group, group, group, group, group, group, 2, 0, 0, 0, 0, host,
     ];
