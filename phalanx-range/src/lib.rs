@@ -3,6 +3,34 @@
 //! A [`Topology`] read from YAML becomes a [`Range`] of network namespaces; its links carry
 //! packets with delays and losses whose truth is counted; the traffic programs say what they
 //! really did. Absent: any judgement of what is observed.
+//!
+//! ```no_run
+//! use std::net::SocketAddr;
+//! use std::time::Duration;
+//!
+//! use phalanx_range::traffic::{Program, RequestResponse, Server, run};
+//! use phalanx_range::{Direction, Impairment, Range, Topology};
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! let topology = Topology::from_yaml_str(
+//!     "
+//! nodes: [{ name: client }, { name: server }]
+//! links: [{ name: wire, kind: emulated, a: { node: client }, b: { node: server } }]
+//! ",
+//! )?;
+//! let range = Range::build(&topology)?;
+//! let link = range.link("wire")?;
+//! link.set(Direction::Forward, Impairment { loss: 0.02, ..Impairment::delay(20.0) })?;
+//! let server = range.host("server")?;
+//! let service = server.enter(|| Server::start(8080))??;
+//! let target = SocketAddr::new(server.ipv4()?.into(), service.port());
+//! let program = Program::RequestResponse(RequestResponse::default());
+//! let outcome = range.host("client")?.enter(|| run(&program, target))??;
+//! let truth = link.settle(Duration::from_millis(50), Duration::from_secs(5))?;
+//! println!("{} requests, {} packets lost", outcome.requests, truth.forward.dropped.lost);
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod channel;
 pub mod clock;

@@ -690,3 +690,52 @@ fn what_dead_runs_left_is_removed_at_the_next_start() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+#[ignore = "needs root: run by cargo xtask test --ring network"]
+fn offloads_decide_whether_super_segments_are_sent() -> Result<()> {
+    let _alone = alone()?;
+    for is_on in [true, false] {
+        let offload = format!("{{ tso: {is_on}, gso: {is_on}, gro: false }}");
+        let text = format!(
+            "
+nodes: [{{ name: left }}, {{ name: right }}]
+links: [{{ name: wire, a: {{ node: left }}, b: {{ node: right }}, offload: {offload} }}]
+"
+        );
+        let range = Range::build(&Topology::from_yaml_str(&text)?)?;
+        let program = Program::Upload(Upload {
+            bytes: 20_000_000,
+            ..Upload::default()
+        });
+        let (outcome, _server) = serve(&range, &program)?;
+        assert_eq!((outcome.failed, outcome.bytes_sent), (0, 20_000_000));
+        let sent = range.link("wire")?.counters()?.forward;
+        let mean_bytes = sent.bytes_in / sent.packets_in;
+        println!("offloads {is_on}: {mean_bytes} bytes a packet");
+        assert_eq!(mean_bytes > 1_514, is_on, "{sent:?}");
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs root: run by cargo xtask test --ring network"]
+fn a_policer_caps_the_rate_without_delay() -> Result<()> {
+    let _alone = alone()?;
+    let range = pair()?;
+    let link = range.link("wire")?;
+    let impairment = Impairment {
+        police_mbit_per_s: 10.0,
+        police_burst_bytes: 30_000,
+        ..Impairment::default()
+    };
+    link.set(Direction::Forward, impairment)?;
+    // 1000-byte packets at 20 Mbit/s for one second.
+    let arrived = send_numbered(&range, 2_500, 972, Duration::from_micros(400))?;
+    let truth = link.counters()?.forward;
+    assert_eq!(truth.packets_out, arrived.len() as u64);
+    assert_eq!(truth.dropped.policed, 2_500 - arrived.len() as u64);
+    // The bucket's 30 packets, and 1250 a second; a busy sender takes a little longer.
+    assert!((1_270..1_400).contains(&arrived.len()), "{}", arrived.len());
+    Ok(())
+}
