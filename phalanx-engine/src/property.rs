@@ -19,7 +19,7 @@ const FLOW_COUNT_MAX: usize = 6;
 enum Step {
     Appear(u32),
     Vanish(u32),
-    Update(u32, FlowUpdate),
+    Update(u32, Box<FlowUpdate>),
     Attempt(u32, Attempt),
     Own(u16, bool),
     /// Answer the commands so far: with what was read, or that it is gone.
@@ -116,7 +116,7 @@ fn any_step() -> impl Strategy<Value = (u64, Step)> {
     let step = prop_oneof![
         2 => (1..4u32).prop_map(Step::Appear),
         1 => (1..4u32).prop_map(Step::Vanish),
-        20 => (1..4u32, any_update()).prop_map(|(hop, update)| Step::Update(hop, update)),
+        20 => (1..4u32, any_update()).prop_map(|(hop, update)| Step::Update(hop, Box::new(update))),
         4 => (1..4u32, any_attempt()).prop_map(|(hop, attempt)| Step::Attempt(hop, attempt)),
         2 => (any::<bool>(), 0..3u16).prop_map(|(listens, port)| Step::Own(port, listens)),
         3 => any::<bool>().prop_map(Step::Answer),
