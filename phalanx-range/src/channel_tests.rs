@@ -271,3 +271,45 @@ fn a_shorter_delay_does_not_let_later_packets_overtake() {
     let second = channel.offer(MS, numbered(1, 100));
     assert_eq!(second.due_ns, 50 * MS);
 }
+
+#[test]
+fn every_packet_is_accounted_for_under_any_impairment() {
+    let mut random = Random::new(11, 11);
+    for round in 0..300 {
+        let mut maybe = |most: f64| {
+            if random.chance(0.5) {
+                random.unit() * most
+            } else {
+                0.0
+            }
+        };
+        let impairment = Impairment {
+            delay_ms: maybe(20.0),
+            jitter_ms: maybe(10.0),
+            keep_order: round % 2 == 0,
+            loss: maybe(0.3),
+            burst_enter: maybe(0.1),
+            burst_leave: 0.2,
+            reorder: maybe(0.3),
+            duplicate: maybe(0.3),
+            rate_mbit_per_s: maybe(20.0),
+            queue_bytes: maybe(50_000.0) as u64,
+            police_mbit_per_s: maybe(20.0),
+            police_burst_bytes: maybe(50_000.0) as u64,
+            mtu_bytes: maybe(1_500.0) as u32,
+            ttl_decrement: 1,
+            outage: round % 50 == 0,
+            ..Impairment::default()
+        };
+        let mut channel = Channel::new(impairment, round);
+        let out = run(&mut channel, 300, 100 + (round as usize % 10) * 140, MS / 4);
+        let counters = channel.counters();
+        assert_accounted(&counters);
+        assert_eq!(counters.under_way, 0, "{impairment:?}");
+        assert_eq!(counters.packets_out, out.len() as u64, "{impairment:?}");
+        assert!(
+            out.windows(2).all(|pair| pair[0].0 <= pair[1].0),
+            "{impairment:?}"
+        );
+    }
+}

@@ -9,10 +9,12 @@ use crate::clock::monotonic_ns;
 use crate::namespace::{Namespaces, ip_batch, remove_stale};
 use crate::topology::{LinkKind, Topology};
 
+mod capture;
 mod host;
 mod link;
 mod process;
 
+pub use capture::{Capture, CaptureCounters};
 pub use host::{Host, Interface};
 pub use link::Link;
 pub use process::Process;

@@ -739,3 +739,31 @@ fn a_policer_caps_the_rate_without_delay() -> Result<()> {
     assert!((1_270..1_400).contains(&arrived.len()), "{}", arrived.len());
     Ok(())
 }
+
+#[test]
+#[ignore = "needs root: run by cargo xtask test --ring network"]
+fn a_capture_holds_what_the_link_delivered() -> Result<()> {
+    let _alone = alone()?;
+    let range = pair()?;
+    let link = range.link("wire")?;
+    let impairment = Impairment {
+        loss: 0.1,
+        duplicate: 0.1,
+        ..Impairment::default()
+    };
+    link.set(Direction::Forward, impairment)?;
+    let file = std::env::temp_dir().join(format!("phalanx-range-{}.pcap", std::process::id()));
+    let capture = range.host("right")?.capture("to-left", &file, 96)?;
+    send_numbered(&range, 1_000, 500, Duration::from_micros(300))?;
+    let counters = capture.finish()?;
+    let bytes = std::fs::metadata(&file)?.len();
+    std::fs::remove_file(&file)?;
+    let truth = link.counters()?.forward;
+    assert_eq!(
+        (counters.captured, counters.dropped),
+        (truth.packets_out, 0)
+    );
+    // The file's header, and per packet a header and at least its IP and UDP headers.
+    assert!(bytes > 24 + truth.packets_out * (16 + 28), "{bytes} bytes");
+    Ok(())
+}

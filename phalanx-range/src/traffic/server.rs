@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 
-use super::socket::{TcpTruth, receive_from, send_back, tcp_truth, tell_destination};
+use super::socket::{TcpTruth, make_room, receive_from, send_back, tcp_truth, tell_destination};
 use super::{ANSWER_BYTES, DATAGRAM_ORDER_BYTES, DatagramOrder, ORDER_BYTES, Order, Pace};
 use super::{Summary, UNTIL_END};
 use crate::limits::SERVER_THREADS_MAX;
@@ -89,6 +89,7 @@ impl Server {
         let address = listener.local_addr()?;
         let datagrams = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, address.port()))
             .with_context(|| format!("listen on UDP port {}", address.port()))?;
+        make_room(&datagrams)?;
         tell_destination(&datagrams)?;
         datagrams.set_read_timeout(Some(Duration::from_millis(STOP_CHECK_MS.into())))?;
         let shared = Arc::new(Shared::default());

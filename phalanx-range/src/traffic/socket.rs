@@ -58,6 +58,13 @@ pub(crate) fn set_receive_buffer(stream: &TcpStream, bytes: u32) -> io::Result<(
     )
 }
 
+/// Gives a UDP socket room for bursts while its threads are busy: 16 MiB, past the limit of the
+/// machine where we may.
+pub(crate) fn make_room(socket: &UdpSocket) -> io::Result<()> {
+    let bytes: libc::c_int = 16 << 20;
+    set(socket, libc::SO_RCVBUFFORCE, &bytes).or_else(|_| set(socket, libc::SO_RCVBUF, &bytes))
+}
+
 /// Makes closing the connection send a reset.
 pub(crate) fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
     set(
