@@ -112,8 +112,30 @@ pub struct FlowUpdated {
     pub measures: Measures,
     /// Bits of [`phalanx_common::abi::update_reason`].
     pub reason: u32,
+    /// The ICMP error that this update tells of; the counts of `added` say of whose packet.
+    pub icmp_error: Option<IcmpError>,
     /// Updates of this flow that were lost just before this one, with their samples.
     pub lost_updates: u32,
+}
+
+/// An ICMP error that quoted a packet of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IcmpError {
+    /// Type of the message (ICMPv6 where the addresses are IPv6).
+    pub icmp_type: u8,
+    /// Its code.
+    pub icmp_code: u8,
+}
+
+impl IcmpError {
+    /// Reads the word of the kernel: type in the upper byte of its lower half, code in the lower.
+    pub(crate) const fn new(word: u32) -> Self {
+        let [.., icmp_type, icmp_code] = word.to_be_bytes();
+        Self {
+            icmp_type,
+            icmp_code,
+        }
+    }
 }
 
 /// Why a flow or a conversation ended.

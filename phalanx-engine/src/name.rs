@@ -239,3 +239,169 @@ impl Names {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: NamespaceId = NamespaceId(1);
+    const CONTAINER: NamespaceId = NamespaceId(2);
+
+    fn owned(names: &mut Names, address: Option<&str>, namespace: NamespaceId, process: &str) {
+        let address = address.map(|address| address.parse().unwrap());
+        let socket = Socket {
+            protocol: 6,
+            port: 80,
+            address,
+            namespace,
+        };
+        let owner = Owner {
+            process: process.into(),
+            pid: 1,
+            cgroup: "/init.scope".into(),
+            container_name: None,
+            is_listener: true,
+        };
+        names.learn(
+            NameFact::SocketOwned { socket, owner },
+            &mut Tally::default(),
+        );
+    }
+
+    fn local(names: &mut Names, address: &str, namespace: NamespaceId) {
+        let address = address.parse().unwrap();
+        names.learn(
+            NameFact::AddressAdded { namespace, address },
+            &mut Tally::default(),
+        );
+    }
+
+    fn name(names: &Names, address: &str) -> String {
+        let end = Endpoint {
+            address: address.parse().unwrap(),
+            port: 80,
+        };
+        names.service(6, end, HOST, None).name.to_string()
+    }
+
+    #[test]
+    fn a_socket_is_found_from_another_namespace_unless_its_address_is_scoped() {
+        let mut names = Names::default();
+        owned(&mut names, None, CONTAINER, "inside");
+        local(&mut names, "172.17.0.2", CONTAINER);
+        local(&mut names, "127.0.0.1", CONTAINER);
+        assert_eq!(name(&names, "172.17.0.2"), "inside");
+        assert_eq!(name(&names, "127.0.0.1"), "127.0.0.1");
+        assert_eq!(name(&names, "172.17.0.3"), "172.17.0.3");
+        // The namespace of the hop comes first, and an address before all addresses.
+        owned(&mut names, None, HOST, "outside");
+        assert_eq!(name(&names, "127.0.0.1"), "outside");
+        assert_eq!(name(&names, "172.17.0.2"), "inside");
+        local(&mut names, "172.17.0.2", HOST);
+        assert_eq!(name(&names, "172.17.0.2"), "outside");
+        owned(&mut names, Some("::ffff:172.17.0.2"), CONTAINER, "bound");
+        assert_eq!(name(&names, "172.17.0.2"), "bound");
+    }
+
+    #[test]
+    fn the_names_file_wins_over_owners_and_these_over_reverse_dns() {
+        let mut names = Names::default();
+        let mut tally = Tally::default();
+        let address = "10.0.0.1".parse().unwrap();
+        let host = Some("web-1.example.".into());
+        names.learn(NameFact::ReverseDns { address, host }, &mut tally);
+        assert_eq!(name(&names, "10.0.0.1"), "web-1.example");
+        owned(&mut names, Some("10.0.0.1"), HOST, "nginx");
+        assert_eq!(name(&names, "10.0.0.1"), "nginx");
+        let text = "[[name]]\nprefix = \"10.0.0.0/8\"\nservice = \"shop\"";
+        let file = Arc::new(NamesFile::parse(text).unwrap());
+        let generation = names.generation();
+        names.learn(NameFact::File(Arc::clone(&file)), &mut tally);
+        assert_eq!(name(&names, "10.0.0.1"), "shop");
+        assert_eq!(names.generation(), generation + 1);
+        names.learn(NameFact::File(file), &mut tally);
+        assert_eq!(names.generation(), generation + 1, "nothing new");
+        names.learn(NameFact::File(Arc::default()), &mut tally);
+        names.learn(
+            NameFact::ReverseDns {
+                address,
+                host: None,
+            },
+            &mut tally,
+        );
+        assert_eq!(name(&names, "10.0.0.1"), "nginx");
+    }
+
+    #[test]
+    fn a_name_outlives_its_socket_but_not_a_better_name() {
+        let mut names = Names::default();
+        let mut tally = Tally::default();
+        owned(&mut names, Some("10.0.0.1"), HOST, "curl");
+        let end = Endpoint {
+            address: "10.0.0.1".parse().unwrap(),
+            port: 80,
+        };
+        let known = names.service(6, end, HOST, None);
+        let socket = Socket {
+            protocol: 6,
+            port: 80,
+            address: Some(end.address),
+            namespace: HOST,
+        };
+        names.learn(NameFact::SocketClosed(socket), &mut tally);
+        let host = Some("web-1".into());
+        names.learn(
+            NameFact::ReverseDns {
+                address: end.address,
+                host,
+            },
+            &mut tally,
+        );
+        assert_eq!(&*names.service(6, end, HOST, Some(&known)).name, "curl");
+        assert_eq!(&*names.service(6, end, HOST, None).name, "web-1");
+        let file = NamesFile::parse("[[name]]\nprefix = \"0.0.0.0/0\"\nservice = \"all\"").unwrap();
+        names.learn(NameFact::File(Arc::new(file)), &mut tally);
+        assert_eq!(&*names.service(6, end, HOST, Some(&known)).name, "all");
+    }
+
+    #[test]
+    fn tables_of_names_are_bounded() {
+        let mut names = Names::default();
+        let mut tally = Tally::default();
+        for number in 0..REVERSE_NAME_COUNT_MAX as u32 + 5 {
+            let address = std::net::Ipv4Addr::from(number).into();
+            names.learn(
+                NameFact::ReverseDns {
+                    address,
+                    host: Some("a".into()),
+                },
+                &mut tally,
+            );
+        }
+        assert_eq!(names.reverse.len(), REVERSE_NAME_COUNT_MAX);
+        assert_eq!(names.reverse_by_order.len(), REVERSE_NAME_COUNT_MAX);
+        assert_eq!(tally.reverse_names_evicted, 5);
+        for port in 0..=u16::MAX {
+            let socket = Socket {
+                protocol: 17,
+                port,
+                address: None,
+                namespace: HOST,
+            };
+            let owner = Owner {
+                process: "p".into(),
+                pid: 1,
+                cgroup: "".into(),
+                container_name: None,
+                is_listener: false,
+            };
+            names.learn(NameFact::SocketOwned { socket, owner }, &mut tally);
+        }
+        let owner_max = crate::limits::OWNER_COUNT_MAX;
+        assert_eq!(names.owner_count(), owner_max);
+        assert_eq!(
+            tally.owners_evicted,
+            (usize::from(u16::MAX) + 1 - owner_max) as u64
+        );
+    }
+}

@@ -278,3 +278,49 @@ impl Distributions {
         distribution.add(measure.microseconds, now);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: usize) -> PairKey {
+        let client = Arc::from(format!("client {number}"));
+        PairKey {
+            client,
+            server: Arc::from("server"),
+            port: 80,
+            protocol: 6,
+        }
+    }
+
+    #[test]
+    fn pairs_without_conversations_make_room_and_others_do_not() {
+        let (mut pairs, mut outbox) = (Pairs::default(), Outbox::default());
+        let mut timers = Timers::default();
+        let mut ids = Vec::new();
+        for number in 0..PAIR_COUNT_MAX {
+            outbox.now = Monotonic(number as u64);
+            ids.push(pairs.find(key(number), true, &mut outbox));
+            pairs.open_conversation(ids[number], outbox.now, &mut timers);
+        }
+        assert_eq!(pairs.find(key(PAIR_COUNT_MAX), true, &mut outbox), OTHER);
+        pairs.close_conversation(ids[3], Monotonic(10_001), &mut timers);
+        pairs.close_conversation(ids[2], Monotonic(10_002), &mut timers);
+        assert_eq!(pairs.find(key(PAIR_COUNT_MAX), false, &mut outbox), OTHER);
+        let newcomer = pairs.find(key(PAIR_COUNT_MAX), true, &mut outbox);
+        assert!(newcomer > ids[PAIR_COUNT_MAX - 1]);
+        let forgotten: Vec<_> = outbox
+            .changes
+            .iter()
+            .filter_map(|change| match change.kind {
+                ChangeKind::PairForgotten(pair) => Some(pair),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(forgotten, [ids[3]]);
+        assert_eq!(outbox.tally.pairs_overflowed, 2);
+        assert_eq!(pairs.find(key(2), true, &mut outbox), ids[2]);
+        // `other` stands beside the bound, and is never forgotten.
+        assert_eq!(pairs.count(), PAIR_COUNT_MAX + 1);
+    }
+}

@@ -4,7 +4,7 @@ use phalanx_common::abi::{Attempt, Direction, attempt_outcome};
 
 use super::Engine;
 use crate::attempt::{AttemptState, PendingAttempt};
-use crate::change::{AttemptFailed, AttemptFailure, ChangeKind};
+use crate::change::{AttemptFailed, AttemptFailure, ChangeKind, IcmpError};
 use crate::conversation::ConversationKey;
 use crate::flow::endpoints;
 use crate::hop::HopId;
@@ -24,7 +24,10 @@ impl Engine {
             attempt_outcome::STARTED => None,
             attempt_outcome::REFUSED => Some(AttemptFailure::Refused),
             attempt_outcome::ICMP_ERROR => {
-                let [.., icmp_type, icmp_code] = attempt.icmp_error.to_be_bytes();
+                let IcmpError {
+                    icmp_type,
+                    icmp_code,
+                } = IcmpError::new(attempt.icmp_error);
                 Some(AttemptFailure::Unreachable {
                     icmp_type,
                     icmp_code,

@@ -3,7 +3,7 @@
 use phalanx_common::abi::{FlowKey, FlowUpdate, update_reason};
 
 use super::{Engine, Sweep};
-use crate::change::{ChangeKind, CloseReason, FlowClosed, FlowOpened, FlowUpdated};
+use crate::change::{ChangeKind, CloseReason, FlowClosed, FlowOpened, FlowUpdated, IcmpError};
 use crate::flow::{Flow, FlowId, FlowState};
 use crate::hop::HopId;
 use crate::input::Command;
@@ -131,6 +131,8 @@ impl Engine {
             added: growth.added,
             measures: growth.measures.clone(),
             reason: update.reason,
+            icmp_error: (update.reason & update_reason::ICMP_ERROR != 0)
+                .then(|| IcmpError::new(update.icmp_error)),
             lost_updates: growth.lost_updates,
         };
         self.outbox

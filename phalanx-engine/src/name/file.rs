@@ -121,8 +121,13 @@ impl NamesFile {
     /// The service at an endpoint, if the file names one.
     #[must_use]
     pub fn service(&self, end: Endpoint) -> Option<&Arc<Service>> {
-        let (bits, _) = address_bits(end.address);
-        self.prefixes.iter().find_map(|(length, networks)| {
+        let (bits, offset) = address_bits(end.address);
+        // Prefixes of IPv6 do not hold addresses of IPv4.
+        let mut lengths = self
+            .prefixes
+            .iter()
+            .take_while(|(length, _)| length.0 >= offset);
+        lengths.find_map(|(length, networks)| {
             let entries = networks.get(&network(bits, length.0))?;
             let entry = entries
                 .iter()
@@ -270,6 +275,8 @@ service = "documentation"
             ("[2001:db8::1]:53", Some("documentation")),
             ("[2001:db9::1]:53", None),
         ];
+        let everywhere = "[[name]]\nprefix = \"::/0\"\nservice = \"all of IPv6\"";
+        let everywhere = NamesFile::parse(everywhere).unwrap();
         for (end, expected) in cases {
             let end: std::net::SocketAddr = end.parse().unwrap();
             let endpoint = Endpoint {
@@ -278,6 +285,11 @@ service = "documentation"
             };
             let service = file.service(endpoint);
             assert_eq!(service.map(|service| &*service.name), expected, "{end}");
+            assert_eq!(
+                everywhere.service(endpoint).is_some(),
+                end.is_ipv6(),
+                "{end}"
+            );
         }
     }
 
