@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use crate::command::{self, cargo};
-use crate::{ebpf, table, test, tidy, tool};
+use crate::{deb, ebpf, table, test, tidy, tool};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -24,6 +24,7 @@ const STEPS: &[Step] = &[
     ("documentation", check_documentation),
     ("licences", check_dependencies),
     ("kernel object", ebpf::check_installing),
+    ("Debian package", deb::check_quickly),
 ];
 
 /// Runs every step even after one failed, so that one run tells all.

@@ -26,6 +26,9 @@ pub(crate) struct Arguments {
     /// Also install it on this machine, start the daemon as the unit would, and remove it again
     #[arg(long)]
     check: bool,
+    /// Pack the unoptimised program: quicker, for the check
+    #[arg(long)]
+    dev: bool,
     /// Never install Debian packages that the build needs; a missing one is an error
     #[arg(long)]
     no_install: bool,
@@ -34,7 +37,7 @@ pub(crate) struct Arguments {
 /// Builds the package, prints where it lies and what it holds.
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     package::install(&[Need::Deb], !arguments.no_install)?;
-    let archive = build()?;
+    let archive = build(arguments.dev)?;
     command::run(Command::new("dpkg-deb").arg("--contents").arg(&archive))?;
     println!("built {}", archive.display());
     if arguments.check {
@@ -43,21 +46,45 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     Ok(true)
 }
 
-fn build() -> Result<PathBuf> {
+/// Builds and checks the package as CI does.
+pub(crate) fn check_quickly() -> Result<bool> {
+    if !command::is_root() {
+        println!("SKIPPED: installing a package needs root");
+        return Ok(true);
+    }
+    run(&Arguments {
+        check: true,
+        dev: true,
+        no_install: false,
+    })
+}
+
+fn build(is_dev: bool) -> Result<PathBuf> {
     let cargo_deb = tool::CARGO_DEB.path()?;
-    command::run(&mut command::cargo([
+    let (profile, folder) = if is_dev {
+        ("dev", "debug")
+    } else {
+        ("release", "release")
+    };
+    let build = [
         "build",
-        "--release",
+        "--profile",
+        profile,
         "--locked",
         "--package",
         "phalanx",
-    ]))?;
-    let release = command::target().join("release");
-    write_generated(&release.join("phalanx"), &release.join("assets"))?;
+    ];
+    command::run(&mut command::cargo(build))?;
+    let built = command::target().join(folder);
+    write_generated(&built.join("phalanx"), &built.join("assets"))?;
     let archive = command::target().join(format!("{PACKAGE}.deb"));
-    let mut pack = command::program(cargo_deb, ["--no-build", "--package", "phalanx"]);
-    // Called past cargo, it still expects the name of the verb first.
-    command::run(pack.arg("--output").arg(&archive)).context("pack the Debian package")?;
+    let mut pack = command::program(cargo_deb, ["--no-build", "--strip", "--profile", profile]);
+    if is_dev {
+        pack.arg("--fast");
+    }
+    pack.args(["--package", "phalanx", "--output"])
+        .arg(&archive);
+    command::run(&mut pack).context("pack the Debian package")?;
     Ok(archive)
 }
 

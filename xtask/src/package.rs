@@ -40,6 +40,7 @@ const PACKAGES: &[(&str, &[Need])] = &[
     ("nftables", &[Network]),
     ("iputils-ping", &[Network]),
     ("tcpdump", &[Scenario, Network]),
+    ("tshark", &[Scenario, Network]),
     ("prometheus", &[Network]),
     ("busybox-static", &[Kernels]),
     ("binutils", &[Kernels]),

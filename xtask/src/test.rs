@@ -1,9 +1,10 @@
 //! Runs the test rings and adds them up.
 //!
 //! A ring is known by the names of the test files, `*/tests/NAME.rs` or `*/tests/NAME/main.rs`:
-//! `program*`, `kernels*` and `network*` need root and are `#[ignore]`d, `fuzz*` and `ui*` are rings
-//! of their own, every other file is of the scenario ring. What lies beside the code is the unit
-//! ring. The programs of the kernels ring run on this machine's kernel too, in the program ring.
+//! `program*`, `kernels*` and `network*` need root and are `#[ignore]`d, `fuzz*` and `ui*` are
+//! rings of their own, every other file is of the scenario ring. What lies beside the code is the
+//! unit ring. The programs of the kernels ring run on this machine's kernel too, in the program
+//! ring.
 
 mod count;
 pub(crate) mod run;
@@ -83,7 +84,7 @@ pub(crate) struct Arguments {
     /// Never install Debian packages; a missing one is an error
     #[arg(long)]
     no_install: bool,
-    /// CPU time of the fuzz ring, in seconds
+    /// Time of each fuzz target, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     fuzz_seconds: u64,
     /// Run only the tests whose name contains this

@@ -21,7 +21,7 @@ const HOST_KERNEL: (Ring, Ring) = (Ring::Program, Ring::Kernels);
 /// What to run.
 pub(super) struct Request<'a> {
     pub(super) ring: Ring,
-    /// CPU time of the fuzz ring.
+    /// Time of each fuzz target.
     pub(super) fuzz_seconds: u64,
     /// Only tests whose name contains this.
     pub(super) filter: Option<&'a str>,
