@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use super::PACKAGE;
 use crate::command::{self, read, run as execute};
 
-const UNIT: &str = "/lib/systemd/system/phalanx.service";
+const UNIT: &str = "/usr/lib/systemd/system/phalanx.service";
 /// `systemd-analyze security` gives 0 (closed) to 100 (open); what the unit needs is about 40.
 const EXPOSURE_MAX: &str = "50";
 const START_MAX: Duration = Duration::from_secs(60);

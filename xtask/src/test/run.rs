@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
@@ -25,8 +25,6 @@ pub(super) struct Request<'a> {
     pub(super) fuzz_seconds: u64,
     /// Only tests whose name contains this.
     pub(super) filter: Option<&'a str>,
-    /// Another kernel object than the committed one.
-    pub(super) object: Option<&'a Path>,
 }
 
 /// Runs a ring that consists of test programs of the workspace.
@@ -43,9 +41,6 @@ pub(super) fn cargo_ring(request: &Request<'_>) -> Result<Counts> {
         }
         if request.ring == Ring::Fuzz {
             cargo.env("PHALANX_FUZZ_SECONDS", request.fuzz_seconds.to_string());
-        }
-        if let Some(object) = request.object {
-            cargo.env("PHALANX_BPF_OBJECT", object);
         }
         counts.add(stream(&mut cargo, |_| ())?);
     }
