@@ -767,3 +767,18 @@ fn a_capture_holds_what_the_link_delivered() -> Result<()> {
     assert!(bytes > 24 + truth.packets_out * (16 + 28), "{bytes} bytes");
     Ok(())
 }
+
+#[test]
+fn the_reference_shows_what_is_read() -> Result<()> {
+    let text = include_str!("../README.md");
+    let blocks: Vec<&str> = text
+        .split("```yaml\n")
+        .skip(1)
+        .filter_map(|block| block.split("```").next())
+        .collect();
+    let [topology, flows] = blocks[..] else {
+        panic!("{} blocks of YAML", blocks.len());
+    };
+    Flows::from_yaml_str(flows)?.check(&Topology::from_yaml_str(topology)?)?;
+    Ok(())
+}
