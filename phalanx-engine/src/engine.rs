@@ -169,7 +169,9 @@ impl Engine {
             match self.timers.pop(self.outbox.now) {
                 Some(Timer::Flow(slot)) => self.flow_due(slot),
                 Some(Timer::Attempt(slot)) => self.attempt_due(slot),
-                Some(Timer::Pair(pair)) => self.pairs.measure(pair, &mut self.outbox),
+                Some(Timer::Pair(pair)) => {
+                    self.pairs.measure(pair, &mut self.outbox, &mut self.timers);
+                }
                 None => return,
             }
         }
@@ -202,6 +204,11 @@ impl Engine {
             attempts: self.attempts.count(),
             owners: self.names.owner_count(),
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn timer_count(&self) -> usize {
+        self.timers.count()
     }
 
     fn add_hop(&mut self, hop: Hop) {

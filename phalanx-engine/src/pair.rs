@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::change::{ChangeKind, PairMeasured};
 use crate::histogram::RecentHistogram;
-use crate::limits::{MEASURE_INTERVAL_NS, PAIR_COUNT_MAX};
+use crate::limits::{HISTOGRAM_WINDOW_NS, MEASURE_INTERVAL_NS, PAIR_COUNT_MAX};
 use crate::measure::{Counts, Measure, MeasureKind};
 use crate::outbox::Outbox;
 use crate::side::Sides;
@@ -87,6 +87,9 @@ pub(crate) struct Pair {
     last: Monotonic,
     /// Whether there is something that was not told yet; then its timer runs.
     is_changed: bool,
+    /// When it is told of next. Once it is silent, that is one last time, when its quantiles
+    /// have passed.
+    timer: Option<Monotonic>,
 }
 
 /// All service pairs, bounded: those without open conversations make room, the oldest first; where
@@ -109,11 +112,17 @@ impl Pairs {
     }
 
     /// Finds a pair or makes it; `may_evict` tells whether another one may be forgotten for it.
-    pub(crate) fn find(&mut self, key: PairKey, may_evict: bool, outbox: &mut Outbox) -> PairId {
+    pub(crate) fn find(
+        &mut self,
+        key: PairKey,
+        may_evict: bool,
+        outbox: &mut Outbox,
+        timers: &mut Timers,
+    ) -> PairId {
         if let Some(id) = self.by_key.get(&key) {
             return *id;
         }
-        if self.by_id.len() >= PAIR_COUNT_MAX && !(may_evict && self.evict(outbox)) {
+        if self.by_id.len() >= PAIR_COUNT_MAX && !(may_evict && self.evict(outbox, timers)) {
             outbox.tally.pairs_overflowed += 1;
             if !self.by_id.contains_key(&OTHER) {
                 let other: Arc<str> = Arc::from("other");
@@ -149,17 +158,21 @@ impl Pairs {
             distributions: Distributions::default(),
             last: outbox.now,
             is_changed: false,
+            timer: None,
         };
         self.by_id.insert(id, pair);
         outbox.change(ChangeKind::PairOpened { pair: id, key });
     }
 
-    fn evict(&mut self, outbox: &mut Outbox) -> bool {
+    fn evict(&mut self, outbox: &mut Outbox, timers: &mut Timers) -> bool {
         let Some((_, id)) = self.idle.pop_first() else {
             return false;
         };
         if let Some(pair) = self.by_id.remove(&id) {
             self.by_key.remove(&pair.key);
+            if let Some(at) = pair.timer {
+                timers.clear(at, Timer::Pair(id));
+            }
             outbox.tally.pairs_evicted += 1;
             outbox.change(ChangeKind::PairForgotten(id));
         }
@@ -187,7 +200,7 @@ impl Pairs {
         }
         if !pair.is_changed {
             pair.is_changed = true;
-            timers.set(now.plus_ns(MEASURE_INTERVAL_NS), Timer::Pair(id));
+            pair.set_timer(id, now.plus_ns(MEASURE_INTERVAL_NS), timers);
         }
     }
 
@@ -224,13 +237,16 @@ impl Pairs {
         });
     }
 
-    /// Tells what is known of a pair, if it changed since it was told last.
-    pub(crate) fn measure(&mut self, id: PairId, outbox: &mut Outbox) {
-        let Some(pair) = self.by_id.get_mut(&id).filter(|pair| pair.is_changed) else {
+    /// Tells what is known of a pair, now that its timer has fired.
+    pub(crate) fn measure(&mut self, id: PairId, outbox: &mut Outbox, timers: &mut Timers) {
+        let Some(pair) = self.by_id.get_mut(&id) else {
             return;
         };
-        pair.is_changed = false;
+        pair.timer = None;
         let summary = pair.summary(outbox.now);
+        if std::mem::take(&mut pair.is_changed) && summary.has_quantiles() {
+            pair.set_timer(id, outbox.now.plus_ns(2 * HISTOGRAM_WINDOW_NS), timers);
+        }
         outbox.change(ChangeKind::PairMeasured(Box::new(PairMeasured {
             pair: id,
             summary,
@@ -238,7 +254,36 @@ impl Pairs {
     }
 }
 
+impl PairSummary {
+    fn has_quantiles(&self) -> bool {
+        let Self {
+            rtt,
+            handshake,
+            think,
+            think_and_path,
+            ..
+        } = self;
+        [
+            rtt.client,
+            rtt.server,
+            handshake.client,
+            handshake.server,
+            *think,
+            *think_and_path,
+        ]
+        .iter()
+        .any(Option::is_some)
+    }
+}
+
 impl Pair {
+    fn set_timer(&mut self, id: PairId, at: Monotonic, timers: &mut Timers) {
+        if let Some(at) = self.timer.replace(at) {
+            timers.clear(at, Timer::Pair(id));
+        }
+        timers.set(at, Timer::Pair(id));
+    }
+
     fn summary(&mut self, now: Monotonic) -> PairSummary {
         let Distributions {
             rtt,
@@ -300,14 +345,20 @@ mod tests {
         let mut ids = Vec::new();
         for number in 0..PAIR_COUNT_MAX {
             outbox.now = Monotonic(number as u64);
-            ids.push(pairs.find(key(number), true, &mut outbox));
+            ids.push(pairs.find(key(number), true, &mut outbox, &mut timers));
             pairs.open_conversation(ids[number], outbox.now, &mut timers);
         }
-        assert_eq!(pairs.find(key(PAIR_COUNT_MAX), true, &mut outbox), OTHER);
+        assert_eq!(
+            pairs.find(key(PAIR_COUNT_MAX), true, &mut outbox, &mut timers),
+            OTHER
+        );
         pairs.close_conversation(ids[3], Monotonic(10_001), &mut timers);
         pairs.close_conversation(ids[2], Monotonic(10_002), &mut timers);
-        assert_eq!(pairs.find(key(PAIR_COUNT_MAX), false, &mut outbox), OTHER);
-        let newcomer = pairs.find(key(PAIR_COUNT_MAX), true, &mut outbox);
+        assert_eq!(
+            pairs.find(key(PAIR_COUNT_MAX), false, &mut outbox, &mut timers),
+            OTHER
+        );
+        let newcomer = pairs.find(key(PAIR_COUNT_MAX), true, &mut outbox, &mut timers);
         assert!(newcomer > ids[PAIR_COUNT_MAX - 1]);
         let forgotten: Vec<_> = outbox
             .changes
@@ -319,7 +370,12 @@ mod tests {
             .collect();
         assert_eq!(forgotten, [ids[3]]);
         assert_eq!(outbox.tally.pairs_overflowed, 2);
-        assert_eq!(pairs.find(key(2), true, &mut outbox), ids[2]);
+        assert_eq!(
+            timers.count(),
+            PAIR_COUNT_MAX - 1,
+            "no timer is left behind"
+        );
+        assert_eq!(pairs.find(key(2), true, &mut outbox, &mut timers), ids[2]);
         // `other` stands beside the bound, and is never forgotten.
         assert_eq!(pairs.count(), PAIR_COUNT_MAX + 1);
     }

@@ -146,6 +146,8 @@ fn play(steps: &[(u64, Step)], seed: u64) -> (Vec<Change>, Engine) {
         assert!(occupancy.flows <= FLOW_COUNT_MAX);
         assert!(occupancy.conversations <= occupancy.flows);
         assert!(engine.deadline().is_some() || occupancy.flows == 0);
+        // Each thing has one deadline at most.
+        assert!(engine.timer_count() <= occupancy.flows + occupancy.attempts + occupancy.pairs);
     }
     (changes, engine)
 }

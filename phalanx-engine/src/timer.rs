@@ -36,6 +36,11 @@ impl Timers {
         };
     }
 
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> usize {
+        self.flows.len() + self.others.len()
+    }
+
     pub(crate) fn next(&self) -> Option<Monotonic> {
         let flow = self.flows.first().map(|(at, _)| *at);
         let other = self.others.first().map(|(at, _)| *at);

@@ -117,7 +117,8 @@ impl Engine {
             port: endpoints.server.port,
             protocol,
         };
-        self.pairs.find(key, may_evict, &mut self.outbox)
+        self.pairs
+            .find(key, may_evict, &mut self.outbox, &mut self.timers)
     }
 
     /// Counts what a flow saw, if it leads its conversation or shows more than the one that does.
