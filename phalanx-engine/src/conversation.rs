@@ -85,6 +85,8 @@ pub(crate) struct Conversation {
     pub(crate) members: Vec<Member>,
     leader: Slot,
     counted: Sides<Counts>,
+    /// What was counted before the leading flow was first seen; rare, so it stands apart.
+    missed: Option<Box<Sides<Counts>>>,
     rtt: Sides<Summary>,
     handshake: Sides<Summary>,
     think: Summary,
@@ -131,6 +133,7 @@ impl Conversation {
             members: Vec::new(),
             leader: Slot::MAX,
             counted: Sides::default(),
+            missed: None,
             rtt: Sides::default(),
             handshake: Sides::default(),
             think: Summary::default(),
@@ -179,8 +182,17 @@ impl Conversation {
         self.leader
     }
 
-    pub(crate) fn set_leader(&mut self, flow: Slot) {
-        self.leader = flow;
+    /// Lets another flow lead. One that was first seen with the conversation goes on where the
+    /// old one stood; of one that was first seen later, only what comes from now on is new.
+    pub(crate) fn set_leader(&mut self, slot: Slot, flow: &Flow) {
+        self.leader = slot;
+        let is_late = flow.opened.since_ns(self.opened) > JOIN_WINDOW_NS;
+        self.missed = is_late.then(|| {
+            Box::new(Sides {
+                client: self.counted.client.beyond(&flow.counted.client),
+                server: self.counted.server.beyond(&flow.counted.server),
+            })
+        });
     }
 
     pub(crate) fn path(&self) -> Vec<HopId> {
@@ -204,9 +216,14 @@ impl Conversation {
     /// Takes in what its leading flow saw; returns what no flow had counted before.
     pub(crate) fn grow(&mut self, flow: &Flow, growth: &Growth) -> Sides<Counts> {
         self.last = self.last.max(flow.last);
+        let mut total = flow.counted;
+        if let Some(missed) = &self.missed {
+            total.client.add(&missed.client);
+            total.server.add(&missed.server);
+        }
         let added = Sides {
-            client: flow.counted.client.beyond(&self.counted.client),
-            server: flow.counted.server.beyond(&self.counted.server),
+            client: total.client.beyond(&self.counted.client),
+            server: total.server.beyond(&self.counted.server),
         };
         for side in [Side::Client, Side::Server] {
             self.counted.get_mut(side).add(added.get(side));

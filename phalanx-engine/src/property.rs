@@ -230,8 +230,8 @@ fn take(engine: &mut Engine, step: &Step, now: Monotonic, commands: &mut Vec<Com
 struct View {
     flows: BTreeMap<FlowId, (ConversationId, Sides<Counts>, Sides<Counts>)>,
     conversations: BTreeMap<ConversationId, Sides<Counts>>,
-    /// The highest counters that any flow of a conversation told.
-    highest: BTreeMap<ConversationId, Sides<Counts>>,
+    /// What the flows of a conversation told, all together: it is not counted more than that.
+    told: BTreeMap<ConversationId, Sides<Counts>>,
 }
 
 impl View {
@@ -251,7 +251,7 @@ impl View {
                 };
                 raise(highest, &totals);
                 assert_eq!(sum, highest);
-                raise(self.highest.entry(*conversation).or_default(), highest);
+                add(self.told.entry(*conversation).or_default(), &updated.added);
             }
             ChangeKind::FlowClosed(closed) => {
                 assert!(closed.opened <= closed.ended);
@@ -267,9 +267,9 @@ impl View {
             }
             ChangeKind::ConversationClosed(closed) => {
                 let sum = self.conversations.remove(&closed.conversation).unwrap();
-                if let Some(highest) = self.highest.get(&closed.conversation) {
-                    assert!(!highest.client.is_behind(&sum.client));
-                    assert!(!highest.server.is_behind(&sum.server));
+                if let Some(told) = self.told.get(&closed.conversation) {
+                    assert!(!told.client.is_behind(&sum.client));
+                    assert!(!told.server.is_behind(&sum.server));
                 }
             }
             ChangeKind::PairUpdated(updated) => {

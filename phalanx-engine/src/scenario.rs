@@ -380,6 +380,52 @@ fn a_hop_that_vanishes_takes_its_flows_along() {
 }
 
 #[test]
+fn a_hop_that_came_late_goes_on_where_the_first_one_stood() {
+    let mut stage = Stage::new();
+    stage.handle(
+        Input::Update {
+            hop: HopId(1),
+            update: &update(9),
+        },
+        9,
+    );
+    let late = |version: u32| {
+        let now_ns = u64::from(version) * SECOND;
+        let halves = [half(u64::from(version) - 8, now_ns); 2];
+        FlowUpdate {
+            initiator: 0,
+            opened_ns: 8 * SECOND,
+            halves,
+            ..update(version)
+        }
+    };
+    stage.handle(
+        Input::Update {
+            hop: HopId(2),
+            update: &late(9),
+        },
+        9,
+    );
+    stage.handle(Input::HopVanished(HopId(1)), 9);
+    stage.pass(9);
+    stage.story.clear();
+    stage.handle(
+        Input::Update {
+            hop: HopId(2),
+            update: &late(12),
+        },
+        12,
+    );
+    assert!(
+        stage
+            .story
+            .contains("pair 1 client [packets=3 bytes=300] server [packets=3 bytes=300]"),
+        "{}",
+        stage.story
+    );
+}
+
+#[test]
 fn a_tuple_used_again_is_another_conversation() {
     let mut stage = Stage::new();
     let hop = HopId(1);

@@ -139,7 +139,7 @@ impl Engine {
             if leader.is_some_and(|leader| leader.detail() >= flow.detail()) {
                 return;
             }
-            conversation.set_leader(slot);
+            conversation.set_leader(slot, flow);
         }
         let added = conversation.grow(flow, growth);
         let now = self.outbox.now;
@@ -255,7 +255,10 @@ impl Engine {
                 let flows = &self.flows;
                 let detail = |member: &&Member| flows.get(member.flow).map(Flow::detail);
                 let best = conversation.members.iter().max_by_key(detail).copied();
-                conversation.set_leader(best.unwrap_or(first).flow);
+                let best = best.unwrap_or(first).flow;
+                if let Some(flow) = self.flows.get(best) {
+                    conversation.set_leader(best, flow);
+                }
             }
             return;
         }
