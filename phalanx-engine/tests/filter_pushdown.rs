@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use corpus::Frame;
 use expression::{CONSTRUCTS, Generator};
 use phalanx_engine::filter::{
-    FLOW_FILTER_COUNT_MAX, Filter, FlowFilter, LinkType, Program, Pushdown,
+    Decision, FLOW_FILTER_COUNT_MAX, Filter, FlowFilter, LinkType, Program, Pushdown,
 };
 use proptest::prelude::*;
 
@@ -150,6 +150,49 @@ fn parts_are_said_to_go_where_they_go() {
         let explained = Filter::parse(text).unwrap().pushdown().explain();
         assert_eq!(explained, explanation, "{text}");
     }
+}
+
+#[test]
+fn what_the_kernel_checks_in_full_needs_no_records() {
+    let mut compared = 0;
+    for text in [
+        "tcp",
+        "ip6",
+        "host 10.1.0.1",
+        "net 10.2.0.0/16 or net 2001:db8:1::/48",
+        "port 80 or 443",
+        "udp portrange 50-60 and ip",
+        "host 10.1.0.1 and host 10.2.0.2 and tcp port 443",
+        "ip proto 1 or icmp6",
+        "(udp port 53 or tcp port 80) and net 10.0.0.0/8",
+        "ether proto 0x0800",
+    ] {
+        let filter = Filter::parse(text).unwrap();
+        let program = filter.compile(LinkType::Ethernet).unwrap();
+        let pushdown = filter.pushdown();
+        assert_eq!(pushdown.residual, None, "{text}");
+        for (frame, (protocol, one, other)) in FRAMES.iter() {
+            let fits = |filter: &FlowFilter| filter.contains(*protocol, *one, *other);
+            // Untagged, without IPv6 extension headers: there libpcap sees what the kernel sees.
+            let plain = match (&frame.bytes[12..14], frame.bytes.get(20)) {
+                ([8, 0], _) => true,
+                ([0x86, 0xdd], Some(next)) => next == protocol,
+                _ => false,
+            };
+            let decision = program.decide(&frame.bytes, frame.wire_length);
+            if plain && decision != Decision::Undecided {
+                compared += 1;
+                let recorded = pushdown.filters.iter().any(fits);
+                assert_eq!(
+                    recorded,
+                    decision == Decision::Match,
+                    "{text}: {:02x?}",
+                    frame.bytes
+                );
+            }
+        }
+    }
+    assert!(compared > 10_000, "{compared}");
 }
 
 #[test]

@@ -274,6 +274,14 @@ impl Protocol {
 }
 
 impl Transport {
+    fn prefix(self) -> &'static str {
+        match self {
+            Transport::Tcp => "tcp ",
+            Transport::Udp => "udp ",
+            Transport::Sctp => "sctp ",
+        }
+    }
+
     /// IP protocol number.
     #[must_use]
     pub fn number(self) -> u8 {
@@ -367,12 +375,8 @@ impl fmt::Display for Primitive {
                 mask,
             } => {
                 f.write_str(carrier.prefix())?;
-                let bits = u32::from(*mask);
-                match (bits, bits.leading_ones() + bits.trailing_zeros() >= 32) {
-                    (u32::MAX, _) => write!(f, "{direction}host {address}"),
-                    (_, true) => write!(f, "{direction}net {address}/{}", bits.leading_ones()),
-                    _ => write!(f, "{direction}net {address} mask {mask}"),
-                }
+                direction.fmt(f)?;
+                fmt_network(f, *address, *mask)
             }
             Primitive::Ipv6 {
                 direction,
@@ -394,12 +398,7 @@ impl fmt::Display for Primitive {
                 low,
                 high,
             } => {
-                let transport = match transport {
-                    None => "",
-                    Some(Transport::Tcp) => "tcp ",
-                    Some(Transport::Udp) => "udp ",
-                    Some(Transport::Sctp) => "sctp ",
-                };
+                let transport = transport.map_or("", Transport::prefix);
                 match low == high {
                     true => write!(f, "{transport}{direction}port {low}"),
                     false => write!(f, "{transport}{direction}portrange {low}-{high}"),
@@ -421,6 +420,15 @@ impl fmt::Display for Primitive {
                 write!(f, "{left} {operator} {right}")
             }
         }
+    }
+}
+
+fn fmt_network(f: &mut fmt::Formatter<'_>, address: Ipv4Addr, mask: Ipv4Addr) -> fmt::Result {
+    let length = u32::from(mask).leading_ones();
+    match length + u32::from(mask).trailing_zeros() {
+        _ if length == 32 => write!(f, "host {address}"),
+        32.. => write!(f, "net {address}/{length}"),
+        _ => write!(f, "net {address} mask {mask}"),
     }
 }
 
