@@ -483,4 +483,9 @@ pub struct Control {
     pub shape_count: u32,
     /// Longest time between two updates of a flow that sees packets, in nanoseconds.
     pub update_interval_ns: u64,
+    /// 1: user space sleeps for long, and the next event shall wake it; the program that does
+    /// writes 0.
+    pub sleeps: u32,
+    /// Zero.
+    pub reserved: u32,
 }

@@ -1,5 +1,9 @@
 //! The command line: what was typed, and which command answers it.
 
+mod cleanup;
+mod config;
+mod up;
+
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -19,6 +23,16 @@ pub struct Arguments {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Watches this host and serves metrics and API, in the foreground.
+    Up(Box<up::UpArguments>),
+    /// Checks and shows the configuration.
+    Config {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: config::ConfigCommand,
+    },
+    /// Removes what a killed daemon left behind (only where the kernel has no TCX).
+    Cleanup,
     /// Prints the completions of a shell.
     Completions {
         /// For which shell.
@@ -42,6 +56,9 @@ pub fn run() -> ExitCode {
 
 fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
+        Command::Up(arguments) => up::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Config { command } => config::run(&command),
+        Command::Cleanup => cleanup::run().map(|()| ExitCode::SUCCESS),
         Command::Completions { shell } => {
             let mut command = Arguments::command();
             clap_complete::generate(shell, &mut command, "phalanx", &mut std::io::stdout());

@@ -1,1 +1,267 @@
 //! The configuration: what can be set, where it was set, what is in force.
+//!
+//! Layers, the later ones win: defaults, the file, the environment (`PHALANX_…`), flags.
+
+mod layer;
+mod setting;
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+
+pub use layer::{Fault, Layers, Origin};
+pub use setting::{Kind, SETTINGS, Setting, Value, nearest};
+
+use crate::interface::{Namespace, Pattern, Selection};
+use crate::kernel::{HookChoice, TcAttachment};
+
+/// The file that is read where none is named, if it is there.
+pub const FILE_DEFAULT: &str = "/etc/phalanx/phalanx.toml";
+
+/// What the flags set: key, flag as typed, value.
+pub type Flags = Vec<(&'static str, String, String)>;
+
+/// The settings, understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Interfaces of the own namespace.
+    pub selection: Selection,
+    /// Interfaces of further namespaces.
+    pub namespace_selection: Selection,
+    /// Further namespaces.
+    pub namespaces: Vec<Namespace>,
+    /// Where packets in are seen.
+    pub hook: HookChoice,
+    /// How TC programs are attached.
+    pub tc_attachment: TcAttachment,
+    /// Flows of the own namespace's table.
+    pub flow_count_max: u32,
+    /// Flows of each further namespace's table.
+    pub namespace_flow_count_max: u32,
+    /// Longest time between two updates of a flow.
+    pub update_interval: Duration,
+    /// Silence after which an established TCP flow is closed.
+    pub tcp_idle_timeout: Duration,
+    /// Where metrics and API are served.
+    pub listen: SocketAddr,
+    /// Who may use the API: `name:role:sha256` each.
+    pub tokens: Vec<String>,
+    /// Certificate chain of the API.
+    pub tls_certificate_file: Option<PathBuf>,
+    /// Private key of the API.
+    pub tls_key_file: Option<PathBuf>,
+    /// Names of addresses.
+    pub names_file: Option<PathBuf>,
+    /// Whether owners of sockets are found out.
+    pub has_socket_owners: bool,
+    /// Whether the resolver is asked.
+    pub has_reverse_dns: bool,
+    /// Where finished captures are kept.
+    pub capture_directory: PathBuf,
+    /// Bytes that kept captures may take.
+    pub capture_bytes_max: u64,
+    /// Age at which a kept capture is deleted.
+    pub capture_age_max: Duration,
+    /// What is logged.
+    pub log: String,
+    /// Whether log lines are JSON.
+    pub has_json_log: bool,
+}
+
+/// Reads all layers. Where no file is named, the default one may be absent.
+///
+/// # Errors
+/// All faults of the first layer that has any.
+pub fn read(file: Option<&Path>, flags: Flags) -> anyhow::Result<Layers> {
+    let mut layers = Layers::default();
+    let path = file.unwrap_or(Path::new(FILE_DEFAULT));
+    match std::fs::read_to_string(path) {
+        Ok(text) => layers.add_file(path, &text).map_err(join)?,
+        Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => {
+            return Err(error).with_context(|| format!("read configuration {}", path.display()));
+        }
+    }
+    layers.add_environment(std::env::vars()).map_err(join)?;
+    layers.add_flags(flags).map_err(join)?;
+    Ok(layers)
+}
+
+fn join(faults: Vec<Fault>) -> anyhow::Error {
+    let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    anyhow!("configuration: {}", lines.join("\n         "))
+}
+
+impl Config {
+    /// Understands the settings.
+    ///
+    /// # Errors
+    /// Values that fit their kind but make no sense.
+    pub fn new(layers: &Layers) -> anyhow::Result<Self> {
+        let namespaces = list(layers, "namespaces")
+            .into_iter()
+            .map(Namespace::Other)
+            .collect();
+        let patterns: Vec<Pattern> = list(layers, "interfaces")
+            .into_iter()
+            .map(Pattern)
+            .collect();
+        let select = |otherwise| match boolean(layers, "all_interfaces") {
+            true => Selection::All,
+            false if patterns.is_empty() => otherwise,
+            false => Selection::Patterns(patterns.clone()),
+        };
+        Ok(Self {
+            selection: select(Selection::DefaultRoute),
+            namespace_selection: select(Selection::All),
+            namespaces,
+            hook: text(layers, "hook").parse().map_err(anyhow::Error::msg)?,
+            tc_attachment: text(layers, "tc_attachment")
+                .parse()
+                .map_err(anyhow::Error::msg)?,
+            flow_count_max: u32::try_from(integer(layers, "flow_count_max"))?,
+            namespace_flow_count_max: u32::try_from(integer(layers, "namespace_flow_count_max"))?,
+            update_interval: Duration::from_millis(integer(layers, "update_interval_ms")),
+            tcp_idle_timeout: Duration::from_secs(integer(layers, "tcp_idle_timeout_s")),
+            listen: text(layers, "listen").parse().context("listen")?,
+            tokens: list(layers, "tokens"),
+            tls_certificate_file: path(layers, "tls_certificate_file"),
+            tls_key_file: path(layers, "tls_key_file"),
+            names_file: path(layers, "names_file"),
+            has_socket_owners: boolean(layers, "socket_owners"),
+            has_reverse_dns: boolean(layers, "reverse_dns"),
+            capture_directory: PathBuf::from(text(layers, "capture_directory")),
+            capture_bytes_max: integer(layers, "capture_bytes_max"),
+            capture_age_max: Duration::from_secs(integer(layers, "capture_age_max_s")),
+            log: text(layers, "log").to_owned(),
+            has_json_log: text(layers, "log_format") == "json",
+        })
+    }
+}
+
+/// Keys whose values differ between two readings: those that a reload changes, and those that take
+/// a restart.
+#[must_use]
+pub fn compare(before: &Layers, after: &Layers) -> (Vec<&'static str>, Vec<&'static str>) {
+    let differs = |setting: &&Setting| {
+        before.get(setting.key).map(|(value, _)| value)
+            != after.get(setting.key).map(|(value, _)| value)
+    };
+    let (reloadable, fixed): (Vec<&Setting>, Vec<&Setting>) = SETTINGS
+        .iter()
+        .filter(differs)
+        .partition(|setting| setting.is_reloadable);
+    let keys = |settings: Vec<&Setting>| settings.iter().map(|setting| setting.key).collect();
+    (keys(reloadable), keys(fixed))
+}
+
+/// The reference of all settings in Markdown, as `docs/configuration.md` has it.
+#[must_use]
+pub fn reference() -> String {
+    let mut text = String::from(
+        "# Configuration\n\n\
+         Written by `phalanx config reference`; a test keeps it true.\n\n\
+         Settings come from, the later ones win: their defaults, the file (`--config FILE`, or\n\
+         `/etc/phalanx/phalanx.toml` where it is there), the environment, flags of `phalanx up`.\n\
+         `phalanx config check [FILE]` checks a file and names the line of every fault, `phalanx\n\
+         config show` tells what is in force and where it was set. On `SIGHUP` the daemon reads\n\
+         all layers again: settings marked *reload* change at once, the others are named in the\n\
+         log and take a restart.\n",
+    );
+    for setting in SETTINGS {
+        let default = setting
+            .parse(setting.default)
+            .map_or_else(|it| it, |it| it.to_string());
+        let reload = if setting.is_reloadable {
+            ", *reload*"
+        } else {
+            ""
+        };
+        // Writing to a string cannot fail.
+        let _ = write!(
+            text,
+            "\n## `{}`\n\n{}\n\nMust be {}{reload}. Default: `{default}`. Environment: `{}`.\n",
+            setting.key,
+            setting.help,
+            setting.kind.name(),
+            setting.variable(),
+        );
+    }
+    text
+}
+
+fn text<'layers>(layers: &'layers Layers, key: &str) -> &'layers str {
+    match layers.get(key) {
+        Some((Value::Text(text), _)) => text,
+        _ => "",
+    }
+}
+
+fn path(layers: &Layers, key: &str) -> Option<PathBuf> {
+    Some(text(layers, key))
+        .filter(|text| !text.is_empty())
+        .map(PathBuf::from)
+}
+
+fn boolean(layers: &Layers, key: &str) -> bool {
+    matches!(layers.get(key), Some((Value::Boolean(true), _)))
+}
+
+fn integer(layers: &Layers, key: &str) -> u64 {
+    match layers.get(key) {
+        // The kinds allow no negative number.
+        Some((Value::Integer(number), _)) => number.unsigned_abs(),
+        _ => 0,
+    }
+}
+
+fn list(layers: &Layers, key: &str) -> Vec<String> {
+    match layers.get(key) {
+        Some((Value::List(items), _)) => items.clone(),
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_is_kept_true() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+        let written = std::fs::read_to_string(path).unwrap();
+        assert!(
+            written == reference(),
+            "docs/configuration.md is old: phalanx config reference > docs/configuration.md"
+        );
+    }
+
+    #[test]
+    fn the_defaults_make_sense() {
+        let config = Config::new(&Layers::default()).unwrap();
+        assert_eq!(config.selection, Selection::DefaultRoute);
+        assert_eq!(config.namespace_selection, Selection::All);
+        assert_eq!(
+            config.flow_count_max,
+            phalanx_common::limits::FLOW_COUNT_DEFAULT
+        );
+        assert_eq!(config.names_file, None);
+        assert!(config.has_socket_owners && !config.has_reverse_dns);
+    }
+
+    #[test]
+    fn a_reload_tells_what_takes_a_restart() {
+        let mut after = Layers::default();
+        let flag = |key, value: &str| (key, String::new(), value.to_owned());
+        after
+            .add_flags([flag("hook", "tc"), flag("interfaces", "lo")])
+            .unwrap();
+        assert_eq!(
+            compare(&Layers::default(), &after),
+            (vec!["interfaces"], vec!["hook"])
+        );
+    }
+}

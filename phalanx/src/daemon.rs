@@ -1,11 +1,19 @@
 //! The loop that ties the kernel side to the engine and the engine to the views.
 
 mod feed;
+mod notify;
+mod process;
+mod serve;
 mod status;
+mod turn;
+mod up;
 mod wake;
+mod watcher;
 
 pub use feed::{
     DaemonHandle, FEED_COUNT_MAX, Feed, Outlet, RECORD_BATCH_COUNT_MAX, REQUEST_COUNT_MAX, Record,
     Request,
 };
 pub use status::{HopState, HopStatus, InstanceStatus, KernelStatus, RingStatus};
+pub use up::up;
+pub(crate) use wake::Waker;

@@ -1,5 +1,6 @@
 //! Network interfaces and namespaces, and how they come and go.
 
+pub(crate) mod clsact;
 mod link;
 mod namespace;
 mod pattern;

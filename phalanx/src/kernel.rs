@@ -1,5 +1,15 @@
 //! The kernel side as user space sees it: load, attach, rings, tables.
 
 mod filter;
+mod hook;
+mod program;
+mod ring;
+mod syscall;
+mod table;
 
 pub use filter::{RecordingEnd, RecordingFilter};
+pub use hook::{HookChoice, Ingress, Plan, plan};
+pub use program::TcAttachment;
+pub(crate) use program::{Attachment, Instance, LoadOptions, Programs, load, remove_stale_filters};
+pub(crate) use ring::{Event, Ring};
+pub(crate) use table::Tables;

@@ -22,6 +22,7 @@ const MULTICAST_BUFFER_SIZE: usize = 1 << 20;
 const DUMP_ATTEMPT_COUNT_MAX: usize = 4;
 
 const NLM_F_REQUEST: u16 = 1;
+const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLMSG_ERROR: u16 = 2;
@@ -95,6 +96,12 @@ impl Netlink {
             }
         }
         Ok(())
+    }
+
+    /// Gives an order and waits until it is done.
+    pub(crate) fn command(&mut self, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
+        self.request(kind, NLM_F_REQUEST | NLM_F_ACK | flags, body)?;
+        self.answer(&mut |_, _| {}).map(|_| ())
     }
 
     /// Takes what multicasts are waiting, without blocking; their content is not looked at.

@@ -1,0 +1,284 @@
+//! The table of settings: all that can be configured, from which the checks, the reference and the
+//! environment's names are made.
+
+/// What a setting's value may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Any text; empty stands for "none".
+    Text,
+    /// True or false.
+    Boolean,
+    /// A whole number within bounds.
+    Integer {
+        /// Smallest.
+        min: i64,
+        /// Largest.
+        max: i64,
+    },
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A list of texts; in the environment separated by commas.
+    List,
+    /// An IP address and a port.
+    Address,
+}
+
+/// The value of a setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// Of [`Kind::Text`], [`Kind::Choice`] and [`Kind::Address`].
+    Text(String),
+    /// Of [`Kind::Boolean`].
+    Boolean(bool),
+    /// Of [`Kind::Integer`].
+    Integer(i64),
+    /// Of [`Kind::List`].
+    List(Vec<String>),
+}
+
+impl std::fmt::Display for Value {
+    /// As TOML.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(text) => write!(f, "{text:?}"),
+            Self::Boolean(value) => write!(f, "{value}"),
+            Self::Integer(value) => write!(f, "{value}"),
+            Self::List(items) => write!(f, "{items:?}"),
+        }
+    }
+}
+
+/// One setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Its key in the file.
+    pub key: &'static str,
+    /// What its value may be.
+    pub kind: Kind,
+    /// Its default, as it would be typed in the environment.
+    pub default: &'static str,
+    /// Whether a reload changes it; otherwise it takes a restart.
+    pub is_reloadable: bool,
+    /// What it does.
+    pub help: &'static str,
+}
+
+impl Setting {
+    /// The variable of the environment that sets it.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("PHALANX_{}", self.key.to_uppercase())
+    }
+
+    /// Understands a value as it is typed in the environment or after a flag.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(&self, text: &str) -> Result<Value, String> {
+        let value = match self.kind {
+            Kind::Text | Kind::Choice(_) | Kind::Address => Value::Text(text.to_owned()),
+            Kind::Boolean => match text {
+                "true" | "1" | "yes" => Value::Boolean(true),
+                "false" | "0" | "no" => Value::Boolean(false),
+                _ => return Err(format!("{}: {text:?} is not true or false", self.key)),
+            },
+            Kind::Integer { .. } => text
+                .parse()
+                .map(Value::Integer)
+                .map_err(|_| format!("{}: {text:?} is not a whole number", self.key))?,
+            Kind::List => {
+                let items = text
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|item| !item.is_empty());
+                Value::List(items.map(str::to_owned).collect())
+            }
+        };
+        self.check(&value)?;
+        Ok(value)
+    }
+
+    /// Whether a value is allowed.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self, value: &Value) -> Result<(), String> {
+        match (self.kind, value) {
+            (Kind::Text, Value::Text(_))
+            | (Kind::Boolean, Value::Boolean(_))
+            | (Kind::List, Value::List(_)) => Ok(()),
+            (Kind::Integer { min, max }, Value::Integer(number)) => {
+                if (min..=max).contains(number) {
+                    return Ok(());
+                }
+                Err(format!(
+                    "{}: {number} is not within {min} to {max}",
+                    self.key
+                ))
+            }
+            (Kind::Choice(words), Value::Text(word)) => {
+                if words.contains(&word.as_str()) {
+                    return Ok(());
+                }
+                Err(format!(
+                    "{}: {word:?} is not one of {}",
+                    self.key,
+                    words.join(", ")
+                ))
+            }
+            (Kind::Address, Value::Text(address)) => {
+                let parsed = address.parse::<std::net::SocketAddr>();
+                parsed
+                    .map(|_| ())
+                    .map_err(|_| format!("{}: {address:?} is not an address and port", self.key))
+            }
+            (kind, _) => Err(format!("{}: must be {}", self.key, kind.name())),
+        }
+    }
+}
+
+impl Kind {
+    /// What it is called in the reference.
+    #[must_use]
+    pub fn name(self) -> String {
+        match self {
+            Self::Text => "a text".to_owned(),
+            Self::Boolean => "true or false".to_owned(),
+            Self::Integer { min, max } => format!("a whole number from {min} to {max}"),
+            Self::Choice(words) => format!("one of {}", words.join(", ")),
+            Self::List => "a list of texts".to_owned(),
+            Self::Address => "an address and port".to_owned(),
+        }
+    }
+}
+
+macro_rules! settings {
+    ($($key:literal, $kind:expr, $default:literal, $reload:literal, $help:literal;)+) => {
+        /// All settings.
+        pub static SETTINGS: &[Setting] = &[$(Setting {
+            key: $key, kind: $kind, default: $default, is_reloadable: $reload, help: $help,
+        }),+];
+    };
+}
+
+settings! {
+    "interfaces", Kind::List, "", true,
+        "Interfaces to watch: names or patterns such as `veth*`, which follow interfaces as they \
+         come and go. Empty: those through which a default route leaves.";
+    "all_interfaces", Kind::Boolean, "false", true,
+        "Watch all interfaces, whatever `interfaces` says.";
+    "namespaces", Kind::List, "", false,
+        "Further network namespaces to watch: a name of `ip netns`, a path or a process id. Each \
+         gets programs and tables of its own; `interfaces` holds in each of them, and with \
+         neither set all interfaces of the namespace are watched.";
+    "hook", Kind::Choice(crate::kernel::HookChoice::NAMES), "auto", false,
+        "Where packets in are seen. `auto`: XDP where the driver has it natively and it does no \
+         harm, TC otherwise.";
+    "tc_attachment", Kind::Choice(crate::kernel::TcAttachment::NAMES), "auto", false,
+        "How TC programs are attached. `auto`: TCX where the kernel has it (6.6 and later), \
+         otherwise the `clsact` queueing discipline.";
+    "flow_count_max", Kind::Integer { min: 1024, max: 4_194_304 }, "131072", false,
+        "Flows that the kernel's table holds; it is allocated at the start, about 1 KiB a flow.";
+    "namespace_flow_count_max", Kind::Integer { min: 256, max: 4_194_304 }, "8192", false,
+        "Flows that the table of each further namespace holds.";
+    "update_interval_ms", Kind::Integer { min: 100, max: 60_000 }, "1000", false,
+        "Longest time between two updates of a flow that sees packets.";
+    "tcp_idle_timeout_s", Kind::Integer { min: 10, max: 86_400 }, "600", false,
+        "Silence after which an established TCP flow is closed in the tables.";
+    "listen", Kind::Address, "127.0.0.1:7070", false,
+        "Where metrics and API are served. Beyond the loopback it takes tokens and TLS.";
+    "tokens", Kind::List, "", false,
+        "Who may use the API: `name:role:sha256` each, with the role `viewer`, `operator` or \
+         `admin` and the SHA-256 of the token in hexadecimal digits.";
+    "tls_certificate_file", Kind::Text, "", false, "Certificate chain of the API in PEM.";
+    "tls_key_file", Kind::Text, "", false, "Private key of the API in PEM.";
+    "names_file", Kind::Text, "", true,
+        "File that names addresses: a prefix or address, a port, a service, a host, a site.";
+    "socket_owners", Kind::Boolean, "true", false,
+        "Find out which local process and container own a socket, to name services by them.";
+    "reverse_dns", Kind::Boolean, "false", false,
+        "Ask the resolver for the names of addresses. Off, since it tells others what is watched.";
+    "capture_directory", Kind::Text, "/var/lib/phalanx/captures", false,
+        "Where finished captures are kept.";
+    "capture_bytes_max", Kind::Integer { min: 1_048_576, max: 1_099_511_627_776 }, "1073741824",
+        false, "Bytes that kept captures may take; the oldest are deleted first.";
+    "capture_age_max_s", Kind::Integer { min: 60, max: 31_536_000 }, "604800", false,
+        "Age at which a kept capture is deleted.";
+    "log", Kind::Text, "info", false,
+        "What is logged: `error`, `warn`, `info`, `debug`, `trace`, or directives of \
+         tracing-subscriber such as `info,phalanx::kernel=debug`.";
+    "log_format", Kind::Choice(&["text", "json"]), "text", false, "How log lines look.";
+}
+
+/// The setting with this key.
+#[must_use]
+pub(super) fn find(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.key == key)
+}
+
+/// The known key that looks most like `key`, if any looks like it.
+#[must_use]
+pub fn nearest(key: &str) -> Option<&'static str> {
+    let distance_max = 1 + key.len() / 3;
+    SETTINGS
+        .iter()
+        .map(|setting| (distance(key, setting.key), setting.key))
+        .min()
+        .filter(|(distance, _)| *distance <= distance_max)
+        .map(|(_, key)| key)
+}
+
+/// How many letters must be added, removed or replaced to come from one to the other (Levenshtein).
+fn distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (index, letter) in from.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = index + 1;
+        for (column, other) in to.iter().enumerate() {
+            let replaced = diagonal + usize::from(letter != *other);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_allowed_and_every_key_is_there_once() {
+        for (index, setting) in SETTINGS.iter().enumerate() {
+            setting.parse(setting.default).unwrap();
+            assert!(
+                SETTINGS[..index]
+                    .iter()
+                    .all(|other| other.key != setting.key)
+            );
+        }
+    }
+
+    #[test]
+    fn the_nearest_key_is_offered_only_where_it_is_near() {
+        assert_eq!(nearest("interface"), Some("interfaces"));
+        assert_eq!(nearest("flow_cuont_max"), Some("flow_count_max"));
+        assert_eq!(nearest("zzzzzz"), None);
+        assert_eq!(distance("kitten", "sitting"), 3);
+    }
+
+    #[test]
+    fn values_out_of_bounds_are_refused_with_the_bounds() {
+        let error = find("update_interval_ms").unwrap().parse("5").unwrap_err();
+        assert_eq!(error, "update_interval_ms: 5 is not within 100 to 60000");
+        assert!(
+            find("hook")
+                .unwrap()
+                .parse("xpd")
+                .unwrap_err()
+                .contains("xdp-generic")
+        );
+        assert!(find("listen").unwrap().parse("7070").is_err());
+    }
+}

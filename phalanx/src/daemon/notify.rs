@@ -1,0 +1,32 @@
+//! Tells systemd how the daemon does. Outside of systemd all of it does nothing.
+
+use sd_notify::NotifyState;
+
+/// All is attached and served.
+pub(super) fn ready(status: &str) {
+    send(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// The configuration is read again; [`ready`] ends it.
+pub(super) fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => send(&[NotifyState::Reloading, now]),
+        Err(_) => send(&[NotifyState::Reloading]),
+    }
+}
+
+/// The daemon ends.
+pub(super) fn stopping() {
+    send(&[NotifyState::Stopping]);
+}
+
+/// The loop turns.
+pub(super) fn keep_alive() {
+    send(&[NotifyState::Watchdog]);
+}
+
+fn send(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(false, states) {
+        tracing::debug!(%error, "systemd was not told");
+    }
+}

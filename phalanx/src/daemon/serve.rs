@@ -1,0 +1,159 @@
+//! The HTTP side of the daemon: a runtime of its own, whose threads hold no capability.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+
+use super::feed::Outlet;
+use crate::api::serve::{Listen, Server, TlsFiles};
+use crate::api::stream::READER_COUNT_MAX;
+use crate::api::{Api, router};
+use crate::auth::{Access, Role, Token};
+use crate::config::Config;
+use crate::privilege;
+use crate::view::Outlook;
+
+/// Threads of the runtime: requests are few, and the host's CPUs belong to others.
+const THREAD_COUNT: usize = 2;
+/// Longest time that running requests get when the daemon ends.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The HTTP side.
+pub(super) struct Service {
+    runtime: Runtime,
+    server: Option<Server>,
+    access: Access,
+    address: SocketAddr,
+    stops: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Service {
+    /// Binds the address; nobody is served yet.
+    pub(super) fn bind(config: &Config) -> anyhow::Result<Self> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(THREAD_COUNT)
+            .max_blocking_threads(THREAD_COUNT)
+            .thread_name("api")
+            .enable_all()
+            .on_thread_start(|| {
+                if let Err(error) = privilege::keep_only(&[]) {
+                    tracing::warn!(
+                        error = format!("{error:#}"),
+                        "an API thread keeps capabilities"
+                    );
+                }
+            })
+            .build()
+            .context("start the runtime")?;
+        let tokens = config.tokens.iter().map(|text| parse_token(text));
+        let access = Access::new(tokens.collect::<anyhow::Result<_>>()?, Role::Admin);
+        let tls = match (&config.tls_certificate_file, &config.tls_key_file) {
+            (Some(certificate), Some(key)) => Some(TlsFiles {
+                certificate: certificate.clone(),
+                key: key.clone(),
+            }),
+            (None, None) => None,
+            _ => anyhow::bail!("tls_certificate_file and tls_key_file: set both or neither"),
+        };
+        let listen = Listen {
+            address: config.listen,
+            tls,
+        };
+        let server = runtime.block_on(Server::bind(&listen, access.has_tokens()))?;
+        let address = server
+            .address()
+            .context("read the address that is listened on")?;
+        let stops = watch::Sender::new(false);
+        Ok(Self {
+            runtime,
+            server: Some(server),
+            access,
+            address,
+            stops,
+            tasks: Vec::new(),
+        })
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Folds the feed and serves.
+    pub(super) fn start(&mut self, outlet: Outlet, _config: &Config) -> anyhow::Result<()> {
+        let outlook = Arc::new(Outlook::new(outlet.daemon.clock.clone())?);
+        let api = Arc::new(Api {
+            access: self.access.clone(),
+            is_loopback: self.address.ip().is_loopback(),
+            stream_places: Arc::new(Semaphore::new(READER_COUNT_MAX)),
+            outlook: Arc::clone(&outlook),
+        });
+        let server = self
+            .server
+            .take()
+            .context("the service was started already")?;
+        self.tasks.push(
+            self.runtime
+                .spawn(async move { outlook.follow(outlet.feed).await }),
+        );
+        self.tasks.push(
+            self.runtime
+                .spawn(server.run(router(&api), self.stops.subscribe())),
+        );
+        Ok(())
+    }
+
+    /// Lets running requests end, for a moment.
+    pub(super) fn stop(self) {
+        self.stops.send_replace(true);
+        self.runtime.shutdown_timeout(STOP_TIMEOUT);
+    }
+}
+
+/// `name:role:sha256`.
+fn parse_token(text: &str) -> anyhow::Result<Token> {
+    let parts: Vec<&str> = text.split(':').collect();
+    ensure!(parts.len() == 3, "tokens: each must be name:role:sha256");
+    let (name, role, digest) = (parts[0], parts[1], parts[2]);
+    let roles = [Role::Viewer, Role::Operator, Role::Admin];
+    let role = roles
+        .into_iter()
+        .find(|known| known.name() == role)
+        .with_context(|| format!("tokens: {name}: the role must be viewer, operator or admin"))?;
+    let digest = digest.parse().with_context(|| format!("tokens: {name}"))?;
+    Ok(Token {
+        name: name.to_owned(),
+        role,
+        digest,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_read_and_faults_named_without_the_digest() {
+        let digest = "ab".repeat(32);
+        let token = parse_token(&format!("prometheus:viewer:{digest}")).unwrap();
+        assert_eq!(
+            (token.name.as_str(), token.role),
+            ("prometheus", Role::Viewer)
+        );
+        let error = parse_token(&format!("x:boss:{digest}"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("operator") && !error.contains(&digest),
+            "{error}"
+        );
+        assert!(parse_token("x:viewer").is_err());
+        assert!(parse_token("x:viewer:short").is_err());
+    }
+}

@@ -1,0 +1,630 @@
+//! The loop: one thread owns rings, tables and engine. A turn takes what waits in the rings (a
+//! bounded part of it), lets the engine work, does what the engine asks for and hands on what it
+//! decided.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use anyhow::Context;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use phalanx_common::abi::{COUNTER_COUNT, Counter, FlowKey};
+use phalanx_engine::{
+    ChangeKind, Command, Engine, Hop, HopId, Input, Link as HopLink, Monotonic, NameFact,
+    NamespaceId,
+};
+use tokio::sync::mpsc;
+
+use super::feed::{Feed, Record, Request};
+use super::status::{HopState, HopStatus, InstanceStatus, KernelStatus, RingStatus};
+use super::wake::Waker;
+use super::watcher::{Ready, Report};
+use crate::clock::{self, Clock, Reading};
+use crate::interface::{Link, LinkLayer, Namespace};
+use crate::kernel::{Event, Ring, Tables};
+
+/// Events taken from one ring in one turn: some milliseconds of work.
+const EVENT_BATCH: usize = 4_096;
+/// Inputs after which the engine's changes are handed on: far below what it keeps.
+const CHANGE_BATCH: usize = 512;
+/// Records taken from one ring in one turn, and handed on together.
+const RECORD_BATCH: usize = 1_024;
+/// Name facts taken in one turn.
+const NAME_BATCH: usize = 256;
+/// Turns without an event after which the loop sleeps until something wakes it.
+const IDLE_TURN_COUNT: u32 = 4;
+/// How many packets an interface must count, with none seen by the programs, to be called blind.
+const BLIND_PACKET_COUNT: u64 = 100;
+const STATUS_INTERVAL_NS: u64 = 1_000_000_000;
+/// The maps are preallocated: what they take hardly changes.
+const MAP_MEMORY_TURN_COUNT: u64 = 60;
+
+/// What the loop is started with.
+pub(super) struct TurnOptions {
+    pub(super) engine: Engine,
+    pub(super) ready: Vec<Ready>,
+    pub(super) reports: Receiver<(usize, Report)>,
+    pub(super) names: Receiver<NameFact>,
+    pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) feed: mpsc::Sender<Feed>,
+    pub(super) records: mpsc::Sender<Vec<Record>>,
+    pub(super) signals: Signals,
+    pub(super) clock: Clock,
+}
+
+/// How the loop and the other threads reach each other.
+#[derive(Clone, Debug)]
+pub(super) struct Signals {
+    /// Wakes the loop.
+    pub(super) waker: Waker,
+    /// Ends it.
+    pub(super) stops: Arc<AtomicBool>,
+    /// Wakes the one who finds names: flows were opened.
+    pub(super) names: Waker,
+}
+
+struct InstanceState {
+    namespace: Namespace,
+    inode: u64,
+    tables: Tables,
+    events: Ring,
+    records: Ring,
+    hops: BTreeMap<u32, HopEntry>,
+    deleted_count: u64,
+}
+
+struct HopEntry {
+    id: Option<HopId>,
+    status: HopStatus,
+    /// What the interface had counted when the programs were attached.
+    received_packets: u64,
+}
+
+/// The loop and all that it owns.
+pub(super) struct Turn {
+    engine: Engine,
+    instances: Vec<InstanceState>,
+    hop_next: u32,
+    host: Arc<str>,
+    reports: Receiver<(usize, Report)>,
+    names: Receiver<NameFact>,
+    requests: mpsc::Receiver<Request>,
+    feed: mpsc::Sender<Feed>,
+    records: mpsc::Sender<Vec<Record>>,
+    signals: Signals,
+    clock: Clock,
+    status_next: Monotonic,
+    status_count: u64,
+    idle_turn_count: u32,
+    input_count: usize,
+    tallies: Tallies,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Tallies {
+    events_read: u64,
+    events_unknown: u64,
+    records_read: u64,
+    records_dropped: u64,
+    event_lag_ns: u64,
+    map_memory_bytes: u64,
+}
+
+/// The feed's receiver is gone: the API has ended.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody takes the feed any more")]
+struct FeedClosed;
+
+impl Turn {
+    pub(super) fn new(options: TurnOptions) -> Self {
+        let host = nix::unistd::gethostname().ok();
+        let host = host
+            .map(|host| host.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        let mut turn = Self {
+            engine: options.engine,
+            instances: Vec::new(),
+            hop_next: 1,
+            host: Arc::from(host),
+            reports: options.reports,
+            names: options.names,
+            requests: options.requests,
+            feed: options.feed,
+            records: options.records,
+            signals: options.signals,
+            clock: options.clock,
+            status_next: Monotonic::default(),
+            status_count: 0,
+            idle_turn_count: 0,
+            input_count: 0,
+            tallies: Tallies::default(),
+        };
+        for (number, ready) in options.ready.into_iter().enumerate() {
+            turn.instances.push(InstanceState {
+                namespace: ready.namespace,
+                inode: ready.inode,
+                tables: ready.tables,
+                events: ready.events,
+                records: ready.records,
+                hops: BTreeMap::new(),
+                deleted_count: 0,
+            });
+            for report in ready.reports {
+                turn.take_report(number, report);
+            }
+        }
+        turn
+    }
+
+    /// Runs until it is stopped, or nobody takes what it finds.
+    pub(super) fn run(mut self) -> anyhow::Result<()> {
+        while !self.signals.stops.load(Ordering::Acquire) {
+            let events = self.turn()?;
+            self.sleep(events)?;
+        }
+        self.hand_on()?;
+        let status = self.status()?;
+        // The receiver may have ended first: then nobody needs the last status.
+        let _ = self.feed.blocking_send(Feed::Kernel(Box::new(status)));
+        Ok(())
+    }
+
+    /// One turn; how many events and records it took.
+    fn turn(&mut self) -> anyhow::Result<usize> {
+        while let Ok((number, report)) = self.reports.try_recv() {
+            self.take_report(number, report);
+        }
+        while let Ok(request) = self.requests.try_recv() {
+            self.answer(request);
+        }
+        let mut taken = 0;
+        for number in 0..self.instances.len() {
+            taken += self.take_events(number)?;
+            taken += self.take_records(number);
+        }
+        let now = clock::now();
+        for _ in 0..NAME_BATCH {
+            let Ok(fact) = self.names.try_recv() else {
+                break;
+            };
+            self.handle(Input::Names(fact), now)?;
+        }
+        while self
+            .engine
+            .deadline()
+            .is_some_and(|deadline| deadline <= now)
+        {
+            self.engine.handle_deadline(now);
+            self.hand_on()?;
+        }
+        self.hand_on()?;
+        if now >= self.status_next {
+            self.status_next = now.plus_ns(STATUS_INTERVAL_NS);
+            self.tell_status()?;
+        }
+        Ok(taken)
+    }
+
+    fn take_events(&mut self, number: usize) -> anyhow::Result<usize> {
+        for taken in 0..EVENT_BATCH {
+            let instance = &mut self.instances[number];
+            let Some(event) = instance.events.next_event() else {
+                return Ok(taken);
+            };
+            self.tallies.events_read += 1;
+            let now = clock::now();
+            match event {
+                Event::Update(update) => {
+                    self.tallies.event_lag_ns = now.0.saturating_sub(update.now_ns);
+                    if let Some(hop) = instance.find_hop(&update.key) {
+                        self.handle(
+                            Input::Update {
+                                hop,
+                                update: &update,
+                            },
+                            now,
+                        )?;
+                    }
+                }
+                Event::Attempt(attempt) => {
+                    self.tallies.event_lag_ns = now.0.saturating_sub(attempt.now_ns);
+                    if let Some(hop) = instance.find_hop(&attempt.key) {
+                        self.handle(
+                            Input::Attempt {
+                                hop,
+                                attempt: &attempt,
+                            },
+                            now,
+                        )?;
+                    }
+                }
+                Event::Unknown => self.tallies.events_unknown += 1,
+            }
+        }
+        Ok(EVENT_BATCH)
+    }
+
+    fn take_records(&mut self, number: usize) -> usize {
+        let mut batch = Vec::new();
+        let instance = &mut self.instances[number];
+        let mut taken = 0;
+        while taken < RECORD_BATCH {
+            let Some(record) = instance.records.next_record() else {
+                break;
+            };
+            taken += 1;
+            self.tallies.records_read += 1;
+            match record {
+                Some((header, bytes)) => {
+                    if let Some(hop) = instance.find_hop(&header.key) {
+                        batch.push(Record { hop, header, bytes });
+                    }
+                }
+                None => self.tallies.events_unknown += 1,
+            }
+        }
+        let now = clock::now();
+        for Record { hop, header, bytes } in &batch {
+            self.engine.handle(
+                Input::Record {
+                    hop: *hop,
+                    header,
+                    bytes,
+                },
+                now,
+            );
+        }
+        let count = batch.len() as u64;
+        if !batch.is_empty() && self.records.try_send(batch).is_err() {
+            self.tallies.records_dropped += count;
+        }
+        taken
+    }
+
+    fn handle(&mut self, input: Input<'_>, now: Monotonic) -> Result<(), FeedClosed> {
+        self.engine.handle(input, now);
+        self.input_count += 1;
+        if self.input_count >= CHANGE_BATCH {
+            self.hand_on()?;
+        }
+        Ok(())
+    }
+
+    /// Does what the engine asks for and hands on what it decided.
+    fn hand_on(&mut self) -> Result<(), FeedClosed> {
+        self.input_count = 0;
+        let commands: Vec<Command> = self.engine.commands().collect();
+        for command in commands {
+            self.obey(command);
+        }
+        let changes: Vec<_> = self.engine.changes().collect();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        if changes
+            .iter()
+            .any(|change| matches!(change.kind, ChangeKind::FlowOpened(_)))
+        {
+            self.signals.names.wake();
+        }
+        self.feed
+            .blocking_send(Feed::Changes(changes))
+            .map_err(|_| FeedClosed)
+    }
+
+    fn obey(&mut self, command: Command) {
+        let Command::ReadAndDelete {
+            hop,
+            key,
+            incarnation,
+        } = command;
+        let now = clock::now();
+        let holds = |instance: &&mut InstanceState| {
+            instance.hops.values().any(|entry| entry.id == Some(hop))
+        };
+        let update = match self.instances.iter_mut().find(holds) {
+            Some(instance) => match instance.tables.read_and_delete(&key, incarnation, now) {
+                Ok(update) => {
+                    instance.deleted_count += u64::from(update.is_some());
+                    update
+                }
+                Err(error) => {
+                    tracing::debug!(error = format!("{error:#}"), "flow table");
+                    None
+                }
+            },
+            None => None,
+        };
+        match update {
+            Some(update) => self.engine.handle(
+                Input::FlowRead {
+                    hop,
+                    update: &update,
+                },
+                now,
+            ),
+            None => self.engine.handle(
+                Input::FlowGone {
+                    hop,
+                    key,
+                    incarnation,
+                },
+                now,
+            ),
+        }
+    }
+
+    fn answer(&mut self, request: Request) {
+        let Request::SetRecording { filters, reply } = request;
+        let mut result = Ok(());
+        for instance in &mut self.instances {
+            if let Err(error) = instance.tables.set_filters(&filters) {
+                result = Err(format!("namespace {}: {error:#}", instance.namespace));
+                break;
+            }
+        }
+        // Fails only where the asker has gone.
+        let _ = reply.send(result);
+    }
+
+    fn take_report(&mut self, number: usize, report: Report) {
+        let now = clock::now();
+        match report {
+            Report::Attached {
+                link,
+                ingress,
+                egress,
+                reason,
+            } => {
+                let status = self.new_status(number, &link, ingress, egress, reason);
+                self.add_hop(number, &link, status, now);
+            }
+            Report::Detached { ifindex } => {
+                if let Some(entry) = self.instances[number].hops.remove(&ifindex)
+                    && let Some(id) = entry.id
+                {
+                    self.engine.handle(Input::HopVanished(id), now);
+                }
+            }
+            Report::Failed { link, reason } => {
+                let mut status = self.new_status(number, &link, "", "", String::new());
+                status.state = HopState::Failed(reason);
+                let entry = HopEntry {
+                    id: None,
+                    status,
+                    received_packets: 0,
+                };
+                self.instances[number].hops.insert(link.index, entry);
+            }
+            Report::Counted {
+                ifindex,
+                received_packets,
+            } => {
+                if let Some(entry) = self.instances[number].hops.get_mut(&ifindex) {
+                    entry.judge_sight(received_packets);
+                }
+            }
+            Report::Ended { reason } => {
+                let namespace = self.instances[number].namespace.clone();
+                tracing::error!(%namespace, reason, "its interfaces are no longer followed");
+            }
+        }
+    }
+
+    fn add_hop(&mut self, number: usize, link: &Link, mut status: HopStatus, now: Monotonic) {
+        let id = HopId(self.hop_next);
+        self.hop_next = self.hop_next.wrapping_add(1);
+        status.hop = Some(id);
+        let instance = &mut self.instances[number];
+        let namespace_name = match &instance.namespace {
+            Namespace::Own => None,
+            Namespace::Other(name) => Some(Arc::from(name.as_str())),
+        };
+        let hop = Hop {
+            id,
+            host: Arc::clone(&self.host),
+            namespace: NamespaceId(instance.inode),
+            namespace_name,
+            interface: Arc::from(link.name.as_str()),
+            ifindex: link.index,
+            link: match link.layer {
+                _ if link.is_loopback => HopLink::Loopback,
+                LinkLayer::None => HopLink::Ip,
+                LinkLayer::Ethernet | LinkLayer::Unknown(_) => HopLink::Ethernet,
+            },
+        };
+        let entry = HopEntry {
+            id: Some(id),
+            status,
+            received_packets: link.received_packets,
+        };
+        instance.hops.insert(link.index, entry);
+        self.engine.handle(Input::HopAppeared(hop), now);
+    }
+
+    fn new_status(
+        &self,
+        number: usize,
+        link: &Link,
+        ingress: &str,
+        egress: &str,
+        reason: String,
+    ) -> HopStatus {
+        HopStatus {
+            hop: None,
+            namespace: self.instances[number].namespace.to_string(),
+            interface: link.name.clone(),
+            ifindex: link.index,
+            ingress: ingress.to_owned(),
+            egress: egress.to_owned(),
+            reason,
+            state: HopState::Quiet,
+        }
+    }
+
+    fn tell_status(&mut self) -> anyhow::Result<()> {
+        for event in self.clock.sample(Reading::take()) {
+            tracing::warn!(?event, "the clocks of this host jumped");
+            self.feed
+                .blocking_send(Feed::Clock(event))
+                .map_err(|_| FeedClosed)?;
+        }
+        if self.status_count.is_multiple_of(MAP_MEMORY_TURN_COUNT) {
+            self.tallies.map_memory_bytes = super::process::map_memory_bytes();
+        }
+        self.status_count += 1;
+        let status = self.status()?;
+        self.feed
+            .blocking_send(Feed::Kernel(Box::new(status)))
+            .map_err(|_| FeedClosed)?;
+        super::notify::keep_alive();
+        Ok(())
+    }
+
+    fn status(&self) -> anyhow::Result<KernelStatus> {
+        let mut counters = [0_u64; COUNTER_COUNT];
+        let mut instances = Vec::new();
+        for instance in &self.instances {
+            let own = instance.tables.counters()?;
+            for (sum, counter) in counters.iter_mut().zip(own) {
+                *sum = sum.wrapping_add(counter);
+            }
+            instances.push(instance.status(own[Counter::FlowsOpened as usize]));
+        }
+        let hops = self
+            .instances
+            .iter()
+            .flat_map(|instance| instance.hops.values());
+        Ok(KernelStatus {
+            at: clock::now(),
+            counters,
+            instances,
+            tally: *self.engine.tally(),
+            map_memory_bytes: self.tallies.map_memory_bytes,
+            hops: hops.map(|entry| entry.status.clone()).collect(),
+            events_read: self.tallies.events_read,
+            events_unknown: self.tallies.events_unknown,
+            records_read: self.tallies.records_read,
+            records_dropped_queue_full: self.tallies.records_dropped,
+            event_lag_ns: self.tallies.event_lag_ns,
+            cpu_ns: super::process::cpu_ns(),
+            resident_bytes: super::process::resident_bytes(),
+        })
+    }
+
+    /// Sleeps as long as the last turn allows: the busier, the shorter. After some empty turns the
+    /// programs are asked to wake the loop with their next event.
+    fn sleep(&mut self, taken: usize) -> anyhow::Result<()> {
+        self.idle_turn_count = if taken == 0 {
+            self.idle_turn_count.saturating_add(1)
+        } else {
+            0
+        };
+        let is_idle = self.idle_turn_count >= IDLE_TURN_COUNT;
+        let mut timeout = pause(taken, is_idle);
+        let now = clock::now();
+        let due = self
+            .engine
+            .deadline()
+            .unwrap_or(self.status_next)
+            .min(self.status_next);
+        timeout = timeout.min(Duration::from_nanos(due.since_ns(now)));
+        if is_idle {
+            for instance in &mut self.instances {
+                instance.tables.announce_sleep().context("sleep")?;
+            }
+        }
+        let mut descriptors = vec![PollFd::new(self.signals.waker.as_fd(), PollFlags::POLLIN)];
+        if is_idle {
+            for instance in &self.instances {
+                descriptors.push(PollFd::new(instance.events.as_fd(), PollFlags::POLLIN));
+                descriptors.push(PollFd::new(instance.records.as_fd(), PollFlags::POLLIN));
+            }
+        }
+        // A timeout is in whole milliseconds: rounded up, or the last one is spun away.
+        let timeout = PollTimeout::try_from(timeout + Duration::from_micros(999));
+        match poll(&mut descriptors, timeout.unwrap_or(PollTimeout::MAX)) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error).context("wait for events"),
+        }
+        self.signals.waker.clear();
+        Ok(())
+    }
+}
+
+/// How long to sleep after a turn that took so many events. The ring of events holds 4,600 updates
+/// and four times as many attempts: 50 ms of 90,000 a second.
+fn pause(taken: usize, is_idle: bool) -> Duration {
+    Duration::from_millis(match taken {
+        _ if is_idle => 1_000,
+        0..=8 => 50,
+        9..=64 => 20,
+        65..=512 => 5,
+        513..EVENT_BATCH => 1,
+        _ => 0,
+    })
+}
+
+impl InstanceState {
+    /// The hop of an event, which also proves that the programs run there.
+    fn find_hop(&mut self, key: &FlowKey) -> Option<HopId> {
+        let entry = self.hops.get_mut(&key.ifindex)?;
+        if entry.status.state != HopState::Running {
+            tracing::info!(
+                interface = entry.status.interface,
+                "the programs see packets"
+            );
+            entry.status.state = HopState::Running;
+        }
+        entry.id
+    }
+
+    fn status(&self, opened_count: u64) -> InstanceStatus {
+        InstanceStatus {
+            namespace: self.namespace.to_string(),
+            events: RingStatus {
+                used_bytes: self.events.used_bytes(),
+                size_bytes: u64::from(phalanx_common::limits::EVENT_RING_SIZE),
+            },
+            records: RingStatus {
+                used_bytes: self.records.used_bytes(),
+                size_bytes: u64::from(phalanx_common::limits::RECORD_RING_SIZE),
+            },
+            flow_count: opened_count.saturating_sub(self.deleted_count),
+            flow_count_max: u64::from(self.tables.flow_count_max()),
+        }
+    }
+}
+
+impl HopEntry {
+    fn judge_sight(&mut self, received_packets: u64) {
+        let unseen = received_packets.saturating_sub(self.received_packets);
+        if self.status.state == HopState::Quiet && unseen >= BLIND_PACKET_COUNT {
+            tracing::warn!(
+                interface = self.status.interface,
+                unseen,
+                "packets come in but the programs see none: another program ends the chain first?"
+            );
+            self.status.state = HopState::Blind;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_busier_the_shorter_the_sleep() {
+        let pauses: Vec<Duration> = [0, 8, 9, 64, 65, 512, 513, EVENT_BATCH - 1, EVENT_BATCH]
+            .into_iter()
+            .map(|taken| pause(taken, false))
+            .collect();
+        assert!(pauses.is_sorted_by(|a, b| a >= b), "{pauses:?}");
+        assert_eq!(pauses.last(), Some(&Duration::ZERO));
+        assert!(pause(0, true) > pause(0, false));
+    }
+}

@@ -1,0 +1,313 @@
+//! `phalanx up`: starts all threads in order, waits for signals, ends them in order.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use phalanx_engine::{Engine, EngineConfig, NameFact, NamespaceId};
+use tokio::sync::mpsc;
+
+use super::feed::{
+    DaemonHandle, FEED_COUNT_MAX, Outlet, RECORD_BATCH_COUNT_MAX, REQUEST_COUNT_MAX,
+};
+use super::notify;
+use super::serve::Service;
+use super::turn::{Signals, Turn, TurnOptions};
+use super::wake::Waker;
+use super::watcher::{Outbox, REPORT_COUNT_MAX, Ready, Watcher, WatcherOptions};
+use crate::clock::{Clock, Reading};
+use crate::config::{Config, Layers, compare};
+use crate::interface::Namespace;
+use crate::kernel::LoadOptions;
+use crate::privilege;
+use crate::socket::{FACT_COUNT_MAX, Finder, FinderOptions, load_names};
+
+/// How often the main thread looks whether the loop still runs.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Runs the daemon until a signal ends it. `read` reads the configuration again.
+///
+/// # Errors
+/// Whatever keeps it from starting, with the remedy; or that a part of it ended.
+pub fn up(layers: Layers, read: impl Fn() -> anyhow::Result<Layers>) -> anyhow::Result<()> {
+    let config = Config::new(&layers)?;
+    let missing = privilege::missing(&privilege::TO_LOAD);
+    if !missing.is_empty() {
+        let names: Vec<String> = missing.iter().map(ToString::to_string).collect();
+        bail!(
+            "not permitted: {} missing; run as root or see phalanx doctor",
+            names.join(", ")
+        );
+    }
+    let signals = block_signals()?;
+    privilege::forbid_new_privileges()?;
+    // Bound before anything is attached: a port in use is told before the kernel is touched.
+    let service = Service::bind(&config)?;
+    let daemon = Daemon::start(&config, service)?;
+    notify::ready(&daemon.describe());
+    let result = daemon.serve_signals(&signals, layers, read);
+    notify::stopping();
+    daemon.stop();
+    result
+}
+
+/// A running daemon.
+struct Daemon {
+    watchers: Vec<(Namespace, Watcher)>,
+    turn: JoinHandle<anyhow::Result<()>>,
+    finder: JoinHandle<()>,
+    service: Service,
+    signals: Signals,
+    facts: SyncSender<NameFact>,
+}
+
+impl Daemon {
+    fn start(config: &Config, mut service: Service) -> anyhow::Result<Self> {
+        let signals = Signals {
+            waker: Waker::new()?,
+            stops: Arc::new(AtomicBool::new(false)),
+            names: Waker::new()?,
+        };
+        let names = load_names(config.names_file.as_ref())?;
+        let seed = draw_seed()?;
+        let (reports, inbox) = sync_channel(REPORT_COUNT_MAX);
+        let mut watchers = Vec::new();
+        let mut ready = Vec::new();
+        let namespaces = std::iter::once(&Namespace::Own).chain(&config.namespaces);
+        for (number, namespace) in namespaces.enumerate() {
+            let outbox = Outbox {
+                number,
+                reports: reports.clone(),
+                waker: signals.waker.clone(),
+            };
+            let options = watcher_options(config, namespace, seed);
+            let (watcher, prepared) = Watcher::start(options, outbox)?;
+            watchers.push((namespace.clone(), watcher));
+            ready.push(prepared);
+        }
+        // The watchers are loaded: from here on nobody but the finder needs anything.
+        let (facts, fact_inbox) = sync_channel(FACT_COUNT_MAX);
+        facts.send(names).context("tell the names file")?;
+        let finder = start_finder(config, &mut ready, &signals, facts.clone())?;
+        privilege::keep_only(&[])?;
+        let (feed, feed_end) = mpsc::channel(FEED_COUNT_MAX);
+        let (records, records_end) = mpsc::channel(RECORD_BATCH_COUNT_MAX);
+        let (requests, requests_end) = mpsc::channel(REQUEST_COUNT_MAX);
+        let clock = Clock::new(Reading::take());
+        let turn = Turn::new(TurnOptions {
+            engine: Engine::new(EngineConfig {
+                seed,
+                flow_count_max: flow_count_max(config),
+                tcp_idle_timeout_ns: nanoseconds(config.tcp_idle_timeout),
+            }),
+            ready,
+            reports: inbox,
+            names: fact_inbox,
+            requests: requests_end,
+            feed,
+            records,
+            signals: signals.clone(),
+            clock: clock.clone(),
+        });
+        let daemon = DaemonHandle {
+            requests,
+            waker: signals.waker.clone(),
+            clock,
+        };
+        service.start(
+            Outlet {
+                feed: feed_end,
+                records: records_end,
+                daemon,
+            },
+            config,
+        )?;
+        let turn = std::thread::Builder::new()
+            .name("loop".to_owned())
+            .spawn(|| turn.run())?;
+        Ok(Self {
+            watchers,
+            turn,
+            finder,
+            service,
+            signals,
+            facts,
+        })
+    }
+
+    fn describe(&self) -> String {
+        format!("watching; metrics and API at {}", self.service.address())
+    }
+
+    fn serve_signals(
+        &self,
+        signals: &SignalFd,
+        mut layers: Layers,
+        read: impl Fn() -> anyhow::Result<Layers>,
+    ) -> anyhow::Result<()> {
+        tracing::info!("{}", self.describe());
+        loop {
+            let mut descriptors = [PollFd::new(
+                std::os::fd::AsFd::as_fd(signals),
+                PollFlags::POLLIN,
+            )];
+            let timeout = PollTimeout::try_from(LOOK_INTERVAL).unwrap_or(PollTimeout::MAX);
+            match poll(&mut descriptors, timeout) {
+                Ok(_) | Err(nix::Error::EINTR) => {}
+                Err(error) => return Err(error).context("wait for signals"),
+            }
+            if self.turn.is_finished() {
+                bail!("the loop ended by itself; the log says why");
+            }
+            let Some(signal) = signals.read_signal().context("read a signal")? else {
+                continue;
+            };
+            if signal.ssi_signo == Signal::SIGHUP as u32 {
+                notify::reloading();
+                match read() {
+                    Ok(fresh) => {
+                        self.reload(&layers, &fresh);
+                        layers = fresh;
+                    }
+                    Err(error) => {
+                        tracing::error!(error = format!("{error:#}"), "nothing was reloaded");
+                    }
+                }
+                notify::ready(&self.describe());
+            } else {
+                tracing::info!(signal = signal.ssi_signo, "stopping");
+                return Ok(());
+            }
+        }
+    }
+
+    fn reload(&self, before: &Layers, after: &Layers) {
+        let config = match Config::new(after) {
+            Ok(config) => config,
+            Err(error) => {
+                tracing::error!(error = format!("{error:#}"), "nothing was reloaded");
+                return;
+            }
+        };
+        let (changed, fixed) = compare(before, after);
+        if !fixed.is_empty() {
+            tracing::warn!(keys = ?fixed, "take a restart");
+        }
+        for (namespace, watcher) in &self.watchers {
+            watcher.select(match namespace {
+                Namespace::Own => config.selection.clone(),
+                Namespace::Other(_) => config.namespace_selection.clone(),
+            });
+        }
+        // The file may have changed under the same name.
+        match load_names(config.names_file.as_ref()) {
+            Ok(names) => {
+                // Fails only where the loop has ended, which is noticed elsewhere.
+                let _ = self.facts.send(names);
+                self.signals.waker.wake();
+            }
+            Err(error) => tracing::error!(error = format!("{error:#}"), "names stay as they are"),
+        }
+        tracing::info!(?changed, "reloaded");
+    }
+
+    /// Ends all threads: the hooks first, so that nothing is counted that nobody takes.
+    fn stop(self) {
+        for (_, watcher) in self.watchers {
+            watcher.stop();
+        }
+        self.signals.stops.store(true, Ordering::Release);
+        self.signals.waker.wake();
+        self.signals.names.wake();
+        match self.turn.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(error = format!("{error:#}"), "the loop failed"),
+            Err(_) => tracing::error!("the loop ended in panic"),
+        }
+        self.service.stop();
+        // The finder may be in the middle of a pass; it holds nothing that outlives the process.
+        if self.finder.is_finished() && self.finder.join().is_err() {
+            tracing::warn!("the finder of names ended in panic");
+        }
+    }
+}
+
+fn watcher_options(config: &Config, namespace: &Namespace, seed: u64) -> WatcherOptions {
+    let (selection, flow_count_max) = match namespace {
+        Namespace::Own => (&config.selection, config.flow_count_max),
+        Namespace::Other(_) => (&config.namespace_selection, config.namespace_flow_count_max),
+    };
+    WatcherOptions {
+        namespace: namespace.clone(),
+        selection: selection.clone(),
+        hook: config.hook,
+        load: LoadOptions {
+            flow_count_max,
+            seed,
+            update_interval_ns: nanoseconds(config.update_interval),
+            tc_attachment: config.tc_attachment,
+        },
+    }
+}
+
+fn start_finder(
+    config: &Config,
+    ready: &mut [Ready],
+    signals: &Signals,
+    facts: SyncSender<NameFact>,
+) -> anyhow::Result<JoinHandle<()>> {
+    let mut namespaces = Vec::new();
+    for ready in ready {
+        if let Some(sockets) = ready.sockets.take().filter(|_| config.has_socket_owners) {
+            namespaces.push((NamespaceId(ready.inode), sockets));
+        }
+    }
+    let finder = Finder::new(FinderOptions {
+        namespaces,
+        facts,
+        told: signals.waker.clone(),
+        waker: signals.names.clone(),
+        stops: Arc::clone(&signals.stops),
+    });
+    let thread = std::thread::Builder::new().name("names".to_owned());
+    thread
+        .spawn(|| finder.run())
+        .context("start the finder of names")
+}
+
+/// Flows that the engine keeps: as many as all tables together.
+fn flow_count_max(config: &Config) -> usize {
+    let further = config.namespaces.len() * config.namespace_flow_count_max as usize;
+    config.flow_count_max as usize + further
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A seed that nobody can guess: the keys of flows are chosen by others.
+fn draw_seed() -> anyhow::Result<u64> {
+    let mut bytes = [0; 8];
+    let mut source = std::fs::File::open("/dev/urandom").context("open /dev/urandom")?;
+    source.read_exact(&mut bytes).context("read /dev/urandom")?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// Signals are read by the main thread, in order; blocked before any thread starts, so that all
+/// inherit it.
+fn block_signals() -> anyhow::Result<SignalFd> {
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    signals.thread_block().context("block signals")?;
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    SignalFd::with_flags(&signals, flags).context("open a descriptor of signals")
+}

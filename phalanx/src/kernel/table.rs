@@ -1,0 +1,188 @@
+//! The tables of one instance of the programs: counters, flows, filters.
+
+use std::os::fd::AsFd;
+
+use anyhow::{Context, anyhow, ensure};
+use aya::Ebpf;
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
+use phalanx_common::abi::{
+    COUNTER_COUNT, Control, Filter, FlowKey, FlowUpdate, Shape, TupleKey, update_reason,
+};
+use phalanx_common::limits::{FILTER_COUNT_MAX, SHAPE_COUNT_MAX};
+use phalanx_common::watch::{FlowEntry, write_update};
+use phalanx_engine::Monotonic;
+use zerocopy::{FromZeros, transmute};
+
+use super::filter::{RecordingFilter, TupleIndex, TupleSpace};
+use super::syscall;
+
+/// The tables of one instance.
+pub(crate) struct Tables {
+    counters: PerCpuArray<MapData, [u64; COUNTER_COUNT]>,
+    flows: MapData,
+    flow_count_max: u32,
+    control: Array<MapData, [u8; size_of::<Control>()]>,
+    filters: Array<MapData, [u8; size_of::<Filter>()]>,
+    shapes: Array<MapData, [u8; size_of::<Shape>()]>,
+    tuples: HashMap<MapData, [u8; size_of::<TupleKey>()], u64>,
+    generation: u32,
+    shape_count: u32,
+    update_interval_ns: u64,
+    tuples_in_force: Vec<TupleIndex>,
+}
+
+impl Tables {
+    /// Takes the tables out of the loaded object.
+    pub(super) fn take(ebpf: &mut Ebpf, update_interval_ns: u64) -> anyhow::Result<Self> {
+        let flows = match take(ebpf, "FLOWS")? {
+            Map::HashMap(data) => data,
+            _ => return Err(anyhow!("the object's map FLOWS is not a hash")),
+        };
+        let info = flows
+            .info()
+            .context("read what the kernel says of the map FLOWS")?;
+        ensure!(
+            info.key_size() as usize == size_of::<FlowKey>()
+                && info.value_size() as usize == size_of::<FlowEntry>(),
+            "the object's map FLOWS has entries of another layout; rebuild it"
+        );
+        let mut tables = Self {
+            counters: PerCpuArray::try_from(take(ebpf, "COUNTERS")?)?,
+            flows,
+            flow_count_max: info.max_entries(),
+            control: Array::try_from(take(ebpf, "CONTROL")?)?,
+            filters: Array::try_from(take(ebpf, "FILTERS")?)?,
+            shapes: Array::try_from(take(ebpf, "SHAPES")?)?,
+            tuples: HashMap::try_from(take(ebpf, "TUPLES")?)?,
+            generation: 0,
+            shape_count: 0,
+            update_interval_ns,
+            tuples_in_force: Vec::new(),
+        };
+        tables.write_control(false)?;
+        Ok(tables)
+    }
+
+    /// The counters, summed over all CPUs.
+    pub(crate) fn counters(&self) -> anyhow::Result<[u64; COUNTER_COUNT]> {
+        let mut sums = [0_u64; COUNTER_COUNT];
+        for counters in self
+            .counters
+            .get(&0, 0)
+            .context("read the map COUNTERS")?
+            .iter()
+        {
+            for (sum, counter) in sums.iter_mut().zip(counters) {
+                *sum = sum.wrapping_add(*counter);
+            }
+        }
+        Ok(sums)
+    }
+
+    /// How many flows the table can hold.
+    pub(crate) fn flow_count_max(&self) -> u32 {
+        self.flow_count_max
+    }
+
+    /// Reads a flow and deletes it, if it is still of this incarnation; `None`: it is not.
+    pub(crate) fn read_and_delete(
+        &self,
+        key: &FlowKey,
+        incarnation: u32,
+        now: Monotonic,
+    ) -> anyhow::Result<Option<FlowUpdate>> {
+        let flows = self.flows.fd();
+        let context = "read and delete in the map FLOWS";
+        let found = syscall::read_flow(flows.as_fd(), key).context(context)?;
+        if found.is_none_or(|entry| entry.incarnation.load() != incarnation) {
+            return Ok(None);
+        }
+        // Between the two calls the key may pass to another connection. Its state is lost then,
+        // and its next packet opens it again, under a new incarnation.
+        let Some(entry) = syscall::read_and_delete_flow(flows.as_fd(), key).context(context)?
+        else {
+            return Ok(None);
+        };
+        let mut update = FlowUpdate::new_zeroed();
+        write_update(&mut update, key, &entry, update_reason::EXPIRED, now.0);
+        Ok((update.incarnation == incarnation).then_some(update))
+    }
+
+    /// Asks the programs to wake us with the next event.
+    pub(crate) fn announce_sleep(&mut self) -> anyhow::Result<()> {
+        self.write_control(true)
+    }
+
+    /// Puts recording filters in force instead of those before. What a packet meets between the
+    /// first and the last write may be judged by either set: the records are judged again in user
+    /// space.
+    pub(crate) fn set_filters(&mut self, filters: &[(u8, RecordingFilter)]) -> anyhow::Result<()> {
+        let space = TupleSpace::build(filters).map_err(anyhow::Error::msg)?;
+        debug_assert!(space.shapes.len() <= SHAPE_COUNT_MAX);
+        debug_assert!(space.filters.len() == FILTER_COUNT_MAX);
+        // Generation 0 means that no flow has asked yet.
+        let generation = self.generation.wrapping_add(1).max(1);
+        for (index, set) in &space.tuples {
+            let key: [u8; size_of::<TupleKey>()] = transmute!(index.key(generation));
+            self.tuples
+                .insert(key, *set, 0)
+                .context("write the map TUPLES")?;
+        }
+        for (number, filter) in (0..).zip(&space.filters) {
+            let filter: [u8; size_of::<Filter>()] = transmute!(*filter);
+            self.filters
+                .set(number, filter, 0)
+                .context("write the map FILTERS")?;
+        }
+        for (number, shape) in (0..).zip(&space.shapes) {
+            let shape: [u8; size_of::<Shape>()] = transmute!(*shape);
+            self.shapes
+                .set(number, shape, 0)
+                .context("write the map SHAPES")?;
+        }
+        let before = std::mem::replace(&mut self.generation, generation);
+        self.shape_count = u32::try_from(space.shapes.len())?;
+        self.write_control(false)?;
+        for index in std::mem::take(&mut self.tuples_in_force) {
+            let key: [u8; size_of::<TupleKey>()] = transmute!(index.key(before));
+            self.tuples.remove(&key).context("clean the map TUPLES")?;
+        }
+        self.tuples_in_force = space.tuples.into_keys().collect();
+        Ok(())
+    }
+
+    fn write_control(&mut self, sleeps: bool) -> anyhow::Result<()> {
+        let control = control_bytes(self, sleeps);
+        self.control
+            .set(0, control, 0)
+            .context("write the map CONTROL")
+    }
+}
+
+/// The control word as it lies in the map.
+fn control_bytes(tables: &Tables, sleeps: bool) -> [u8; size_of::<Control>()] {
+    let mut bytes = [0; size_of::<Control>()];
+    let mut put = |offset: usize, value: &[u8]| {
+        bytes[offset..offset + value.len()].copy_from_slice(value);
+    };
+    put(
+        std::mem::offset_of!(Control, generation),
+        &tables.generation.to_ne_bytes(),
+    );
+    put(
+        std::mem::offset_of!(Control, shape_count),
+        &tables.shape_count.to_ne_bytes(),
+    );
+    let interval = tables.update_interval_ns.to_ne_bytes();
+    put(std::mem::offset_of!(Control, update_interval_ns), &interval);
+    put(
+        std::mem::offset_of!(Control, sleeps),
+        &u32::from(sleeps).to_ne_bytes(),
+    );
+    bytes
+}
+
+pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
+    ebpf.take_map(name)
+        .with_context(|| format!("the object has no map {name}; rebuild it"))
+}
