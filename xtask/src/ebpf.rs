@@ -151,7 +151,7 @@ fn build(folder: &Path) -> Result<PathBuf> {
         .env("RUSTC_WRAPPER", write_wrapper(folder)?)
         .env_remove("RUSTFLAGS");
     command::run(&mut cargo).context("build the kernel object")?;
-    let linked = only_program(&folder.join(TARGET).join("release"))?;
+    let linked = folder.join(TARGET).join("release/phalanx-ebpf");
     // No loader reads DWARF; BTF stays.
     let object = folder.join("phalanx.bpf.o");
     let mut strip = command::program(STRIP, ["--strip-debug", "-o"]);
@@ -169,9 +169,10 @@ fn write_wrapper(folder: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The flags of the compiler: type information for the maps, and no path of this machine.
+/// The flags of the compiler: the instruction set of Linux 5.12, which has atomic operations that
+/// give a value back, type information for the maps, and no path of this machine.
 fn flags() -> Result<Vec<String>> {
-    let mut flags: Vec<String> = ["-Cdebuginfo=2", "-Clink-arg=--btf"]
+    let mut flags: Vec<String> = ["-Ctarget-cpu=v3", "-Cdebuginfo=2", "-Clink-arg=--btf"]
         .iter()
         .map(|flag| (*flag).to_owned())
         .collect();
@@ -207,22 +208,4 @@ fn sorted_entries(folder: &Path) -> Result<Vec<PathBuf>> {
     }
     paths.sort();
     Ok(paths)
-}
-
-/// The one program in a folder of build results.
-fn only_program(folder: &Path) -> Result<PathBuf> {
-    let mut programs = sorted_entries(folder)?;
-    programs.retain(|path| path.is_file() && path.extension().is_none() && !is_hidden(path));
-    match programs.as_slice() {
-        [one] => Ok(one.clone()),
-        _ => bail!(
-            "expected one object in {}, found {programs:?}",
-            folder.display()
-        ),
-    }
-}
-
-fn is_hidden(path: &Path) -> bool {
-    path.file_name()
-        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
 }
