@@ -1,15 +1,40 @@
 //! The command line: what was typed, and which command answers it.
 
 mod cleanup;
+mod client;
 mod config;
+mod doctor;
+mod flows;
+mod status;
 mod up;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
-/// Exit code of a command that failed.
+pub use client::ClientArguments;
+
+/// Exit code of a command that failed; 2 where the command line is wrong, 0 otherwise.
 pub const EXIT_FAILURE: u8 = 1;
+
+/// How a command prints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines.
+    Json,
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
+}
 
 /// Tells whether it is the network, where, why, and what to do.
 #[derive(Debug, Parser)]
@@ -25,6 +50,12 @@ pub struct Arguments {
 pub enum Command {
     /// Watches this host and serves metrics and API, in the foreground.
     Up(Box<up::UpArguments>),
+    /// Tells what this host can do, what is missing and what to do about it.
+    Doctor(Box<doctor::DoctorArguments>),
+    /// Shows how the running daemon does and what was lost.
+    Status(status::StatusArguments),
+    /// Shows the flows that the running daemon knows.
+    Flows(Box<flows::FlowsArguments>),
     /// Checks and shows the configuration.
     Config {
         /// What to do with it.
@@ -57,6 +88,9 @@ pub fn run() -> ExitCode {
 fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Up(arguments) => up::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Flows(arguments) => flows::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Config { command } => config::run(&command),
         Command::Cleanup => cleanup::run().map(|()| ExitCode::SUCCESS),
         Command::Completions { shell } => {

@@ -110,7 +110,10 @@ impl Layers {
             }]
         })?;
         let mut faults = Vec::new();
-        for (key, value) in table.get_ref() {
+        // In the order of the file, not of the keys.
+        let mut entries: Vec<_> = table.get_ref().iter().collect();
+        entries.sort_by_key(|(key, _)| key.span().start);
+        for (key, value) in entries {
             let origin = at(key.span().start);
             let name: &str = key.get_ref();
             match find(name) {

@@ -1,0 +1,148 @@
+//! `phalanx status`: how the daemon does, and what was lost.
+
+use std::fmt::Write;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::Format;
+use super::client::ClientArguments;
+
+/// Flags of `phalanx status`.
+#[derive(Args, Debug)]
+pub struct StatusArguments {
+    #[command(flatten)]
+    client: ClientArguments,
+    /// How to print.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+pub(super) fn run(arguments: &StatusArguments) -> anyhow::Result<()> {
+    let status = arguments.client.get("/api/v1/status")?;
+    let hops = arguments.client.get("/api/v1/hops")?;
+    match arguments.format {
+        Format::Text => print!("{}", describe(&status, &hops)),
+        Format::Json => println!("{:#}", json!({"status": status, "hops": hops["hops"]})),
+    }
+    Ok(())
+}
+
+fn describe(status: &Value, hops: &Value) -> String {
+    let kernel = &status["kernel"];
+    let count = |name: &str| kernel["counters"][name].as_u64().unwrap_or(0);
+    let unparsed: u64 = kernel["unparsed"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter_map(|it| it.1.as_u64())
+        .sum();
+    let mut text = String::new();
+    // Writing to a string cannot fail, here and below.
+    let _ = writeln!(
+        text,
+        "phalanx {}  {}  cpu {:.2} s  memory {} MiB  maps {} MiB",
+        status["version"].as_str().unwrap_or("?"),
+        if status["is_ready"] == true {
+            "ready"
+        } else {
+            "not ready"
+        },
+        kernel["cpu_s"].as_f64().unwrap_or(0.0),
+        mebibytes(&kernel["resident_bytes"]),
+        mebibytes(&kernel["map_memory_bytes"]),
+    );
+    for hop in hops["hops"].as_array().into_iter().flatten() {
+        let _ = writeln!(text, "  {}", describe_hop(hop));
+    }
+    let _ = writeln!(
+        text,
+        "packets   {} seen = {} parsed + {unparsed} unparsed",
+        count("seen"),
+        count("parsed"),
+    );
+    let _ = writeln!(
+        text,
+        "flows     {} open, {} opened; {} packets found the table full",
+        status["views"]["flows_open"],
+        count("flows_opened"),
+        count("untracked_table_full"),
+    );
+    let _ = writeln!(
+        text,
+        "events    {} delivered, {} lost to a full ring; {:.1} ms behind",
+        count("events_delivered"),
+        count("events_dropped_ring_full"),
+        kernel["event_lag_ms"].as_f64().unwrap_or(0.0),
+    );
+    let _ = writeln!(
+        text,
+        "records   {} matched = {} delivered + {} lost to a full ring + {} left out",
+        count("matched"),
+        count("delivered"),
+        count("dropped_ring_full"),
+        count("sampled_out"),
+    );
+    for (reason, packets) in kernel["unparsed"].as_object().into_iter().flatten() {
+        if packets != 0 {
+            let _ = writeln!(text, "  unparsed {reason}: {packets}");
+        }
+    }
+    text
+}
+
+fn describe_hop(hop: &Value) -> String {
+    let field = |name: &str| match &hop[name] {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    };
+    let parts = [
+        "namespace",
+        "interface",
+        "ingress",
+        "egress",
+        "state",
+        "reason",
+    ]
+    .map(field);
+    parts
+        .iter()
+        .filter(|part| !part.is_empty())
+        .cloned()
+        .collect::<Vec<_>>()
+        .join("  ")
+}
+
+fn mebibytes(bytes: &Value) -> u64 {
+    bytes.as_u64().unwrap_or(0) >> 20
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_lost_is_told() {
+        let status = json!({
+            "version": "1", "is_ready": true, "views": {"flows_open": 3},
+            "kernel": {
+                "counters": {"seen": 10, "parsed": 8, "events_dropped_ring_full": 7},
+                "unparsed": {"arp": 2, "other": 0},
+                "resident_bytes": 42 << 20,
+            },
+        });
+        let hops = json!({"hops": [{"interface": "eth0", "ingress": "tcx", "state": "running"}]});
+        let text = describe(&status, &hops);
+        for part in [
+            "10 seen = 8 parsed + 2 unparsed",
+            "7 lost to a full ring",
+            "unparsed arp: 2",
+            "eth0  tcx  running",
+            "memory 42 MiB",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert!(!text.contains("other"));
+    }
+}
