@@ -4,9 +4,12 @@
 //! **Invariant:** each error, whoever finds it, is a [`problem::Problem`]. Deliberately absent:
 //! CORS (no foreign page may read this API) and cookies.
 
+pub mod captures;
 mod change;
 pub mod conversations;
 pub mod extract;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod flows;
 pub mod gate;
 pub mod health;
@@ -18,6 +21,7 @@ pub mod pairs;
 pub mod problem;
 mod select;
 pub mod serve;
+pub mod service;
 pub mod show;
 pub mod status;
 pub mod stream;
@@ -36,6 +40,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::auth::{Access, Role};
+use crate::capture::Captures;
 use crate::view::Outlook;
 
 /// What the handlers share.
@@ -47,6 +52,8 @@ pub struct Api {
     pub is_loopback: bool,
     /// Places for readers of the stream.
     pub stream_places: stream::Places,
+    /// The captures; or why none can be kept.
+    pub captures: Result<Arc<Captures>, String>,
     /// What is shown.
     pub outlook: Arc<Outlook>,
 }
@@ -93,7 +100,7 @@ impl utoipa::Modify for BearerToken {
 }
 
 /// The routes by the role that they need, with their documentation.
-pub fn routes(api: &Arc<Api>) -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
+fn routes(api: &Arc<Api>) -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
     let open = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz));
@@ -107,9 +114,23 @@ pub fn routes(api: &Arc<Api>) -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
         .routes(routes!(conversations::list))
         .routes(routes!(conversations::get))
         .routes(routes!(pairs::list))
-        .routes(routes!(stream::follow));
+        .routes(routes!(stream::follow))
+        .routes(routes!(captures::list))
+        .routes(routes!(captures::get));
+    let operator = OpenApiRouter::new()
+        .routes(routes!(captures::create))
+        .routes(routes!(captures::stop))
+        .routes(routes!(captures::delete))
+        .routes(routes!(captures::file));
     open.merge(gate::guard(viewer, api, Role::Viewer))
+        .merge(gate::guard(operator, api, Role::Operator))
         .split_for_parts()
+}
+
+/// The OpenAPI document, as it is served and checked in.
+#[must_use]
+pub fn document(api: &Arc<Api>) -> utoipa::openapi::OpenApi {
+    routes(api).1
 }
 
 /// The whole of what is served.
@@ -166,3 +187,6 @@ async fn finish(State(api): State<Arc<Api>>, mut response: Response) -> Response
     );
     response
 }
+
+#[cfg(test)]
+mod tests;

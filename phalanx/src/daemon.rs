@@ -17,3 +17,9 @@ pub use feed::{
 pub use status::{HopState, HopStatus, InstanceStatus, KernelStatus, RingStatus};
 pub use up::up;
 pub(crate) use wake::Waker;
+
+/// A waker that wakes nobody, for tests that play the loop.
+#[cfg(test)]
+pub(crate) fn test_waker() -> wake::Waker {
+    wake::Waker::new().expect("an event counter can be opened")
+}

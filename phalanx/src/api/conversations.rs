@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State as Shared};
+use axum::extract::State as Shared;
 use phalanx_engine::{ConversationId, Features};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
-use super::extract::{self, Query};
+use super::extract::{self, Id, Query};
 use super::page::{Order, Window};
 use super::problem::{Kind, Problem};
 use super::select::{self, Ends, Network};
@@ -172,7 +172,7 @@ pub(super) async fn list(
         (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn get(
     Shared(api): Shared<Arc<Api>>,
-    Path(id): Path<String>,
+    Id(id): Id,
 ) -> Result<Json<ConversationView>, Problem> {
     let conversation = ConversationId(extract::id(&id, "conversation")?);
     let view = api.outlook.view();

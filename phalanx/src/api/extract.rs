@@ -1,7 +1,7 @@
 //! Extractors whose rejections are [`Problem`]s with the field that is to blame.
 
 use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -110,9 +110,14 @@ async fn read(request: Request) -> Result<Bytes, Problem> {
         })
 }
 
+/// Whether a path names a field: it is `.` for the whole and `?` where the text broke off.
+fn is_named(path: &str) -> bool {
+    !path.is_empty() && path != "." && !path.contains('?')
+}
+
 /// What a deserializer said, with the field before it where it did not say which.
 fn describe(field: &str, detail: &str) -> String {
-    if field.is_empty() || field == "." || detail.contains(field) {
+    if !is_named(field) || detail.contains(field) {
         detail.to_owned()
     } else {
         format!("{field}: {detail}")
@@ -122,7 +127,7 @@ fn describe(field: &str, detail: &str) -> String {
 /// Names the field: where the path ends at the whole, serde's message quotes it in backticks
 /// ("missing field `filter`", "unknown field `x`").
 fn named(problem: Problem, path: &str, detail: &str) -> Problem {
-    if !path.is_empty() && path != "." {
+    if is_named(path) {
         return problem.field(path);
     }
     let quoted = detail
@@ -135,7 +140,24 @@ fn named(problem: Problem, path: &str, detail: &str) -> Problem {
     }
 }
 
-/// A path parameter that is a number.
+/// The id at the end of a path.
+#[derive(Clone, Debug)]
+pub struct Id(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Id {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        path.map(|Path(id)| Self(id)).map_err(|rejection| {
+            Problem::new(Kind::Malformed, rejection.body_text())
+                .field("id")
+                .remedy("the lists have the ids")
+        })
+    }
+}
+
+/// An id that is a number.
 ///
 /// # Errors
 /// It is not: such an id names nothing.

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State as Shared};
+use axum::extract::State as Shared;
 use phalanx_engine::FlowId;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
-use super::extract::{self, Query};
+use super::extract::{self, Id, Query};
 use super::page::{Order, Window};
 use super::problem::{Kind, Problem};
 use super::select::{self, Ends, Network};
@@ -226,7 +226,7 @@ pub(super) async fn list(
         (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn get(
     Shared(api): Shared<Arc<Api>>,
-    Path(id): Path<String>,
+    Id(id): Id,
 ) -> Result<Json<FlowView>, Problem> {
     let flow = FlowId(extract::id(&id, "flow")?);
     let view = api.outlook.view();

@@ -1,1 +1,222 @@
+use std::collections::BTreeSet;
 
+use phalanx_engine::change::{ConversationClosed, ConversationOpened, PairUpdated};
+use phalanx_engine::measure::{Counts, Measures};
+use phalanx_engine::name::{NameBasis, Service};
+use phalanx_engine::{
+    ConversationId, Endpoint, Features, Monotonic, PairId, PairKey, RoleBasis, Sides,
+};
+
+use super::label::{CLIENT_SET_COUNT_MAX, IDLE_NS, SERVER_SET_COUNT_MAX};
+use super::table::TABLE;
+use super::*;
+
+fn change(at: u64, kind: ChangeKind) -> Change {
+    Change {
+        sequence: 1,
+        at: Monotonic(at),
+        kind,
+    }
+}
+
+fn opened(pair: u32, client: &str, server: &str) -> Change {
+    let key = PairKey {
+        client: client.into(),
+        server: server.into(),
+        port: 443,
+        protocol: 6,
+    };
+    change(
+        1,
+        ChangeKind::PairOpened {
+            pair: PairId(pair),
+            key: Arc::new(key),
+        },
+    )
+}
+
+fn sent(pair: u32, packets: u64, at: u64) -> Change {
+    let client = Counts {
+        packets,
+        ..Counts::default()
+    };
+    let updated = PairUpdated {
+        pair: PairId(pair),
+        conversation: ConversationId(1),
+        added: Sides {
+            client,
+            server: Counts::default(),
+        },
+        measures: Measures::default(),
+    };
+    change(at, ChangeKind::PairUpdated(Box::new(updated)))
+}
+
+/// The sum of the lines of a metric that contain all of `parts`.
+fn sum(metrics: &Metrics, name: &str, parts: &[&str]) -> f64 {
+    metrics
+        .text()
+        .unwrap()
+        .lines()
+        .filter(|line| {
+            line.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with(['{', ' ']))
+        })
+        .filter(|line| parts.iter().all(|part| line.contains(part)))
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+        .sum()
+}
+
+#[test]
+fn hostile_label_values_are_escaped() {
+    let metrics = Metrics::new().unwrap();
+    let evil = "a\"} 1\nphalanx_packets_total{x=\"\\";
+    metrics.fold(&[opened(1, evil, "b"), sent(1, 7, 2)]);
+    let text = metrics.text().unwrap();
+    let packets: Vec<_> = text
+        .lines()
+        .filter(|line| line.starts_with("phalanx_packets_total"))
+        .collect();
+    assert_eq!(packets.len(), 2, "{packets:?}");
+    assert!(
+        packets[0].contains(r#"client="a\"} 1\nphalanx_packets_total{x=\"\\""#),
+        "{packets:?}"
+    );
+}
+
+#[test]
+fn what_overflows_is_counted_under_other_and_nothing_is_lost() {
+    let metrics = Metrics::new().unwrap();
+    let count = (CLIENT_SET_COUNT_MAX + SERVER_SET_COUNT_MAX + 100) as u32;
+    for pair in 0..count {
+        let (client, server) = (format!("c{pair}"), format!("s{pair}"));
+        metrics.fold(&[opened(pair, &client, &server), sent(pair, 1, 2)]);
+    }
+    let name = "phalanx_packets_total";
+    assert_eq!(sum(&metrics, name, &[]), f64::from(count));
+    assert_eq!(
+        sum(&metrics, name, &["client=\"other\"", "server=\"other\""]),
+        100.0
+    );
+    assert_eq!(
+        sum(&metrics, "phalanx_label_overflow_total", &["client"]),
+        164.0
+    );
+    assert_eq!(
+        sum(&metrics, "phalanx_label_overflow_total", &["server"]),
+        100.0
+    );
+}
+
+#[test]
+fn an_idle_label_set_makes_room() {
+    let metrics = Metrics::new().unwrap();
+    for pair in 0..CLIENT_SET_COUNT_MAX as u32 {
+        metrics.fold(&[opened(pair, &format!("c{pair}"), "s"), sent(pair, 1, 2)]);
+    }
+    metrics.fold(&[
+        sent(1, 1, IDLE_NS),
+        opened(9_999, "late", "s"),
+        sent(9_999, 5, IDLE_NS + 9),
+    ]);
+    let name = "phalanx_packets_total";
+    assert_eq!(
+        sum(&metrics, name, &["client=\"late\"", "sender=\"client\""]),
+        5.0
+    );
+    assert_eq!(sum(&metrics, name, &["client=\"c0\""]), 0.0);
+    assert_eq!(
+        sum(&metrics, name, &["client=\"c1\"", "sender=\"client\""]),
+        2.0
+    );
+    // The pair that gave way speaks again: it takes the place of another idle one, from zero.
+    metrics.fold(&[sent(0, 3, IDLE_NS + 10)]);
+    assert_eq!(
+        sum(&metrics, name, &["client=\"c0\"", "sender=\"client\""]),
+        3.0
+    );
+    assert_eq!(sum(&metrics, name, &["client=\"other\""]), 0.0);
+}
+
+#[test]
+fn open_conversations_move_with_their_pair() {
+    let metrics = Metrics::new().unwrap();
+    let end = Endpoint {
+        address: "10.0.0.1".parse().unwrap(),
+        port: 1,
+    };
+    let service = Arc::new(Service {
+        name: "x".into(),
+        basis: NameBasis::Address,
+        host: None,
+        site: None,
+    });
+    let opening = ConversationOpened {
+        conversation: ConversationId(1),
+        protocol: 6,
+        endpoints: Sides {
+            client: end,
+            server: end,
+        },
+        services: Sides {
+            client: Arc::clone(&service),
+            server: Arc::clone(&service),
+        },
+        role_basis: RoleBasis::Opener,
+        pair: PairId(1),
+        opened: Monotonic(1),
+        path: Vec::new(),
+    };
+    metrics.fold(&[
+        opened(1, "old", "s"),
+        opened(2, "new", "s"),
+        change(1, ChangeKind::ConversationOpened(Box::new(opening))),
+    ]);
+    let name = "phalanx_conversations_open";
+    assert_eq!(sum(&metrics, name, &["client=\"old\""]), 1.0);
+    let updated = phalanx_engine::change::ConversationUpdated {
+        conversation: ConversationId(1),
+        services: Sides {
+            client: Arc::clone(&service),
+            server: service,
+        },
+        pair: PairId(2),
+        path: Vec::new(),
+        features: Features::default(),
+    };
+    metrics.fold(&[change(
+        2,
+        ChangeKind::ConversationUpdated(Box::new(updated)),
+    )]);
+    assert_eq!(sum(&metrics, name, &["client=\"old\""]), 0.0);
+    assert_eq!(sum(&metrics, name, &["client=\"new\""]), 1.0);
+    let closed = ConversationClosed {
+        conversation: ConversationId(1),
+        pair: PairId(2),
+        reason: phalanx_engine::change::CloseReason::Fin,
+        opened: Monotonic(0),
+        ended: Monotonic(2_000_000_000),
+        path: Vec::new(),
+        features: Features::default(),
+    };
+    metrics.fold(&[change(3, ChangeKind::ConversationClosed(Box::new(closed)))]);
+    assert_eq!(sum(&metrics, name, &[]), 0.0);
+    let duration = "phalanx_tcp_connection_duration_seconds_sum";
+    assert_eq!(sum(&metrics, duration, &["client=\"new\""]), 2.0);
+}
+
+#[test]
+fn the_table_has_each_name_once_and_follows_the_conventions() {
+    let names: BTreeSet<_> = TABLE.iter().map(|definition| definition.name).collect();
+    assert_eq!(names.len(), TABLE.len());
+    for definition in TABLE {
+        let is_total = definition.name.ends_with("_total");
+        assert_eq!(
+            is_total,
+            definition.kind == table::Kind::Counter,
+            "{}",
+            definition.name
+        );
+        assert!(definition.help.ends_with('.'), "{}", definition.name);
+    }
+}

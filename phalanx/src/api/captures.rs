@@ -1,0 +1,249 @@
+//! `/api/v1/captures`: recording jobs and their files.
+
+use std::io::SeekFrom;
+use std::sync::Arc;
+
+use axum::body::{Body as HttpBody, Bytes};
+use axum::extract::State as Shared;
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, LOCATION};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use http_body_util::channel::{Channel, Sender};
+use serde::{Deserialize, Serialize};
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio::sync::watch;
+use utoipa::{IntoParams, ToSchema};
+
+use super::Api;
+use super::extract::{Body, Id, Query};
+use super::gate;
+use super::problem::{Kind, Problem};
+use crate::auth::Role;
+use crate::capture::{BadField, CaptureRequest, CaptureView, Captures, Failure};
+
+/// Media type of pcapng files.
+const PCAPNG: &str = "application/x-pcapng";
+
+/// Bytes of a file that are read at once.
+const CHUNK_SIZE: usize = 64 << 10;
+
+/// Chunks of a download that wait for a slow client.
+const CHUNK_COUNT_MAX: usize = 4;
+
+/// All captures.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct CaptureList {
+    /// The captures, the latest first.
+    pub captures: Vec<CaptureView>,
+}
+
+/// How to download.
+#[derive(Clone, Copy, Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct FileQuery {
+    /// Go on until the capture ends, with packets as they come.
+    #[serde(default)]
+    follow: bool,
+}
+
+impl Api {
+    fn captures(&self) -> Result<&Arc<Captures>, Problem> {
+        self.captures.as_ref().map_err(|why| {
+            Problem::new(Kind::Unavailable, format!("captures cannot be kept: {why}"))
+                .remedy("set capture_directory to a directory that the daemon can write")
+        })
+    }
+}
+
+impl From<BadField> for Problem {
+    fn from(bad: BadField) -> Self {
+        let problem = Self::invalid(bad.field, bad.detail, bad.remedy);
+        match bad
+            .position
+            .and_then(|position| u32::try_from(position).ok())
+        {
+            Some(position) => problem.at(position),
+            None => problem,
+        }
+    }
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Field(bad) => bad.into(),
+            Failure::Limit(detail) => Self::new(Kind::LimitReached, detail)
+                .remedy("wait for a capture to end, stop one, or ask for less"),
+            Failure::DiskFull(detail) => Self::new(Kind::DiskFull, detail)
+                .field("max_bytes")
+                .remedy("ask for fewer bytes, delete captures, or free the disk"),
+            Failure::Unknown => Self::new(Kind::NotFound, "there is no such capture")
+                .field("id")
+                .remedy("see /api/v1/captures; old captures are deleted by age and size"),
+            Failure::Running => Self::new(Kind::Conflict, "the capture runs")
+                .remedy("stop it first: POST /api/v1/captures/{id}/stop"),
+            Failure::Unavailable(detail) => Self::new(Kind::Unavailable, detail)
+                .remedy("see /api/v1/status and the log of the daemon"),
+        }
+    }
+}
+
+/// Begins a capture.
+#[utoipa::path(post, path = "/api/v1/captures", tag = "captures", request_body = CaptureRequest,
+    responses(
+        (status = 201, body = CaptureView, headers(("location" = String))),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn create(
+    Shared(api): Shared<Arc<Api>>,
+    Extension(role): Extension<Role>,
+    Body(request): Body<CaptureRequest>,
+) -> Result<Response, Problem> {
+    if request.snaplen > 0 {
+        gate::need(role, Role::Admin).map_err(|problem| {
+            problem.field("snaplen").remedy(
+                "leave snaplen out to capture headers, use a token with the role admin, \
+                 or set api.local_role",
+            )
+        })?;
+    }
+    let view = api.captures()?.create(request).await?;
+    let location = format!("/api/v1/captures/{}", view.id);
+    let mut response = (StatusCode::CREATED, Json(view)).into_response();
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// Lists captures.
+#[utoipa::path(get, path = "/api/v1/captures", tag = "captures",
+    responses((status = 200, body = CaptureList),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn list(Shared(api): Shared<Arc<Api>>) -> Result<Json<CaptureList>, Problem> {
+    Ok(Json(CaptureList {
+        captures: api.captures()?.list(),
+    }))
+}
+
+/// Shows a capture.
+#[utoipa::path(get, path = "/api/v1/captures/{id}", tag = "captures",
+    params(("id" = String, Path, description = "Id of the capture")),
+    responses((status = 200, body = CaptureView),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn get(
+    Shared(api): Shared<Arc<Api>>,
+    Id(id): Id,
+) -> Result<Json<CaptureView>, Problem> {
+    Ok(Json(api.captures()?.get(&id)?))
+}
+
+/// Stops a capture; its file is kept.
+#[utoipa::path(post, path = "/api/v1/captures/{id}/stop", tag = "captures",
+    params(("id" = String, Path, description = "Id of the capture")),
+    responses((status = 200, body = CaptureView),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn stop(
+    Shared(api): Shared<Arc<Api>>,
+    Id(id): Id,
+) -> Result<Json<CaptureView>, Problem> {
+    Ok(Json(api.captures()?.stop(&id).await?))
+}
+
+/// Deletes a capture and its file.
+#[utoipa::path(delete, path = "/api/v1/captures/{id}", tag = "captures",
+    params(("id" = String, Path, description = "Id of the capture")),
+    responses((status = 204),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn delete(
+    Shared(api): Shared<Arc<Api>>,
+    Id(id): Id,
+) -> Result<StatusCode, Problem> {
+    api.captures()?.delete(&id)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Downloads the file of a capture, pcapng.
+#[utoipa::path(get, path = "/api/v1/captures/{id}/file", tag = "captures",
+    params(("id" = String, Path, description = "Id of the capture"), FileQuery),
+    responses((status = 200, body = Vec<u8>, content_type = "application/x-pcapng"),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn file(
+    Shared(api): Shared<Arc<Api>>,
+    Id(id): Id,
+    Query(query): Query<FileQuery>,
+) -> Result<Response, Problem> {
+    let (path, flushed) = api.captures()?.file(&id)?;
+    let file = File::open(&path).await.map_err(|error| {
+        Problem::new(
+            Kind::Unavailable,
+            format!("open the file of capture {id}: {error}"),
+        )
+        .remedy("see the log of the daemon")
+    })?;
+    let (sender, channel) = Channel::<Bytes, std::io::Error>::new(CHUNK_COUNT_MAX);
+    tokio::spawn(send(file, flushed, query.follow, sender));
+    let mut response = Response::new(HttpBody::new(channel));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(PCAPNG));
+    let name = format!("attachment; filename=\"phalanx-{id}.pcapng\"");
+    if let Ok(name) = HeaderValue::from_str(&name) {
+        headers.insert(CONTENT_DISPOSITION, name);
+    }
+    Ok(response)
+}
+
+/// Sends what is whole of a file, and goes on while it grows where that is wanted.
+async fn send(
+    mut file: File,
+    mut flushed: watch::Receiver<u64>,
+    should_follow: bool,
+    mut sender: Sender<Bytes, std::io::Error>,
+) {
+    let mut sent = 0;
+    loop {
+        let whole = *flushed.borrow_and_update();
+        match copy(&mut file, sent, whole, &mut sender).await {
+            Ok(true) => sent = whole,
+            Ok(false) => return,
+            Err(error) => return sender.abort(error),
+        }
+        // The sending half goes when the capture has ended.
+        if !should_follow || flushed.changed().await.is_err() && *flushed.borrow() == sent {
+            return;
+        }
+    }
+}
+
+/// Sends a range of a file; false where the client has gone.
+async fn copy(
+    file: &mut File,
+    from: u64,
+    to: u64,
+    sender: &mut Sender<Bytes, std::io::Error>,
+) -> std::io::Result<bool> {
+    file.seek(SeekFrom::Start(from)).await?;
+    let mut rest = file.take(to.saturating_sub(from));
+    loop {
+        let mut chunk = Vec::with_capacity(CHUNK_SIZE);
+        if (&mut rest)
+            .take(CHUNK_SIZE as u64)
+            .read_to_end(&mut chunk)
+            .await?
+            == 0
+        {
+            return Ok(true);
+        }
+        if sender.send_data(chunk.into()).await.is_err() {
+            return Ok(false);
+        }
+    }
+}

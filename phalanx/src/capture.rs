@@ -1,0 +1,27 @@
+//! A [`Capture`]: a scoped recording job, from its request to its file.
+//!
+//! A request is checked field by field; what of its filter fits 5-tuples goes to the kernel, all of
+//! it is evaluated again on each record. A thread of its own writes each file; what was lost on the
+//! way is part of the capture's state. **Invariant:** an acknowledged capture is listed until its
+//! file is deleted, also after a restart, and says whether it is whole.
+
+mod job;
+mod keeper;
+mod plan;
+mod request;
+mod store;
+mod view;
+
+pub use keeper::{Captures, Failure};
+pub use request::{BadField, CaptureRequest, DURATION_MAX_S, Wanted};
+pub use store::Keeping;
+pub use view::{CaptureState, CaptureView, EndReason, Loss, LossKind, PlanView};
+
+/// Captures that run at once.
+pub const RUNNING_COUNT_MAX: usize = 8;
+
+/// Captures that are kept, whatever their size.
+pub const KEPT_COUNT_MAX: usize = 1_000;
+
+/// Batches of records that wait for the thread of one capture; full: they are dropped and counted.
+const QUEUE_COUNT_MAX: usize = 64;

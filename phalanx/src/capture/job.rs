@@ -1,0 +1,297 @@
+//! The thread that writes one capture: records come, packets go to the file, until a limit.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use phalanx_engine::filter::{Decision, LinkType, Program};
+use phalanx_engine::{Hop, HopId, Link};
+use tokio::sync::watch;
+
+use super::request::Wanted;
+use super::view::{EndReason, LossKind};
+use crate::clock::Clock;
+use crate::daemon::Record;
+use crate::pcapng::{Interface, Packet, Statistics, WriteError, Writer, gso_comment};
+
+/// How often the thread looks whether it shall end, and hands over what it has written.
+const TURN: Duration = Duration::from_millis(100);
+
+/// Largest packet in the file with its block around it: the bound on size is checked before.
+const BLOCK_OVERHEAD: u64 = 128;
+
+/// Room for the statistics of one interface at the end of the file.
+const STATISTICS_SIZE: u64 = 128;
+
+/// What is known of a capture while it runs.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    pub(super) packets: AtomicU64,
+    pub(super) bytes: AtomicU64,
+    pub(super) filtered_out: AtomicU64,
+    pub(super) undecided: AtomicU64,
+    pub(super) queue_dropped: AtomicU64,
+    pub(super) should_end: AtomicBool,
+}
+
+impl Progress {
+    pub(super) fn load(counter: &AtomicU64) -> u64 {
+        counter.load(Ordering::Relaxed)
+    }
+}
+
+/// What the thread needs.
+pub(super) struct Job {
+    pub(super) wanted: Wanted,
+    pub(super) hops: BTreeMap<HopId, Arc<Hop>>,
+    pub(super) records: Receiver<Arc<Vec<Record>>>,
+    /// Bits of the recording filters of this capture.
+    pub(super) mask: u64,
+    pub(super) progress: Arc<Progress>,
+    /// Bytes that readers of the file can have.
+    pub(super) flushed: watch::Sender<u64>,
+    pub(super) clock: Clock,
+    pub(super) comment: String,
+    /// Counts packets written, of all captures.
+    pub(super) written: prometheus::IntCounter,
+}
+
+/// How the writing ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Outcome {
+    /// The limit that ended it; absent where it was told to.
+    pub(super) end_reason: Option<EndReason>,
+    /// Why the file could not be written.
+    pub(super) failure: Option<(LossKind, String)>,
+}
+
+/// One interface of the file.
+struct Port {
+    index: usize,
+    program: Program,
+    statistics: Statistics,
+}
+
+/// A file that is being written.
+struct Sheet<W: Write> {
+    writer: Writer<BufWriter<W>>,
+    ports: BTreeMap<HopId, Port>,
+    scratch: Vec<u8>,
+}
+
+impl Job {
+    /// Writes until a limit, an error, or until it is told to end.
+    pub(super) fn run(self, file: File) -> Outcome {
+        let synced = file.try_clone();
+        let outcome = self.write(file);
+        // What cannot be synced was reported by the write, or the clone failed for want of
+        // descriptors: the data is in the page cache then.
+        if let Ok(file) = synced {
+            let _ = file.sync_data();
+        }
+        outcome
+    }
+
+    fn write<W: Write>(self, output: W) -> Outcome {
+        let mut ended = None;
+        let result = self.sheet(output).and_then(|mut sheet| {
+            let result = self.follow(&mut sheet).map(|reason| ended = reason);
+            let closed = self.close(&mut sheet);
+            result.and(closed)
+        });
+        match result {
+            Ok(()) => Outcome {
+                end_reason: ended,
+                failure: None,
+            },
+            Err(error) => Outcome {
+                end_reason: Some(EndReason::WriteFailed),
+                failure: Some(describe(&error)),
+            },
+        }
+    }
+
+    /// Opens the file and describes its interfaces.
+    fn sheet<W: Write>(&self, output: W) -> Result<Sheet<W>, WriteError> {
+        let mut writer = Writer::new(BufWriter::new(output), &self.comment)?;
+        let mut ports = BTreeMap::new();
+        let request = &self.wanted.request;
+        for (id, hop) in &self.hops {
+            let link = link_type(hop.link);
+            // A filter on the link layer that a hop does not have matches nothing there.
+            let Ok(program) = self.wanted.filter.compile(link) else {
+                continue;
+            };
+            let index = writer.add_interface(&Interface {
+                name: hop.interface.to_string(),
+                description: format!("hop {} on {}", id.0, hop.host),
+                link_type: u16::try_from(link.number()).unwrap_or(u16::MAX),
+                snap_length: request.snaplen,
+                filter: request.filter.clone(),
+            })?;
+            let start_ns = self.clock.wall_ns(crate::clock::now());
+            let statistics = Statistics {
+                start_ns,
+                ..Statistics::default()
+            };
+            ports.insert(
+                *id,
+                Port {
+                    index,
+                    program,
+                    statistics,
+                },
+            );
+        }
+        let mut sheet = Sheet {
+            writer,
+            ports,
+            scratch: Vec::new(),
+        };
+        self.flush(&mut sheet)?;
+        Ok(sheet)
+    }
+
+    fn follow<W: Write>(&self, sheet: &mut Sheet<W>) -> Result<Option<EndReason>, WriteError> {
+        let mut flushed = Instant::now();
+        loop {
+            match self.records.recv_timeout(TURN) {
+                Ok(batch) => {
+                    for record in batch.iter().filter(|it| it.header.matched & self.mask != 0) {
+                        if let Some(reason) = self.take(sheet, record)? {
+                            return Ok(Some(reason));
+                        }
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    if self.progress.should_end.load(Ordering::Acquire) {
+                        return Ok(None);
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+            }
+            if flushed.elapsed() >= TURN {
+                self.flush(sheet)?;
+                flushed = Instant::now();
+            }
+        }
+    }
+
+    /// Writes one record, if the whole filter matches; tells where that reaches a limit.
+    fn take<W: Write>(
+        &self,
+        sheet: &mut Sheet<W>,
+        record: &Record,
+    ) -> Result<Option<EndReason>, WriteError> {
+        let reserve = BLOCK_OVERHEAD + STATISTICS_SIZE * sheet.ports.len() as u64;
+        let Some(port) = sheet.ports.get_mut(&record.hop) else {
+            return Ok(None);
+        };
+        port.statistics.seen += 1;
+        let header = &record.header;
+        let tagged = retag(record, &mut sheet.scratch);
+        let bytes = tagged.unwrap_or(&record.bytes);
+        let grown = u32::try_from(bytes.len() - record.bytes.len()).unwrap_or_default();
+        let wire_length = header.frame_length.saturating_add(grown);
+        match port.program.decide(bytes, wire_length) {
+            Decision::Match => port.statistics.matched += 1,
+            Decision::NoMatch => {
+                self.progress.filtered_out.fetch_add(1, Ordering::Relaxed);
+                return Ok(None);
+            }
+            Decision::Undecided => {
+                self.progress.undecided.fetch_add(1, Ordering::Relaxed);
+                return Ok(None);
+            }
+        }
+        let request = &self.wanted.request;
+        let kept = match request.snaplen as usize {
+            0 => bytes,
+            snaplen => &bytes[..bytes.len().min(snaplen)],
+        };
+        if sheet.writer.byte_count() + kept.len() as u64 + reserve > self.wanted.bytes_max {
+            return Ok(Some(EndReason::MaxBytes));
+        }
+        let comment = match header.gso_segments {
+            0 | 1 => String::new(),
+            segments => gso_comment(segments, header.gso_size),
+        };
+        sheet.writer.write(&Packet {
+            interface: port.index,
+            time_ns: self
+                .clock
+                .wall_ns(phalanx_engine::Monotonic(header.time_ns)),
+            wire_length,
+            bytes: kept,
+            comment: &comment,
+        })?;
+        port.statistics.written += 1;
+        self.written.inc();
+        let packets = self.progress.packets.fetch_add(1, Ordering::Relaxed) + 1;
+        Ok((packets >= request.max_packets).then_some(EndReason::MaxPackets))
+    }
+
+    fn flush<W: Write>(&self, sheet: &mut Sheet<W>) -> Result<(), WriteError> {
+        sheet.writer.flush()?;
+        let bytes = sheet.writer.byte_count();
+        self.progress.bytes.store(bytes, Ordering::Relaxed);
+        self.flushed.send_replace(bytes);
+        Ok(())
+    }
+
+    fn close<W: Write>(&self, sheet: &mut Sheet<W>) -> Result<(), WriteError> {
+        let end_ns = self.clock.wall_ns(crate::clock::now());
+        for port in sheet.ports.values_mut() {
+            port.statistics.end_ns = end_ns;
+            sheet
+                .writer
+                .write_statistics(port.index, &port.statistics)?;
+        }
+        self.flush(sheet)
+    }
+}
+
+/// The frame with the VLAN tag put back that the kernel keeps beside it, as on the wire.
+fn retag<'a>(record: &Record, scratch: &'a mut Vec<u8>) -> Option<&'a [u8]> {
+    const ADDRESSES: usize = 12;
+    const ETHERTYPE_VLAN: [u8; 2] = [0x81, 0x00];
+    let header = &record.header;
+    if header.vlan_tag == 0 || header.has_ethernet == 0 || record.bytes.len() < ADDRESSES {
+        return None;
+    }
+    let (addresses, rest) = record.bytes.split_at(ADDRESSES);
+    scratch.clear();
+    scratch.extend_from_slice(addresses);
+    scratch.extend_from_slice(&ETHERTYPE_VLAN);
+    scratch.extend_from_slice(&header.vlan_tag.to_be_bytes());
+    scratch.extend_from_slice(rest);
+    Some(scratch)
+}
+
+const fn link_type(link: Link) -> LinkType {
+    match link {
+        Link::Ethernet | Link::Loopback => LinkType::Ethernet,
+        Link::Ip => LinkType::Raw,
+    }
+}
+
+fn describe(error: &WriteError) -> (LossKind, String) {
+    let is_full = matches!(error, WriteError::Io(error) if matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    ));
+    let kind = if is_full {
+        LossKind::DiskFull
+    } else {
+        LossKind::WriteFailed
+    };
+    (kind, error.to_string())
+}
+
+#[cfg(test)]
+#[path = "job_tests.rs"]
+mod tests;

@@ -1,0 +1,702 @@
+//! All captures: those that run and those that are kept.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use phalanx_common::abi::Counter;
+use phalanx_engine::{Hop, HopId};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::job::{Job, Outcome, Progress};
+use super::plan::{Plan, free_numbers};
+use super::request::{BadField, CaptureRequest, Wanted};
+use super::store::{Keeping, MARGIN_BYTES, Store};
+use super::view::{CaptureState, CaptureView, EndReason, Loss, LossKind};
+use super::{KEPT_COUNT_MAX, QUEUE_COUNT_MAX, RUNNING_COUNT_MAX};
+use crate::api::show::wall_time;
+use crate::daemon::{DaemonHandle, Record};
+use crate::kernel::RecordingFilter;
+use crate::view::Outlook;
+
+/// How often a running capture looks whether its interfaces are there, and old ones are deleted.
+const TICK: Duration = Duration::from_secs(1);
+
+/// After a filter was taken out of the kernel: until its last records have come through the ring,
+/// which is drained every 50 ms at the least.
+const DRAIN: Duration = Duration::from_millis(250);
+
+/// How long the end of a capture is waited for, and how often it is looked for.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+const END_PAUSE: Duration = Duration::from_millis(20);
+
+/// All captures.
+#[derive(Debug)]
+pub struct Captures {
+    keeping: Keeping,
+    store: Store,
+    outlook: Arc<Outlook>,
+    daemon: DaemonHandle,
+    captures: Mutex<BTreeMap<String, Arc<Capture>>>,
+    /// Held while the recording filters of the kernel are changed: one after the other.
+    recording: tokio::sync::Mutex<()>,
+    created_count: AtomicU64,
+}
+
+/// One capture.
+#[derive(Debug)]
+struct Capture {
+    view: Mutex<CaptureView>,
+    progress: Arc<Progress>,
+    flushed: watch::Receiver<u64>,
+    running: Mutex<Option<Running>>,
+}
+
+/// What a capture has while it runs.
+#[derive(Debug)]
+struct Running {
+    filters: Vec<(u8, RecordingFilter)>,
+    mask: u64,
+    records: Option<SyncSender<Arc<Vec<Record>>>>,
+    stop: Option<oneshot::Sender<EndReason>>,
+    losses_before: (u64, u64),
+}
+
+/// A capture that can begin.
+struct Prepared {
+    capture: Arc<Capture>,
+    file: std::fs::File,
+    job: Job,
+    stopped: oneshot::Receiver<EndReason>,
+}
+
+/// Why something cannot be done with captures.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// A field is not acceptable.
+    Field(BadField),
+    /// A limit is reached.
+    Limit(String),
+    /// There is no room on the disk.
+    DiskFull(String),
+    /// There is no such capture.
+    Unknown,
+    /// It runs.
+    Running,
+    /// The kernel side or the disk refused.
+    Unavailable(String),
+}
+
+impl From<BadField> for Failure {
+    fn from(bad: BadField) -> Self {
+        Self::Field(bad)
+    }
+}
+
+impl Captures {
+    /// Opens the directory and lists what earlier runs have left there.
+    ///
+    /// # Errors
+    /// The directory cannot be made or read.
+    pub fn open(
+        keeping: Keeping,
+        outlook: Arc<Outlook>,
+        daemon: DaemonHandle,
+    ) -> std::io::Result<Self> {
+        let store = Store::open(&keeping.directory)?;
+        let mut captures = BTreeMap::new();
+        for view in store.load()? {
+            captures.insert(view.id.clone(), Arc::new(Capture::kept(view)));
+        }
+        let captures = Self {
+            keeping,
+            store,
+            outlook,
+            daemon,
+            captures: Mutex::new(captures),
+            recording: tokio::sync::Mutex::new(()),
+            created_count: AtomicU64::new(0),
+        };
+        captures.make_room(0);
+        captures.count();
+        Ok(captures)
+    }
+
+    /// Begins a capture.
+    ///
+    /// # Errors
+    /// A field is not acceptable, a limit is reached, or the kernel side or the disk refuses.
+    pub async fn create(self: &Arc<Self>, request: CaptureRequest) -> Result<CaptureView, Failure> {
+        let wanted = request.check(self.keeping.bytes_max)?;
+        let plan = Plan::new(&wanted)?;
+        let hops = self.choose(&wanted)?;
+        let guard = self.recording.lock().await;
+        let Prepared {
+            capture,
+            file,
+            job,
+            stopped,
+        } = self.prepare(wanted, plan, hops)?;
+        let view = capture.show();
+        self.lock().insert(view.id.clone(), Arc::clone(&capture));
+        if let Err(why) = self.daemon.set_recording(self.filters()).await {
+            drop(guard);
+            self.lock().remove(&view.id);
+            let _ = self.store.delete(&view.id);
+            return Err(Failure::Unavailable(why));
+        }
+        drop(guard);
+        let thread = tokio::task::spawn_blocking(move || job.run(file));
+        let keeper = Arc::clone(self);
+        tokio::spawn(async move { keeper.watch(&capture, thread, stopped).await });
+        self.count();
+        Ok(view)
+    }
+
+    /// The hops that are to be recorded.
+    fn choose(&self, wanted: &Wanted) -> Result<BTreeMap<HopId, Arc<Hop>>, Failure> {
+        let view = self.outlook.view();
+        let all = view
+            .hops
+            .iter()
+            .map(|(id, hop)| (id, Arc::clone(&hop.facts)));
+        let Some(names) = &wanted.request.interfaces else {
+            let all: BTreeMap<_, _> = all.collect();
+            if all.is_empty() {
+                return Err(Failure::Unavailable("no interface is watched".to_owned()));
+            }
+            return Ok(all);
+        };
+        let all: Vec<_> = all.collect();
+        let unknown = names
+            .iter()
+            .position(|name| all.iter().all(|(_, hop)| *hop.interface != **name));
+        if let Some(index) = unknown {
+            return Err(Failure::Field(BadField::new(
+                format!("interfaces[{index}]"),
+                format!("{} is not watched", names[index]),
+                "see /api/v1/hops for the interfaces that are watched",
+            )));
+        }
+        Ok(all
+            .into_iter()
+            .filter(|(_, hop)| names.iter().any(|name| *hop.interface == **name))
+            .collect())
+    }
+
+    /// Everything that a capture needs, within the limits.
+    fn prepare(
+        &self,
+        wanted: Wanted,
+        plan: Plan,
+        hops: BTreeMap<HopId, Arc<Hop>>,
+    ) -> Result<Prepared, Failure> {
+        self.check_limits(&wanted)?;
+        let used = self
+            .filters()
+            .iter()
+            .fold(0, |used, (number, _)| used | 1 << number);
+        let numbers = free_numbers(used, plan.filters.len()).ok_or_else(|| {
+            Failure::Limit(format!(
+                "the filter needs {} of the kernel's recording filters, not as many are free",
+                plan.filters.len()
+            ))
+        })?;
+        let mask = numbers.iter().fold(0, |mask, number| mask | 1 << number);
+        let id = self.new_id();
+        let view = CaptureView {
+            state: CaptureState::Running,
+            end_reason: None,
+            request: wanted.request.clone(),
+            plan: plan.view,
+            interfaces: hops.values().map(|hop| hop.interface.to_string()).collect(),
+            created: wall_time(self.outlook.clock.wall_ns(crate::clock::now())),
+            ended: None,
+            packets: 0,
+            bytes: 0,
+            filtered_out: 0,
+            losses: Vec::new(),
+            file: format!("/api/v1/captures/{id}/file"),
+            id,
+        };
+        let unavailable =
+            |error: std::io::Error| Failure::Unavailable(format!("write the capture: {error}"));
+        let file = self.store.create(&view.id).map_err(unavailable)?;
+        self.store.describe(&view).map_err(unavailable)?;
+        let (records, queue) = sync_channel(QUEUE_COUNT_MAX);
+        let (flushed, flushed_receiver) = watch::channel(0);
+        let (stop, stopped) = oneshot::channel();
+        let progress = Arc::new(Progress::default());
+        let written = &self.outlook.metrics.daemon().capture_packets;
+        let job = Job {
+            written: written.with_label_values(&["written"]),
+            comment: format!("Phalanx capture {}: {}", view.id, wanted.request.filter),
+            wanted,
+            hops,
+            records: queue,
+            mask,
+            progress: Arc::clone(&progress),
+            flushed,
+            clock: self.outlook.clock.clone(),
+        };
+        let running = Running {
+            filters: numbers.into_iter().zip(plan.filters).collect(),
+            mask,
+            records: Some(records),
+            stop: Some(stop),
+            losses_before: self.losses(),
+        };
+        let capture = Capture {
+            view: Mutex::new(view),
+            progress,
+            flushed: flushed_receiver,
+            running: Mutex::new(Some(running)),
+        };
+        Ok(Prepared {
+            capture: Arc::new(capture),
+            file,
+            job,
+            stopped,
+        })
+    }
+
+    fn check_limits(&self, wanted: &Wanted) -> Result<(), Failure> {
+        let running: Vec<u64> = self
+            .lock()
+            .values()
+            .filter(|capture| capture.running().is_some())
+            .map(|capture| capture.view().request.max_bytes.unwrap_or_default())
+            .collect();
+        if running.len() >= RUNNING_COUNT_MAX {
+            return Err(Failure::Limit(format!(
+                "{RUNNING_COUNT_MAX} captures run, no more may at once"
+            )));
+        }
+        let promised: u64 = running.iter().sum();
+        let needed = promised.saturating_add(wanted.bytes_max);
+        if needed > self.keeping.bytes_max {
+            return Err(Failure::Limit(format!(
+                "running captures may write {promised} bytes, with this one that is beyond {}",
+                self.keeping.bytes_max
+            )));
+        }
+        self.make_room(needed);
+        let free = self.store.free_bytes().map_err(|error| {
+            Failure::Unavailable(format!("look at the disk of the captures: {error}"))
+        })?;
+        let needed = wanted.bytes_max.saturating_add(MARGIN_BYTES);
+        if free < needed {
+            return Err(Failure::DiskFull(format!(
+                "{free} bytes are free, the capture may need {needed}"
+            )));
+        }
+        Ok(())
+    }
+
+    fn new_id(&self) -> String {
+        let wall_ms = self.outlook.clock.wall_ns(crate::clock::now()) / 1_000_000;
+        let count = self.created_count.fetch_add(1, Ordering::Relaxed);
+        format!("{wall_ms:x}-{count:x}")
+    }
+
+    /// The recording filters of all captures that run.
+    fn filters(&self) -> Vec<(u8, RecordingFilter)> {
+        let captures = self.lock();
+        captures
+            .values()
+            .filter_map(|capture| capture.running().as_ref().map(|it| it.filters.clone()))
+            .flatten()
+            .collect()
+    }
+
+    /// What was lost so far, whichever capture it was for: ring, queue of the daemon.
+    fn losses(&self) -> (u64, u64) {
+        self.outlook.kernel().map_or((0, 0), |kernel| {
+            (
+                kernel.counter(Counter::DroppedRingFull),
+                kernel.records_dropped_queue_full,
+            )
+        })
+    }
+
+    /// Ends a capture when its time is over, it is told to, it has reached a limit, or its
+    /// interfaces are gone.
+    async fn watch(
+        &self,
+        capture: &Capture,
+        mut thread: tokio::task::JoinHandle<Outcome>,
+        mut stopped: oneshot::Receiver<EndReason>,
+    ) {
+        let duration = Duration::from_secs(u64::from(capture.view().request.duration));
+        let end = tokio::time::sleep(duration);
+        tokio::pin!(end);
+        let mut tick = tokio::time::interval(TICK);
+        let (reason, outcome) = loop {
+            tokio::select! {
+                () = &mut end => break (EndReason::Duration, None),
+                reason = &mut stopped => break (reason.unwrap_or(EndReason::Stopped), None),
+                outcome = &mut thread => break (EndReason::WriteFailed, Some(outcome)),
+                _ = tick.tick() => {
+                    if self.check_interfaces(capture) {
+                        break (EndReason::InterfacesVanished, None);
+                    }
+                }
+            }
+        };
+        self.withdraw(capture).await;
+        let outcome = match outcome {
+            Some(outcome) => outcome,
+            None => {
+                tokio::time::sleep(DRAIN).await;
+                capture.progress.should_end.store(true, Ordering::Release);
+                thread.await
+            }
+        };
+        self.finish(capture, reason, outcome.ok());
+    }
+
+    /// Notes interfaces that have vanished; whether none is left.
+    fn check_interfaces(&self, capture: &Capture) -> bool {
+        let view = self.outlook.view();
+        let is_there = |name: &String| {
+            view.hops
+                .iter()
+                .any(|(_, hop)| *hop.facts.interface == **name)
+        };
+        let mut shown = capture.view();
+        let gone: Vec<String> = shown
+            .interfaces
+            .iter()
+            .filter(|name| !is_there(name))
+            .cloned()
+            .collect();
+        for name in &gone {
+            let detail = format!("{name} vanished");
+            if !shown.losses.iter().any(|loss| loss.detail == detail) {
+                let kind = LossKind::InterfaceVanished;
+                shown.losses.push(Loss {
+                    kind,
+                    packets: 0,
+                    detail,
+                });
+            }
+        }
+        gone.len() == shown.interfaces.len()
+    }
+
+    /// Takes the filters of a capture out of the kernel.
+    async fn withdraw(&self, capture: &Capture) {
+        let _guard = self.recording.lock().await;
+        if let Some(running) = &mut *capture.running() {
+            running.filters.clear();
+        }
+        if let Err(error) = self.daemon.set_recording(self.filters()).await {
+            tracing::debug!(error, "withdraw recording filters");
+        }
+    }
+
+    fn finish(&self, capture: &Capture, reason: EndReason, outcome: Option<Outcome>) {
+        let before = capture
+            .running()
+            .take()
+            .map_or((0, 0), |running| running.losses_before);
+        let after = self.losses();
+        let mut view = capture.view();
+        let (ended, failure) = match outcome {
+            Some(outcome) => (outcome.end_reason, outcome.failure),
+            None => (
+                Some(EndReason::WriteFailed),
+                Some((LossKind::WriteFailed, "the writer broke off".to_owned())),
+            ),
+        };
+        view.end_reason = Some(ended.unwrap_or(reason));
+        view.ended = Some(wall_time(self.outlook.clock.wall_ns(crate::clock::now())));
+        let failure = failure.map(|(kind, detail)| Loss {
+            kind,
+            packets: 0,
+            detail,
+        });
+        view.losses.extend(failure);
+        let queue = Progress::load(&capture.progress.queue_dropped);
+        let queue = queue.saturating_add(after.1.saturating_sub(before.1));
+        let counted = [
+            (
+                LossKind::RingFull,
+                after.0.saturating_sub(before.0),
+                RING_FULL,
+            ),
+            (LossKind::QueueFull, queue, QUEUE_FULL),
+            (
+                LossKind::Undecided,
+                Progress::load(&capture.progress.undecided),
+                UNDECIDED,
+            ),
+        ];
+        for (kind, packets, detail) in counted.into_iter().filter(|(_, packets, _)| *packets > 0) {
+            view.losses.push(Loss {
+                kind,
+                packets,
+                detail: detail.to_owned(),
+            });
+        }
+        view.state = if view.losses.is_empty() {
+            CaptureState::Complete
+        } else {
+            CaptureState::Partial
+        };
+        capture.overlay(&mut view);
+        if let Err(error) = self.store.describe(&view) {
+            tracing::warn!(%error, id = view.id, "describe a capture");
+        }
+        drop(view);
+        self.make_room(0);
+        self.count();
+    }
+
+    /// Hands records to the captures that want them; never waits.
+    pub fn dispatch(&self, batch: Vec<Record>) {
+        let batch = Arc::new(batch);
+        let captures = self.lock();
+        for capture in captures.values() {
+            let running = capture.running();
+            let Some(running) = &*running else { continue };
+            let Some(records) = &running.records else {
+                continue;
+            };
+            let wanted = batch
+                .iter()
+                .filter(|it| it.header.matched & running.mask != 0)
+                .count();
+            if wanted == 0 {
+                continue;
+            }
+            match records.try_send(Arc::clone(&batch)) {
+                Ok(()) => {}
+                Err(TrySendError::Full(_)) => {
+                    let dropped = wanted as u64;
+                    capture
+                        .progress
+                        .queue_dropped
+                        .fetch_add(dropped, Ordering::Relaxed);
+                    let family = &self.outlook.metrics.daemon().capture_packets;
+                    family
+                        .with_label_values(&["dropped_queue_full"])
+                        .inc_by(dropped);
+                }
+                Err(TrySendError::Disconnected(_)) => {}
+            }
+        }
+    }
+
+    /// Hands out records until the daemon's loop ends, and deletes what has become too old.
+    pub async fn follow(&self, mut records: mpsc::Receiver<Vec<Record>>) {
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                batch = records.recv() => match batch {
+                    Some(batch) => self.dispatch(batch),
+                    None => return,
+                },
+                _ = tick.tick() => {
+                    self.make_room(0);
+                    self.count();
+                }
+            }
+        }
+    }
+
+    /// All captures, the latest first.
+    #[must_use]
+    pub fn list(&self) -> Vec<CaptureView> {
+        let mut views: Vec<_> = self.lock().values().map(|capture| capture.show()).collect();
+        views.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| b.id.cmp(&a.id)));
+        views
+    }
+
+    /// One capture.
+    ///
+    /// # Errors
+    /// There is none with this id.
+    pub fn get(&self, id: &str) -> Result<CaptureView, Failure> {
+        Ok(self.find(id)?.show())
+    }
+
+    /// Ends a capture; its file is kept. One that has ended already stays as it is.
+    ///
+    /// # Errors
+    /// There is none with this id.
+    pub async fn stop(&self, id: &str) -> Result<CaptureView, Failure> {
+        let capture = self.find(id)?;
+        let stop = capture
+            .running()
+            .as_mut()
+            .and_then(|running| running.stop.take());
+        if let Some(stop) = stop {
+            let _ = stop.send(EndReason::Stopped);
+        }
+        let limit = tokio::time::Instant::now() + END_TIMEOUT;
+        while capture.running().is_some() && tokio::time::Instant::now() < limit {
+            tokio::time::sleep(END_PAUSE).await;
+        }
+        Ok(capture.show())
+    }
+
+    /// Ends all captures, because the daemon does.
+    pub async fn end_all(&self) {
+        let captures: Vec<_> = self.lock().values().cloned().collect();
+        for capture in &captures {
+            let stop = capture
+                .running()
+                .as_mut()
+                .and_then(|running| running.stop.take());
+            if let Some(stop) = stop {
+                let _ = stop.send(EndReason::DaemonStopped);
+            }
+        }
+        let limit = tokio::time::Instant::now() + END_TIMEOUT;
+        while captures.iter().any(|capture| capture.running().is_some())
+            && tokio::time::Instant::now() < limit
+        {
+            tokio::time::sleep(END_PAUSE).await;
+        }
+    }
+
+    /// Deletes a capture and its file.
+    ///
+    /// # Errors
+    /// There is none with this id, it runs, or the disk refuses.
+    pub fn delete(&self, id: &str) -> Result<(), Failure> {
+        let capture = self.find(id)?;
+        if capture.running().is_some() {
+            return Err(Failure::Running);
+        }
+        let refused = |error| Failure::Unavailable(format!("delete the capture: {error}"));
+        self.store.delete(id).map_err(refused)?;
+        self.lock().remove(id);
+        self.count();
+        Ok(())
+    }
+
+    /// The file of a capture, how much of it is whole, and whether it grows still.
+    ///
+    /// # Errors
+    /// There is none with this id.
+    pub fn file(&self, id: &str) -> Result<(PathBuf, watch::Receiver<u64>), Failure> {
+        let capture = self.find(id)?;
+        Ok((self.store.file(id), capture.flushed.clone()))
+    }
+
+    fn find(&self, id: &str) -> Result<Arc<Capture>, Failure> {
+        self.lock().get(id).cloned().ok_or(Failure::Unknown)
+    }
+
+    /// Deletes kept captures that are too old, then the oldest beyond the bounds, so that `needed`
+    /// more bytes fit.
+    fn make_room(&self, needed: u64) {
+        let now = self.outlook.clock.wall_ns(crate::clock::now());
+        let age_max = u64::try_from(self.keeping.age_max.as_nanos()).unwrap_or(u64::MAX);
+        let oldest_kept = wall_time(now.saturating_sub(age_max));
+        let mut captures = self.lock();
+        let mut kept: Vec<(String, String, u64)> = captures
+            .values()
+            .filter(|capture| capture.running().is_none())
+            .map(|capture| {
+                let view = capture.view();
+                let ended = view.ended.clone().unwrap_or_else(|| view.created.clone());
+                (ended, view.id.clone(), view.bytes)
+            })
+            .collect();
+        kept.sort();
+        let mut total: u64 = kept.iter().map(|(_, _, bytes)| bytes).sum();
+        let mut count = kept.len();
+        for (ended, id, bytes) in kept {
+            let is_old = ended < oldest_kept;
+            let is_much = total.saturating_add(needed) > self.keeping.bytes_max;
+            if !is_old && !is_much && count <= KEPT_COUNT_MAX {
+                break;
+            }
+            if let Err(error) = self.store.delete(&id) {
+                tracing::warn!(%error, id, "delete an old capture");
+                continue;
+            }
+            tracing::info!(id, "deleted an old capture");
+            captures.remove(&id);
+            total = total.saturating_sub(bytes);
+            count -= 1;
+        }
+    }
+
+    /// Tells the metrics.
+    fn count(&self) {
+        let captures = self.lock();
+        let daemon = self.outlook.metrics.daemon();
+        let mut bytes = 0;
+        let mut states = [0_i64; 3];
+        for capture in captures.values() {
+            let view = capture.show();
+            bytes += view.bytes;
+            states[view.state as usize] += 1;
+        }
+        for state in [
+            CaptureState::Running,
+            CaptureState::Complete,
+            CaptureState::Partial,
+        ] {
+            daemon
+                .captures
+                .with_label_values(&[state.name()])
+                .set(states[state as usize]);
+        }
+        daemon
+            .capture_disk
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Capture>>> {
+        self.captures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+const RING_FULL: &str = "the ring of records was full; narrow the filter or capture fewer bytes";
+const QUEUE_FULL: &str = "the writing did not keep up; narrow the filter or use a faster disk";
+const UNDECIDED: &str =
+    "the filter looks at bytes that were not captured; ask for a larger snaplen";
+
+impl Capture {
+    fn kept(view: CaptureView) -> Self {
+        let (_, flushed) = watch::channel(view.bytes);
+        Self {
+            view: Mutex::new(view),
+            progress: Arc::default(),
+            flushed,
+            running: Mutex::new(None),
+        }
+    }
+
+    fn view(&self) -> MutexGuard<'_, CaptureView> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The capture as it stands now.
+    fn show(&self) -> CaptureView {
+        let is_running = self.running().is_some();
+        let mut view = self.view().clone();
+        if is_running {
+            self.overlay(&mut view);
+        }
+        view
+    }
+
+    fn overlay(&self, view: &mut CaptureView) {
+        view.packets = Progress::load(&self.progress.packets);
+        view.bytes = Progress::load(&self.progress.bytes);
+        view.filtered_out = Progress::load(&self.progress.filtered_out);
+    }
+}

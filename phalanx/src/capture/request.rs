@@ -1,0 +1,276 @@
+//! What a client asks for, and what of it is acceptable.
+
+use std::time::Duration;
+
+use phalanx_common::limits::SNAP_CLASSES;
+use phalanx_engine::filter::{EXPRESSION_BYTES_MAX, Filter};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Longest capture in seconds.
+pub const DURATION_MAX_S: u32 = 3_600;
+
+/// Packets of a capture at most.
+pub(super) const PACKET_COUNT_MAX: u64 = 10_000_000;
+
+/// Smallest bound on the size of a file in bytes: headers and a packet fit.
+pub(super) const BYTES_MIN: u64 = 4 << 10;
+
+/// Interfaces that can be named.
+pub(super) const INTERFACE_COUNT_MAX: usize = 64;
+
+/// Longest name of an interface: `IFNAMSIZ` less the zero.
+const INTERFACE_LENGTH_MAX: usize = 15;
+
+/// What to capture.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"filter": "tcp port 443 and host 10.0.0.2", "duration": 30}))]
+pub struct CaptureRequest {
+    /// Which packets: pcap-filter syntax, a subset of it; empty: all.
+    #[schema(max_length = 4096)]
+    pub filter: String,
+    /// Names of interfaces; all that are watched where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 64, min_items = 1)]
+    pub interfaces: Option<Vec<String>>,
+    /// How long, in seconds.
+    #[serde(default = "duration_default")]
+    #[schema(minimum = 1, maximum = 3600, default = 60)]
+    pub duration: u32,
+    /// Bytes of each packet; 0: headers only, without payload. More needs the role admin.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 9216, default = 0)]
+    pub snaplen: u32,
+    /// Packets at most.
+    #[serde(default = "packets_default")]
+    #[schema(minimum = 1, maximum = 10_000_000, default = 1_000_000)]
+    pub max_packets: u64,
+    /// Bytes of the file at most; where absent: 100 MB, or a quarter of what all captures may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 4096)]
+    pub max_bytes: Option<u64>,
+}
+
+const fn duration_default() -> u32 {
+    60
+}
+
+const fn packets_default() -> u64 {
+    1_000_000
+}
+
+/// Bytes of a file where nothing else is asked for.
+const BYTES_DEFAULT: u64 = 100_000_000;
+
+/// A field that is not acceptable.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {detail}")]
+pub struct BadField {
+    /// Its name.
+    pub field: String,
+    /// What is wrong.
+    pub detail: String,
+    /// What to do.
+    pub remedy: String,
+    /// Where in the field, in bytes.
+    pub position: Option<usize>,
+}
+
+impl BadField {
+    pub(super) fn new(
+        field: impl Into<String>,
+        detail: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self {
+            field: field.into(),
+            detail: detail.into(),
+            remedy: remedy.into(),
+            position: None,
+        }
+    }
+}
+
+/// A request that is acceptable.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The filter, parsed.
+    pub filter: Filter,
+    /// How long.
+    pub duration: Duration,
+    /// Index of the snap class that holds `snaplen`.
+    pub snap_class: u8,
+    /// Bytes of the file at most.
+    pub bytes_max: u64,
+    /// As it came, with the bytes filled in.
+    pub request: CaptureRequest,
+}
+
+impl CaptureRequest {
+    /// Checks each field.
+    ///
+    /// # Errors
+    /// The first field that is not acceptable.
+    pub fn check(mut self, bytes_max: u64) -> Result<Wanted, BadField> {
+        let bytes = *self
+            .max_bytes
+            .get_or_insert(BYTES_DEFAULT.min(bytes_max / 4));
+        within(
+            "duration",
+            u64::from(self.duration),
+            1,
+            u64::from(DURATION_MAX_S),
+            "seconds",
+        )?;
+        within(
+            "max_packets",
+            self.max_packets,
+            1,
+            PACKET_COUNT_MAX,
+            "packets",
+        )?;
+        within("max_bytes", bytes, BYTES_MIN, bytes_max, "bytes")?;
+        let snap_class = snap_class(self.snaplen)?;
+        check_interfaces(self.interfaces.as_deref())?;
+        let filter = parse(&self.filter)?;
+        let duration = Duration::from_secs(u64::from(self.duration));
+        Ok(Wanted {
+            filter,
+            duration,
+            snap_class,
+            bytes_max: bytes,
+            request: self,
+        })
+    }
+}
+
+fn within(
+    field: &'static str,
+    value: u64,
+    least: u64,
+    most: u64,
+    unit: &str,
+) -> Result<(), BadField> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(BadField::new(
+        field,
+        format!("{value} {unit}"),
+        format!("choose from {least} to {most} {unit}"),
+    ))
+}
+
+fn snap_class(snaplen: u32) -> Result<u8, BadField> {
+    let class = SNAP_CLASSES
+        .iter()
+        .position(|size| snaplen as usize <= *size);
+    class
+        .and_then(|class| u8::try_from(class).ok())
+        .ok_or_else(|| {
+            let most = SNAP_CLASSES.last().copied().unwrap_or_default();
+            BadField::new(
+                "snaplen",
+                format!("{snaplen} bytes"),
+                format!("choose at most {most} bytes, or 0 for the headers only"),
+            )
+        })
+}
+
+fn check_interfaces(interfaces: Option<&[String]>) -> Result<(), BadField> {
+    let Some(interfaces) = interfaces else {
+        return Ok(());
+    };
+    if interfaces.is_empty() || interfaces.len() > INTERFACE_COUNT_MAX {
+        return Err(BadField::new(
+            "interfaces",
+            format!("{} names", interfaces.len()),
+            format!("name 1 to {INTERFACE_COUNT_MAX}, or leave the field out for all"),
+        ));
+    }
+    for (index, name) in interfaces.iter().enumerate() {
+        if name.is_empty() || name.len() > INTERFACE_LENGTH_MAX {
+            return Err(BadField::new(
+                format!("interfaces[{index}]"),
+                format!("{name:?} is no name of an interface"),
+                "see /api/v1/hops for the interfaces that are watched",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn parse(text: &str) -> Result<Filter, BadField> {
+    if text.len() > EXPRESSION_BYTES_MAX {
+        return Err(BadField::new(
+            "filter",
+            format!("{} bytes", text.len()),
+            format!("write at most {EXPRESSION_BYTES_MAX} bytes"),
+        ));
+    }
+    Filter::parse(text).map_err(|error| BadField {
+        position: Some(error.position),
+        ..BadField::new(
+            "filter",
+            error.kind.to_string(),
+            "write a filter of tcpdump, such as: tcp port 443 and host 10.0.0.2",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(body: &str) -> CaptureRequest {
+        serde_json::from_str(body).unwrap()
+    }
+
+    fn bad(body: &str) -> BadField {
+        request(body).check(1 << 30).unwrap_err()
+    }
+
+    #[test]
+    fn a_filter_is_all_that_is_needed() {
+        let wanted = request(r#"{"filter": "tcp port 443"}"#)
+            .check(1 << 30)
+            .unwrap();
+        assert_eq!(wanted.duration, Duration::from_secs(60));
+        assert_eq!(wanted.snap_class, 0);
+        assert_eq!(wanted.request.snaplen, 0);
+    }
+
+    #[test]
+    fn snap_lengths_have_classes() {
+        for (snaplen, class) in [(0, 0), (128, 0), (129, 1), (512, 1), (2048, 2), (9216, 3)] {
+            assert_eq!(snap_class(snaplen), Ok(class));
+        }
+        assert!(snap_class(9217).is_err());
+    }
+
+    #[test]
+    fn bad_fields_are_named() {
+        let cases = [
+            (r#"{"filter": "", "duration": 0}"#, "duration"),
+            (r#"{"filter": "", "duration": 3601}"#, "duration"),
+            (r#"{"filter": "", "snaplen": 10000}"#, "snaplen"),
+            (r#"{"filter": "", "max_packets": 0}"#, "max_packets"),
+            (r#"{"filter": "", "max_packets": 10000001}"#, "max_packets"),
+            (r#"{"filter": "", "max_bytes": 100}"#, "max_bytes"),
+            (r#"{"filter": "", "max_bytes": 1073741825}"#, "max_bytes"),
+            (r#"{"filter": "", "interfaces": []}"#, "interfaces"),
+            (
+                r#"{"filter": "", "interfaces": ["eth0", ""]}"#,
+                "interfaces[1]",
+            ),
+            (r#"{"filter": "tcp prot 443"}"#, "filter"),
+        ];
+        for (body, field) in cases {
+            let bad = bad(body);
+            assert_eq!(bad.field, field, "{body}");
+            assert!(!bad.remedy.is_empty());
+        }
+        assert_eq!(bad(r#"{"filter": "tcp prot 443"}"#).position, Some(4));
+    }
+}

@@ -1,0 +1,134 @@
+//! Capture files on disk: a pcapng and a description each, kept by age and total size.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::view::{CaptureState, CaptureView, EndReason, Loss, LossKind};
+
+/// Room that captures leave on the disk, in bytes.
+pub(super) const MARGIN_BYTES: u64 = 64 << 20;
+
+/// Largest description in bytes; a larger file is not one of ours.
+const DESCRIPTION_SIZE_MAX: u64 = 64 << 10;
+
+/// Where capture files are kept, and how long.
+#[derive(Clone, Debug)]
+pub struct Keeping {
+    /// The directory.
+    pub directory: PathBuf,
+    /// Bytes of all files at most.
+    pub bytes_max: u64,
+    /// Age at which a finished capture is deleted.
+    pub age_max: Duration,
+}
+
+/// The directory of capture files.
+#[derive(Clone, Debug)]
+pub(super) struct Store {
+    directory: PathBuf,
+}
+
+impl Store {
+    /// Opens the directory, and makes it where it is missing: for its owner only.
+    pub(super) fn open(directory: &Path) -> io::Result<Self> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
+        Ok(Self {
+            directory: directory.to_owned(),
+        })
+    }
+
+    /// The captures of earlier runs, and of those that broke off: what is left of them.
+    pub(super) fn load(&self) -> io::Result<Vec<CaptureView>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            match self.read(&path) {
+                Ok(view) => found.push(view),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "skip a capture description");
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn read(&self, path: &Path) -> io::Result<CaptureView> {
+        if fs::metadata(path)?.len() > DESCRIPTION_SIZE_MAX {
+            return Err(io::Error::other("too large for a description"));
+        }
+        let mut view: CaptureView = serde_json::from_slice(&fs::read(path)?)?;
+        if path.file_stem().is_none_or(|stem| stem != view.id.as_str()) {
+            return Err(io::Error::other("names another capture"));
+        }
+        view.bytes = fs::metadata(self.file(&view.id))?.len();
+        if view.state == CaptureState::Running {
+            view.state = CaptureState::Partial;
+            view.end_reason = Some(EndReason::DaemonStopped);
+            view.losses.push(Loss {
+                kind: LossKind::DaemonStopped,
+                packets: 0,
+                detail: "the daemon ended while the capture ran; its end may be missing".into(),
+            });
+            self.describe(&view)?;
+        }
+        Ok(view)
+    }
+
+    /// The file of a capture.
+    pub(super) fn file(&self, id: &str) -> PathBuf {
+        self.directory.join(format!("{id}.pcapng"))
+    }
+
+    fn description(&self, id: &str) -> PathBuf {
+        self.directory.join(format!("{id}.json"))
+    }
+
+    /// A new file for a capture, for its owner only.
+    pub(super) fn create(&self, id: &str) -> io::Result<File> {
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(self.file(id))
+    }
+
+    /// Writes the description: the old one stays until the new one is whole.
+    pub(super) fn describe(&self, view: &CaptureView) -> io::Result<()> {
+        let scratch = self.directory.join(format!("{}.json.new", view.id));
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&scratch)?;
+        file.write_all(&serde_json::to_vec_pretty(view)?)?;
+        file.sync_all()?;
+        fs::rename(scratch, self.description(&view.id))
+    }
+
+    /// Deletes a capture's files.
+    pub(super) fn delete(&self, id: &str) -> io::Result<()> {
+        for path in [self.description(id), self.file(id)] {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes that are free for us on the disk.
+    pub(super) fn free_bytes(&self) -> io::Result<u64> {
+        let disk = nix::sys::statvfs::statvfs(&self.directory)?;
+        Ok(disk.blocks_available().saturating_mul(disk.fragment_size()))
+    }
+}

@@ -1,0 +1,127 @@
+//! What is told of a capture, in the API and beside its file.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::request::CaptureRequest;
+
+/// How a capture stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CaptureState {
+    /// It records.
+    Running,
+    /// It ended and holds all that it should.
+    Complete,
+    /// It ended, or runs still, and something is missing: see `losses`.
+    Partial,
+}
+
+impl CaptureState {
+    /// The state as metrics spell it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Complete => "complete",
+            Self::Partial => "partial",
+        }
+    }
+}
+
+/// Why a capture ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// Its time was over.
+    Duration,
+    /// It had its packets.
+    MaxPackets,
+    /// Its file had its size.
+    MaxBytes,
+    /// Somebody stopped it.
+    Stopped,
+    /// The file could not be written any further.
+    WriteFailed,
+    /// All of its interfaces vanished.
+    InterfacesVanished,
+    /// The daemon ended before it did.
+    DaemonStopped,
+}
+
+/// What is missing from a capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LossKind {
+    /// The ring of the kernel was full while this capture ran; some of these packets may belong to
+    /// others.
+    RingFull,
+    /// The daemon or the capture's own queue was full.
+    QueueFull,
+    /// Too little of the packet was captured to evaluate the filter.
+    Undecided,
+    /// An interface vanished.
+    InterfaceVanished,
+    /// The disk is full.
+    DiskFull,
+    /// The file could not be written.
+    WriteFailed,
+    /// The daemon ended while the capture ran: the end of the file may be missing.
+    DaemonStopped,
+}
+
+/// Something that is missing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Loss {
+    /// What.
+    pub kind: LossKind,
+    /// How many packets; 0 where that is not known.
+    pub packets: u64,
+    /// In words.
+    pub detail: String,
+}
+
+/// Which part of the filter is checked where.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PlanView {
+    /// What the kernel checks: any of these, on whole flows.
+    pub kernel: Vec<String>,
+    /// What the daemon checks on each record besides; absent where the kernel's part says it all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_space: Option<String>,
+    /// The same in words.
+    pub explanation: String,
+}
+
+/// A capture.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CaptureView {
+    /// Its id.
+    pub id: String,
+    /// How it stands.
+    pub state: CaptureState,
+    /// Why it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_reason: Option<EndReason>,
+    /// What was asked for.
+    pub request: CaptureRequest,
+    /// Which part of the filter is checked where.
+    pub plan: PlanView,
+    /// The interfaces that it records.
+    pub interfaces: Vec<String>,
+    /// When it began.
+    pub created: String,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<String>,
+    /// Packets in the file.
+    pub packets: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Records of the kernel that the rest of the filter left out.
+    pub filtered_out: u64,
+    /// What is missing.
+    pub losses: Vec<Loss>,
+    /// Where to get the file (pcapng).
+    pub file: String,
+}
