@@ -36,6 +36,16 @@ impl Role {
     }
 }
 
+impl Role {
+    /// The role of a name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Viewer, Self::Operator, Self::Admin]
+            .into_iter()
+            .find(|role| role.name() == name)
+    }
+}
+
 impl fmt::Display for Role {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.name())
@@ -124,13 +134,13 @@ pub enum Exposure {
     /// Listening beyond loopback, but anybody could come in.
     #[error(
         "listen on {0}: everybody who reaches this address could use the API; \
-         configure tokens under [[api.tokens]] or listen on 127.0.0.1"
+         set tokens, or listen on 127.0.0.1"
     )]
     NoTokens(IpAddr),
     /// Listening beyond loopback, but tokens would travel in clear.
     #[error(
         "listen on {0}: tokens would travel unencrypted; \
-         configure api.tls_certificate and api.tls_key or listen on 127.0.0.1"
+         set tls_certificate_file and tls_key_file, or listen on 127.0.0.1"
     )]
     NoTls(IpAddr),
 }

@@ -15,6 +15,7 @@ use anyhow::{Context, anyhow};
 pub use layer::{Fault, Layers, Origin};
 pub use setting::{Kind, SETTINGS, Setting, Value, nearest};
 
+use crate::auth::Role;
 use crate::interface::{Namespace, Pattern, Selection};
 use crate::kernel::{HookChoice, TcAttachment};
 
@@ -49,6 +50,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Who may use the API: `name:role:sha256` each.
     pub tokens: Vec<String>,
+    /// What everybody on this machine may do where there are no tokens.
+    pub local_role: Role,
     /// Certificate chain of the API.
     pub tls_certificate_file: Option<PathBuf>,
     /// Private key of the API.
@@ -128,6 +131,7 @@ impl Config {
             tcp_idle_timeout: Duration::from_secs(integer(layers, "tcp_idle_timeout_s")),
             listen: text(layers, "listen").parse().context("listen")?,
             tokens: list(layers, "tokens"),
+            local_role: Role::named(text(layers, "local_role")).context("local_role")?,
             tls_certificate_file: path(layers, "tls_certificate_file"),
             tls_key_file: path(layers, "tls_key_file"),
             names_file: path(layers, "names_file"),

@@ -106,7 +106,7 @@ pub(super) async fn create(
         gate::need(role, Role::Admin).map_err(|problem| {
             problem.field("snaplen").remedy(
                 "leave snaplen out to capture headers, use a token with the role admin, \
-                 or set api.local_role",
+                 or set local_role",
             )
         })?;
     }

@@ -20,10 +20,9 @@ use tokio::sync::mpsc;
 use tower::ServiceExt;
 use zerocopy::FromZeros;
 
-use super::serve::Listen;
 use super::service::Settings;
 use super::{Api, router};
-use crate::auth::{Role, Token, TokenDigest};
+use crate::auth::{Access, Role, Token, TokenDigest};
 use crate::capture::Keeping;
 use crate::clock::{Clock, Reading, now};
 use crate::daemon::{DaemonHandle, Feed, KernelStatus, Record, Request};
@@ -77,12 +76,8 @@ impl Answer {
 
 pub(crate) fn settings(directory: &Scratch) -> Settings {
     Settings {
-        listen: Listen {
-            address: "127.0.0.1:0".parse().unwrap(),
-            tls: None,
-        },
-        tokens: Vec::new(),
-        local_role: Role::Admin,
+        access: Access::new(Vec::new(), Role::Admin),
+        is_loopback: true,
         keeping: Keeping {
             directory: directory.0.clone(),
             bytes_max: 50_000_000,
@@ -125,7 +120,7 @@ impl Fixture {
             clock: clock.clone(),
         };
         let outlook = Arc::new(Outlook::new(clock).unwrap());
-        let api = Arc::new(Api::new(&settings, outlook, daemon));
+        let api = Arc::new(Api::new(settings.clone(), outlook, daemon));
         let router = router(&api);
         let engine = Engine::new(EngineConfig::default());
         Self {

@@ -47,7 +47,7 @@ fn authorize(api: &Api, request: &Request, needed: Role) -> Result<Role, Problem
             };
             Problem::new(Kind::Unauthenticated, detail)
                 .field("authorization")
-                .remedy("send a token that is configured under [[api.tokens]]")
+                .remedy("send a token that the setting tokens names")
         })?;
     need(role, needed)
 }
@@ -65,7 +65,7 @@ pub fn need(role: Role, needed: Role) -> Result<Role, Problem> {
         format!("this needs the role {needed}, not {role}"),
     )
     .remedy(format!(
-        "use a token with the role {needed}, or set api.local_role"
+        "use a token with the role {needed}, or set local_role"
     )))
 }
 

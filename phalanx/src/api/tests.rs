@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::fixture::{Fixture, Scratch, record, request, settings, tokens};
 use super::{document, problem};
+use crate::auth::{Access, Role};
 
 /// Asserts that an answer is a problem, and gives its field.
 fn problem_field(answer: &super::fixture::Answer, status: u16, what: &str) -> Value {
@@ -303,8 +304,9 @@ async fn bad_bodies_name_the_field() {
 #[tokio::test]
 async fn each_role_may_what_it_may() {
     let scratch = Scratch::new();
+    let access = Access::new(tokens(), Role::Admin);
     let settings = super::service::Settings {
-        tokens: tokens(),
+        access,
         ..settings(&scratch)
     };
     let fixture = Fixture::with_traffic(settings);

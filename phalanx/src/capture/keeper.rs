@@ -149,9 +149,15 @@ impl Captures {
             return Err(Failure::Unavailable(why));
         }
         drop(guard);
-        let thread = tokio::task::spawn_blocking(move || job.run(file));
+        let (done, outcome) = oneshot::channel();
+        let thread = std::thread::Builder::new().name("capture".to_owned());
+        // Where no thread can be had, `done` is dropped, and the capture ends as failed.
+        let started = thread.spawn(move || drop(done.send(job.run(file))));
+        if let Err(error) = started {
+            tracing::warn!(%error, "start the thread of a capture");
+        }
         let keeper = Arc::clone(self);
-        tokio::spawn(async move { keeper.watch(&capture, thread, stopped).await });
+        tokio::spawn(async move { keeper.watch(&capture, outcome, stopped).await });
         self.count();
         Ok(view)
     }
@@ -327,7 +333,7 @@ impl Captures {
     async fn watch(
         &self,
         capture: &Capture,
-        mut thread: tokio::task::JoinHandle<Outcome>,
+        mut thread: oneshot::Receiver<Outcome>,
         mut stopped: oneshot::Receiver<EndReason>,
     ) {
         let duration = Duration::from_secs(u64::from(capture.view().request.duration));

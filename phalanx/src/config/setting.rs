@@ -190,6 +190,9 @@ settings! {
     "tokens", Kind::List, "", false,
         "Who may use the API: `name:role:sha256` each, with the role `viewer`, `operator` or \
          `admin` and the SHA-256 of the token in hexadecimal digits.";
+    "local_role", Kind::Choice(&["viewer", "operator", "admin"]), "operator", false,
+        "What everybody on this machine may do where there are no tokens. Payload is captured for \
+         `admin` only.";
     "tls_certificate_file", Kind::Text, "", false, "Certificate chain of the API in PEM.";
     "tls_key_file", Kind::Text, "", false, "Private key of the API in PEM.";
     "names_file", Kind::Text, "", true,

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::feed::Outlet;
+use crate::api::Api;
 use crate::api::serve::{Listen, Server, TlsFiles};
-use crate::api::stream::READER_COUNT_MAX;
-use crate::api::{Api, router};
+use crate::api::service::{self, Inlet, Settings};
 use crate::auth::{Access, Role, Token};
+use crate::capture::Keeping;
 use crate::config::Config;
 use crate::privilege;
 use crate::view::Outlook;
@@ -30,7 +31,7 @@ pub(super) struct Service {
     access: Access,
     address: SocketAddr,
     stops: watch::Sender<bool>,
-    tasks: Vec<JoinHandle<()>>,
+    task: Option<JoinHandle<()>>,
 }
 
 impl Service {
@@ -52,7 +53,7 @@ impl Service {
             .build()
             .context("start the runtime")?;
         let tokens = config.tokens.iter().map(|text| parse_token(text));
-        let access = Access::new(tokens.collect::<anyhow::Result<_>>()?, Role::Admin);
+        let access = Access::new(tokens.collect::<anyhow::Result<_>>()?, config.local_role);
         let tls = match (&config.tls_certificate_file, &config.tls_key_file) {
             (Some(certificate), Some(key)) => Some(TlsFiles {
                 certificate: certificate.clone(),
@@ -76,7 +77,7 @@ impl Service {
             access,
             address,
             stops,
-            tasks: Vec::new(),
+            task: None,
         })
     }
 
@@ -86,33 +87,43 @@ impl Service {
     }
 
     /// Folds the feed and serves.
-    pub(super) fn start(&mut self, outlet: Outlet, _config: &Config) -> anyhow::Result<()> {
-        let outlook = Arc::new(Outlook::new(outlet.daemon.clock.clone())?);
-        let api = Arc::new(Api {
+    pub(super) fn start(&mut self, outlet: Outlet, config: &Config) -> anyhow::Result<()> {
+        let Outlet {
+            feed,
+            records,
+            daemon,
+        } = outlet;
+        let outlook = Arc::new(Outlook::new(daemon.clock.clone())?);
+        let settings = Settings {
             access: self.access.clone(),
-            is_loopback: self.address.ip().is_loopback(),
-            stream_places: Arc::new(Semaphore::new(READER_COUNT_MAX)),
-            outlook: Arc::clone(&outlook),
-        });
+            is_loopback: self.address.ip().to_canonical().is_loopback(),
+            keeping: Keeping {
+                directory: config.capture_directory.clone(),
+                bytes_max: config.capture_bytes_max,
+                age_max: config.capture_age_max,
+            },
+        };
+        let api = Arc::new(Api::new(settings, outlook, daemon));
         let server = self
             .server
             .take()
             .context("the service was started already")?;
-        self.tasks.push(
-            self.runtime
-                .spawn(async move { outlook.follow(outlet.feed).await }),
-        );
-        self.tasks.push(
-            self.runtime
-                .spawn(server.run(router(&api), self.stops.subscribe())),
-        );
+        let inlet = Inlet { feed, records };
+        let serving = service::run(server, api, inlet, self.stops.subscribe());
+        self.task = Some(self.runtime.spawn(serving));
         Ok(())
     }
 
-    /// Lets running requests end, for a moment.
+    /// Lets running requests and captures end, for a moment.
     pub(super) fn stop(self) {
         self.stops.send_replace(true);
-        self.runtime.shutdown_timeout(STOP_TIMEOUT);
+        if let Some(task) = self.task {
+            let ended = async { tokio::time::timeout(STOP_TIMEOUT, task).await };
+            if self.runtime.block_on(ended).is_err() {
+                tracing::debug!("requests were cut off at the end");
+            }
+        }
+        self.runtime.shutdown_background();
     }
 }
 
