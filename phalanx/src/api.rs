@@ -6,6 +6,7 @@
 
 pub mod captures;
 mod change;
+pub mod client;
 pub mod conversations;
 pub mod extract;
 #[cfg(test)]

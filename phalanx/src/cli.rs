@@ -1,5 +1,6 @@
 //! The command line: what was typed, and which command answers it.
 
+mod capture;
 mod cleanup;
 mod client;
 mod config;
@@ -56,6 +57,8 @@ pub enum Command {
     Status(status::StatusArguments),
     /// Shows the flows that the running daemon knows.
     Flows(Box<flows::FlowsArguments>),
+    /// Captures packets of the running daemon as pcapng.
+    Capture(Box<capture::CaptureArguments>),
     /// Checks and shows the configuration.
     Config {
         /// What to do with it.
@@ -91,6 +94,7 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Status(arguments) => status::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Flows(arguments) => flows::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Capture(arguments) => capture::run(&arguments),
         Command::Config { command } => config::run(&command),
         Command::Cleanup => cleanup::run().map(|()| ExitCode::SUCCESS),
         Command::Completions { shell } => {

@@ -587,6 +587,57 @@ fn the_metrics_reference_is_true() {
     keep_true("docs/metrics.md", &crate::metrics::document());
 }
 
+/// The names of metrics in a text of PromQL.
+fn metric_names(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
+        .filter(|word| word.starts_with("phalanx_") || word.starts_with("process_"))
+}
+
+/// Whether the table has a metric, or a histogram that has this series.
+fn is_metric(name: &str) -> bool {
+    crate::metrics::table::TABLE.iter().any(|definition| {
+        let is_histogram = matches!(definition.kind, crate::metrics::table::Kind::Histogram(_));
+        let series = name.strip_prefix(definition.name);
+        series == Some("") || is_histogram && matches!(series, Some("_bucket" | "_sum" | "_count"))
+    })
+}
+
+fn read(path: &str) -> String {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn the_dashboard_and_the_rules_use_metrics_that_exist() {
+    let dashboard: Value = serde_json::from_str(&read("examples/grafana/phalanx.json")).unwrap();
+    let mut expressions: Vec<String> = dashboard["panels"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|panel| panel["targets"].as_array().into_iter().flatten())
+        .map(|target| target["expr"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(expressions.len() > 20);
+    let rules =
+        ["recording", "alerts"].map(|name| read(&format!("examples/prometheus/{name}.rules.yml")));
+    expressions.extend(rules);
+    let mut count = 0;
+    for expression in &expressions {
+        // A recorded series has colons in its name; what is between them is no metric of ours.
+        let text = expression
+            .split_whitespace()
+            .filter(|word| !word.contains("service_pair:"));
+        let text: Vec<_> = text.collect();
+        for name in metric_names(&text.join(" ")) {
+            assert!(is_metric(name), "{name} in {expression}");
+            count += 1;
+        }
+    }
+    assert!(count > 30);
+}
+
 /// Compares a checked-in file with what it must say; with `PHALANX_WRITE_DOCS=1` writes it.
 fn keep_true(path: &str, text: &str) {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -1,0 +1,226 @@
+//! `phalanx capture`: a capture through the API, into a file or a pipe.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use http_body_util::BodyExt;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::api::client::{Address, Client};
+use crate::capture::{CaptureRequest, CaptureState, CaptureView, DURATION_MAX_S};
+
+/// Exit code of a capture of which something is missing.
+const EXIT_PARTIAL: u8 = 3;
+
+/// How often the progress is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Captures packets of the running daemon as pcapng.
+///
+/// Exit codes: 0 the capture is whole; 1 it failed; 2 wrong usage; 3 something is missing, as said.
+#[derive(Args, Clone, Debug)]
+pub struct CaptureArguments {
+    /// Which packets, as for tcpdump; all where absent.
+    #[arg(value_name = "FILTER", trailing_var_arg = true)]
+    filter: Vec<String>,
+    /// File to write; `-`: the standard output, packets as they come.
+    #[arg(short = 'w', long = "write", value_name = "FILE")]
+    write: PathBuf,
+    /// Interface; repeats [default: all that are watched].
+    #[arg(short, long = "interface", value_name = "NAME")]
+    interface: Vec<String>,
+    /// How long, such as 30s or 5m.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    duration: u32,
+    /// Bytes of each packet; 0: headers only. More takes the role admin.
+    #[arg(short, long, value_name = "BYTES", default_value_t = 0)]
+    snaplen: u32,
+    /// Packets at most.
+    #[arg(
+        short = 'c',
+        long = "count",
+        value_name = "COUNT",
+        default_value_t = 1_000_000
+    )]
+    count: u64,
+    /// Bytes of the file at most [default: 100 MB].
+    #[arg(long, value_name = "BYTES")]
+    max_bytes: Option<u64>,
+    #[command(flatten)]
+    address: Address,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The API refuses or cannot be reached, or the file cannot be written.
+pub(super) fn run(arguments: &CaptureArguments) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let view = runtime.block_on(capture(arguments))?;
+    report(&view);
+    Ok(match view.state {
+        CaptureState::Complete => ExitCode::SUCCESS,
+        CaptureState::Partial | CaptureState::Running => ExitCode::from(EXIT_PARTIAL),
+    })
+}
+
+async fn capture(arguments: &CaptureArguments) -> anyhow::Result<CaptureView> {
+    let client = Client::new(&arguments.address)?;
+    let mut output = open(&arguments.write)?;
+    let request = CaptureRequest {
+        filter: arguments.filter.join(" "),
+        interfaces: (!arguments.interface.is_empty()).then(|| arguments.interface.clone()),
+        duration: arguments.duration,
+        snaplen: arguments.snaplen,
+        max_packets: arguments.count,
+        max_bytes: arguments.max_bytes,
+    };
+    let view: CaptureView = client.post("/api/v1/captures", &request).await?;
+    eprintln!(
+        "capture {} on {}: {}",
+        view.id,
+        view.interfaces.join(", "),
+        view.plan.explanation
+    );
+    let path = format!("/api/v1/captures/{}", view.id);
+    let bar = progress_bar(&view);
+    let file = format!("{}?follow=true", view.file);
+    let copied = tokio::select! {
+        copied = copy(&client, &file, &mut output) => copied,
+        () = show_progress(&client, &path, &bar) => Ok(()),
+    };
+    bar.finish_and_clear();
+    // Also after an error here: nothing shall record for somebody who has gone.
+    let stopped: anyhow::Result<CaptureView> = client.post(&format!("{path}/stop"), &()).await;
+    copied?;
+    stopped
+}
+
+/// The output; a file is replaced.
+fn open(path: &Path) -> anyhow::Result<Box<dyn Write>> {
+    if path == Path::new("-") {
+        let output = std::io::stdout();
+        if output.is_terminal() {
+            bail!(
+                "pcapng is not for terminals: pipe it, as in phalanx capture -w - | wireshark -k -i -"
+            );
+        }
+        return Ok(Box::new(output.lock()));
+    }
+    let file = std::fs::File::create(path);
+    Ok(Box::new(
+        file.with_context(|| format!("write {}", path.display()))?,
+    ))
+}
+
+/// Copies the file as it grows, until the capture has ended. The first interrupt stops the capture,
+/// and what is left of it still comes; the second breaks off.
+async fn copy(client: &Client, path: &str, output: &mut dyn Write) -> anyhow::Result<()> {
+    let mut body = client.stream(path).await?;
+    let stop = path.split("/file").next().unwrap_or(path).to_owned() + "/stop";
+    let mut is_stopping = false;
+    loop {
+        let frame = tokio::select! {
+            frame = body.frame() => frame,
+            interrupt = tokio::signal::ctrl_c() => {
+                interrupt.context("wait for an interrupt")?;
+                if is_stopping {
+                    bail!("interrupted twice: the file is cut off");
+                }
+                is_stopping = true;
+                let client = client.clone();
+                let stop = stop.clone();
+                tokio::spawn(async move { client.post::<CaptureView>(&stop, &()).await });
+                continue;
+            }
+        };
+        let Some(frame) = frame else { return Ok(()) };
+        let Ok(data) = frame.context("read the capture")?.into_data() else {
+            continue;
+        };
+        match output.write_all(&data).and_then(|()| output.flush()) {
+            Ok(()) => {}
+            // The reader of the pipe has seen enough.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(error) => return Err(error).context("write the capture"),
+        }
+    }
+}
+
+fn progress_bar(view: &CaptureView) -> ProgressBar {
+    let seconds = u64::from(view.request.duration);
+    let style = "{spinner} {elapsed} of {len}s {bar:30} {msg}";
+    let bar = ProgressBar::with_draw_target(Some(seconds), ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template(style) {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Shows how far the capture is; never ends by itself.
+async fn show_progress(client: &Client, path: &str, bar: &ProgressBar) {
+    loop {
+        if let Ok(view) = client.get::<CaptureView>(path).await {
+            bar.set_position(
+                bar.elapsed()
+                    .as_secs()
+                    .min(u64::from(view.request.duration)),
+            );
+            bar.set_message(format!("{} packets, {} bytes", view.packets, view.bytes));
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+fn report(view: &CaptureView) {
+    eprintln!(
+        "{} packets, {} bytes; {} left out by the rest of the filter",
+        view.packets, view.bytes, view.filtered_out
+    );
+    for loss in &view.losses {
+        eprintln!("missing: {} ({} packets)", loss.detail, loss.packets);
+    }
+}
+
+/// A time in seconds, with its unit: `30`, `30s`, `5m`, `1h`.
+fn parse_duration(text: &str) -> Result<u32, String> {
+    let bad = || format!("{text:?} is no time: write 30s, 5m or 1h, at most {DURATION_MAX_S}s");
+    let (number, unit) = match text.find(|letter: char| !letter.is_ascii_digit()) {
+        Some(end) => text.split_at(end),
+        None => (text, "s"),
+    };
+    let factor = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        _ => return Err(bad()),
+    };
+    let seconds = number
+        .parse::<u32>()
+        .ok()
+        .and_then(|number| number.checked_mul(factor));
+    seconds
+        .filter(|seconds| (1..=DURATION_MAX_S).contains(seconds))
+        .ok_or_else(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units_and_bounds() {
+        for (text, seconds) in [("30", 30), ("30s", 30), ("5m", 300), ("1h", 3_600)] {
+            assert_eq!(parse_duration(text), Ok(seconds));
+        }
+        for bad in ["", "s", "0s", "2h", "5 m", "-1s", "99999999999s", "1d"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+}
