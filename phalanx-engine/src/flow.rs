@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 
 use phalanx_common::abi::{Direction, FlowKey, FlowUpdate, SampleKind, update_reason};
 use phalanx_common::abi::{HalfCounters, Sample};
-use phalanx_common::limits::SAMPLE_COUNT;
 use phalanx_common::watch::tick;
 
 use crate::change::CloseReason;
@@ -199,8 +198,7 @@ impl Flow {
             client: path_us(totals.server.rtt_min_us, update.handshake_client_us),
             server: path_us(totals.client.rtt_min_us, update.handshake_server_us),
         };
-        let count = (update.sample_count as usize).min(SAMPLE_COUNT);
-        for word in &update.samples[..count] {
+        for word in update.samples.iter().filter(|word| **word != 0) {
             let sample = Sample(*word);
             match sample.kind() {
                 Some(kind) => {

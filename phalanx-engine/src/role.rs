@@ -1,7 +1,6 @@
 //! Who is the client of a flow whose opening may not have been seen.
 
 use phalanx_common::abi::{Direction, FlowUpdate, Sample, SampleKind};
-use phalanx_common::limits::SAMPLE_COUNT;
 
 use crate::side::RoleBasis;
 
@@ -61,9 +60,10 @@ fn by_port(low: u16, high: u16) -> Option<Direction> {
 
 /// The first turn was made by the end that answered.
 fn by_first_payload(update: &FlowUpdate) -> Option<Direction> {
-    let count = (update.sample_count as usize).min(SAMPLE_COUNT);
-    update.samples[..count]
+    update
+        .samples
         .iter()
+        .filter(|word| **word != 0)
         .find_map(|word| match Sample(*word).kind() {
             Some(SampleKind::Turn(answerer)) => Some(answerer.reverse()),
             _ => None,
