@@ -202,7 +202,7 @@ pub struct FlowUpdate {
     pub handshake_client_us: u32,
     /// Type (upper byte) and code (lower byte) of the last ICMP error that quoted this flow.
     pub icmp_error: u32,
-    /// How many of `samples` are filled.
+    /// How many of `samples` are filled; the others are 0, in any place.
     pub sample_count: u32,
     /// Which recording filters match this flow: bits by number of filter.
     pub matched: u64,

@@ -19,7 +19,7 @@ pub use entry::{FlowEntry, Half};
 pub use pending::{Pending, PendingHalf};
 pub use update::write_update;
 
-use crate::abi::{Attempt, Counter, Direction, FlowKey, Sample, SampleKind, update_reason};
+use crate::abi::{Counter, Direction, FlowKey, Sample, SampleKind, update_reason};
 use crate::bytes::Bytes;
 use crate::packet::{Headers, TcpFlags, protocol};
 
@@ -57,7 +57,7 @@ pub const fn is_after(a: u32, b: u32) -> bool {
 
 /// One packet on its way through the rule.
 #[derive(Clone, Copy, Debug)]
-pub struct Sighting<'packet> {
+pub struct Sighting<'packet, B> {
     /// Its decoded headers.
     pub headers: &'packet Headers,
     /// Its flow.
@@ -70,9 +70,16 @@ pub struct Sighting<'packet> {
     pub segments: u32,
     /// Payload bytes of each segment of a super-segment, 0 for a plain packet.
     pub segment_size: u32,
+    /// Its bytes, for the options that only some packets are asked for.
+    pub bytes: B,
 }
 
-impl Sighting<'_> {
+impl<B> Sighting<'_, B> {
+    #[inline(always)]
+    fn now(&self) -> Tick {
+        tick(self.now_ns)
+    }
+
     #[inline(always)]
     fn flags(&self) -> TcpFlags {
         self.headers.tcp_flags
@@ -100,10 +107,10 @@ impl Sighting<'_> {
     }
 }
 
-/// The flow of a packet at an interface, and which way the packet goes through it.
+/// Writes the flow of a packet at an interface, and returns which way the packet goes through it.
 #[inline(always)]
 #[must_use]
-pub fn key_of(headers: &Headers, ifindex: u32) -> (FlowKey, Direction) {
+pub fn write_key(headers: &Headers, ifindex: u32, key: &mut FlowKey) -> Direction {
     let is_from_low = match compare(headers.source[0], headers.destination[0]) {
         0 => match compare(headers.source[1], headers.destination[1]) {
             0 => headers.source_port <= headers.destination_port,
@@ -111,24 +118,23 @@ pub fn key_of(headers: &Headers, ifindex: u32) -> (FlowKey, Direction) {
         },
         order => order < 0,
     };
-    let source = (headers.source, headers.source_port);
-    let destination = (headers.destination, headers.destination_port);
-    let (low, high, direction) = if is_from_low {
-        (source, destination, Direction::FromLow)
+    key.ifindex = ifindex;
+    key.vlan = headers.vlan;
+    key.protocol = headers.protocol;
+    key.reserved = 0;
+    if is_from_low {
+        key.low = zerocopy::transmute!(headers.source);
+        key.high = zerocopy::transmute!(headers.destination);
+        key.low_port = headers.source_port;
+        key.high_port = headers.destination_port;
+        Direction::FromLow
     } else {
-        (destination, source, Direction::FromHigh)
-    };
-    let key = FlowKey {
-        low: zerocopy::transmute!(low.0),
-        high: zerocopy::transmute!(high.0),
-        low_port: low.1,
-        high_port: high.1,
-        ifindex,
-        vlan: headers.vlan,
-        protocol: headers.protocol,
-        reserved: 0,
-    };
-    (key, direction)
+        key.low = zerocopy::transmute!(headers.destination);
+        key.high = zerocopy::transmute!(headers.source);
+        key.low_port = headers.destination_port;
+        key.high_port = headers.source_port;
+        Direction::FromHigh
+    }
 }
 
 #[inline(always)]
@@ -138,7 +144,8 @@ const fn compare(a: u64, b: u64) -> i32 {
 
 /// Follows an ICMP error to the flow that it quotes. Returns whether that flow is known.
 ///
-/// `quote` are the headers of the quoted packet, which travelled against the error.
+/// `quote` are the headers of the quoted packet, which travelled against the error; `key` is room
+/// for its flow.
 #[inline(always)]
 pub fn watch_icmp_error<T: Tables>(
     tables: &T,
@@ -146,16 +153,32 @@ pub fn watch_icmp_error<T: Tables>(
     quote: &Headers,
     ifindex: u32,
     now_ns: u64,
+    key: &mut FlowKey,
 ) -> bool {
-    let (key, direction) = key_of(quote, ifindex);
+    let direction = write_key(quote, ifindex, key);
     let icmp_error = error.sequence;
-    let Some(entry) = tables.flow(&key) else {
-        return open::unreachable(tables, &key, direction, now_ns, icmp_error);
+    let Some(entry) = tables.flow(key) else {
+        return open::unreachable(tables, key, direction, now_ns, icmp_error);
     };
     entry.half(direction).icmp_error_count.add(1);
     entry.icmp_error.store(icmp_error);
-    tables.send_update(&key, entry, update_reason::ICMP_ERROR, now_ns);
+    tables.send_update(key, entry, update_reason::ICMP_ERROR, now_ns);
     true
+}
+
+/// How an attempt to connect stands: what an [`crate::abi::Attempt`] says beside its flow.
+#[derive(Clone, Copy, Debug)]
+pub struct AttemptState {
+    /// Who sent the SYN.
+    pub initiator: Direction,
+    /// When, in nanoseconds.
+    pub now_ns: u64,
+    /// One of [`crate::abi::attempt_outcome`].
+    pub outcome: u32,
+    /// SYN to its answer in microseconds, 0 where there was none yet.
+    pub answer_us: u32,
+    /// Type and code of the ICMP error, or 0.
+    pub icmp_error: u32,
 }
 
 /// The tables that the rule works on: maps in the kernel, plain memory in user space.
@@ -177,43 +200,43 @@ pub trait Tables {
     fn update_interval_ns(&self) -> u64;
     /// Sends an update of a flow.
     fn send_update(&self, key: &FlowKey, entry: &FlowEntry, reason: u32, now_ns: u64);
-    /// Sends word of an attempt to connect.
-    fn send_attempt(&self, attempt: &Attempt);
+    /// Sends word of an attempt to open the flow `key`.
+    fn send_attempt(&self, key: &FlowKey, attempt: &AttemptState);
 }
 
 /// Runs the rule on a packet and returns its flow, if it has one that is open.
 #[inline(always)]
 pub fn watch<'tables, T: Tables, B: Bytes>(
     tables: &'tables T,
-    sighting: &Sighting<'_>,
-    bytes: B,
+    sighting: &Sighting<'_, B>,
 ) -> Option<&'tables FlowEntry> {
     if let Some(entry) = tables.flow(sighting.key) {
         let is_syn = sighting.flags().any(TcpFlags::SYN) && !sighting.flags().any(TcpFlags::ACK);
         if !(is_syn && open::is_reuse(entry, sighting)) {
             tables.count(Counter::Watched, 1);
-            observe(tables, entry, sighting, bytes);
+            observe(tables, entry, sighting);
             return Some(entry);
         }
         tables.send_update(sighting.key, entry, update_reason::REUSED, sighting.now_ns);
         tables.remove(sighting.key);
     }
-    open::first_packets(tables, sighting, bytes)
+    open::first_packets(tables, sighting)
 }
 
-/// Counts a packet in its open flow.
-#[inline(always)]
-fn observe<T: Tables, B: Bytes>(tables: &T, entry: &FlowEntry, sighting: &Sighting<'_>, bytes: B) {
+/// Counts a packet in its open flow. A function of its own in the kernel too: inlined twice, its
+/// variables would not fit on the stack of 512 bytes that all callers share.
+#[inline(never)]
+fn observe<T: Tables, B: Bytes>(tables: &T, entry: &FlowEntry, sighting: &Sighting<'_, B>) {
     let own = entry.half(sighting.direction);
     own.packets.add(u64::from(sighting.segments));
     own.bytes.add(u64::from(sighting.wire_bytes()));
-    let now = tick(sighting.now_ns);
+    let now = sighting.now();
     own.seen.store(now);
     note_traits(own, sighting);
     let mut reasons = 0;
     let mut has_new_payload = sighting.headers.payload_length > 0;
     if sighting.headers.protocol == protocol::TCP {
-        let seen = sequence::observe(entry, sighting, now, bytes);
+        let seen = sequence::observe(entry, sighting);
         reasons |= seen.reasons;
         has_new_payload &= seen.is_new;
     }
@@ -230,7 +253,12 @@ fn observe<T: Tables, B: Bytes>(tables: &T, entry: &FlowEntry, sighting: &Sighti
 
 /// Sends an update; of several CPUs that see the same interval pass, one sends.
 #[inline(never)]
-fn send<T: Tables>(tables: &T, entry: &FlowEntry, sighting: &Sighting<'_>, reasons: u32) {
+fn send<T: Tables, B: Bytes>(
+    tables: &T,
+    entry: &FlowEntry,
+    sighting: &Sighting<'_, B>,
+    reasons: u32,
+) {
     let pushed = entry.pushed_ns.load();
     let is_first = entry.pushed_ns.replace(pushed, sighting.now_ns);
     if is_first || reasons != update_reason::INTERVAL {
@@ -240,7 +268,7 @@ fn send<T: Tables>(tables: &T, entry: &FlowEntry, sighting: &Sighting<'_>, reaso
 
 /// Keeps the range of TTLs, the flags seen and the ECN marks.
 #[inline(always)]
-fn note_traits(own: &Half, sighting: &Sighting<'_>) {
+fn note_traits<B: Bytes>(own: &Half, sighting: &Sighting<'_, B>) {
     let headers = sighting.headers;
     // RFC 3168 section 5: both bits set say "congestion experienced".
     if headers.traffic_class & 3 == 3 {

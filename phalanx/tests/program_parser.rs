@@ -23,7 +23,7 @@ use phalanx_common::abi::{
 };
 use phalanx_common::limits::{RECORD_DIGEST_SIZE, RECORD_DIGEST_TCP};
 use phalanx_common::packet::{Headers, LinkKind, Unparsed, parse, protocol};
-use phalanx_common::watch::key_of;
+use phalanx_common::watch::write_key;
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 const MUTATION_COUNT: usize = 100_000;
@@ -233,7 +233,8 @@ impl Kernel {
 /// Asserts that a record is that of the frame, as the library parses it.
 fn check_record(record: &[u8], frame: &[u8], headers: &Headers, case: &Case) {
     let (header, captured) = RecordHeader::read_from_prefix(record).unwrap();
-    let (key, direction) = key_of(headers, LOOPBACK);
+    let mut key = FlowKey::default();
+    let direction = write_key(headers, LOOPBACK, &mut key);
     assert_eq!(header.key, key);
     assert_eq!(header.direction, direction as u8);
     assert_eq!(header.hook, case.hook as u8);

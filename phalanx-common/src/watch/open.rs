@@ -1,12 +1,10 @@
 //! The first packets of a flow: they wait in the pending table until the flow has proven itself,
 //! by an answer from the other end or by going on.
 
-use super::entry::{FlowEntry, merge_traits, pack, state, with_window_scale};
+use super::entry::{FlowEntry, Half, merge_traits, pack, state, with_window_scale};
 use super::pending::{Counts, Pended, Pending, PendingHalf, Place, Syn};
-use super::{Sighting, Tables, Tick, microseconds_between, observe, tick};
-use crate::abi::{
-    Attempt, Counter, Direction, FlowKey, attempt_outcome, event_kind, update_reason,
-};
+use super::{AttemptState, Sighting, Tables, Tick, microseconds_between, observe, tick};
+use crate::abi::{Counter, Direction, FlowKey, attempt_outcome, update_reason};
 use crate::bytes::Bytes;
 use crate::limits::{ONE_WAY_PACKETS_MAX, REUSE_SILENCE_NS};
 use crate::packet::{TcpFlags, TcpOptions, parse_tcp_options, protocol};
@@ -15,13 +13,13 @@ use crate::packet::{TcpFlags, TcpOptions, parse_tcp_options, protocol};
 /// sequence number after a silence. A late copy of the old SYN does not, nor does one that is
 /// thrown at a live connection (RFC 5961 section 4).
 #[inline(never)]
-pub(super) fn is_reuse(entry: &FlowEntry, sighting: &Sighting<'_>) -> bool {
+pub(super) fn is_reuse<B: Bytes>(entry: &FlowEntry, sighting: &Sighting<'_, B>) -> bool {
     let own = entry.half(sighting.direction);
     if own.initial_sequence.load() == sighting.headers.sequence && own.head.load() != 0 {
         return false;
     }
     let has_ended = entry.has_state(state::CLOSED) || entry.has_state(state::RESET);
-    let silent_ticks = tick(sighting.now_ns).wrapping_sub(own.seen.load());
+    let silent_ticks = sighting.now().wrapping_sub(own.seen.load());
     has_ended || silent_ticks > (REUSE_SILENCE_NS >> 10) as u32
 }
 
@@ -29,8 +27,7 @@ pub(super) fn is_reuse(entry: &FlowEntry, sighting: &Sighting<'_>) -> bool {
 #[inline(never)]
 pub(super) fn first_packets<'tables, T: Tables, B: Bytes>(
     tables: &'tables T,
-    sighting: &Sighting<'_>,
-    bytes: B,
+    sighting: &Sighting<'_, B>,
 ) -> Option<&'tables FlowEntry> {
     let place = Place::of(sighting.key, tables.seed());
     let Some(pending) = tables.pending(place.index) else {
@@ -38,12 +35,12 @@ pub(super) fn first_packets<'tables, T: Tables, B: Bytes>(
         return None;
     };
     match judge(pending, place, sighting) {
-        Judgement::Open => open(tables, pending, place, sighting, bytes),
+        Judgement::Open => open(tables, pending, place, sighting),
         Judgement::Refused => {
             refuse(tables, pending, place, sighting);
             None
         }
-        Judgement::Wait => wait(tables, pending, place, sighting, bytes),
+        Judgement::Wait => wait(tables, pending, place, sighting),
     }
 }
 
@@ -55,7 +52,7 @@ enum Judgement {
 
 /// Decides what a packet does to a flow that is not open.
 #[inline(always)]
-fn judge(pending: &Pending, place: Place, sighting: &Sighting<'_>) -> Judgement {
+fn judge<B: Bytes>(pending: &Pending, place: Place, sighting: &Sighting<'_, B>) -> Judgement {
     let is_answered = pending
         .half(sighting.direction.reverse())
         .peek(place)
@@ -97,8 +94,7 @@ fn wait<'tables, T: Tables, B: Bytes>(
     tables: &'tables T,
     pending: &Pending,
     place: Place,
-    sighting: &Sighting<'_>,
-    bytes: B,
+    sighting: &Sighting<'_, B>,
 ) -> Option<&'tables FlowEntry> {
     let half = pending.half(sighting.direction);
     let is_first = match half.count(place, sighting.segments, sighting.wire_bytes()) {
@@ -108,7 +104,7 @@ fn wait<'tables, T: Tables, B: Bytes>(
             tables.count(Counter::PendingDisplacedPackets, packets);
             true
         }
-        Pended::Contended => return open(tables, pending, place, sighting, bytes),
+        Pended::Contended => return open(tables, pending, place, sighting),
     };
     tables.count(Counter::Pended, 1);
     if is_first {
@@ -123,7 +119,7 @@ fn wait<'tables, T: Tables, B: Bytes>(
         headers.tcp_flags.0,
     ));
     if sighting.flags().any(TcpFlags::SYN) {
-        keep_syn(tables, half, sighting, bytes, is_first);
+        keep_syn(tables, half, sighting, is_first);
     }
     // Another CPU may have opened the flow meanwhile, without this packet: then it is folded in
     // here. Opening writes the flow first and then looks here; this writes here first and then
@@ -137,75 +133,49 @@ fn wait<'tables, T: Tables, B: Bytes>(
 fn keep_syn<T: Tables, B: Bytes>(
     tables: &T,
     half: &PendingHalf,
-    sighting: &Sighting<'_>,
-    bytes: B,
+    sighting: &Sighting<'_, B>,
     is_first: bool,
 ) {
-    let options = options(sighting, bytes);
+    let options = options(sighting);
     let (mss, scale) = (options.mss, options.window_scale_plus_one);
     let is_answer = sighting.flags().any(TcpFlags::ACK);
     half.keep_syn(
         sighting.headers.sequence,
-        tick(sighting.now_ns),
+        sighting.now(),
         mss,
         scale,
         is_answer,
     );
     if is_first && !is_answer {
-        attempt(
-            tables,
-            sighting.key,
-            sighting.direction,
-            sighting.now_ns,
-            Outcome::STARTED,
-        );
+        let attempt = AttemptState {
+            initiator: sighting.direction,
+            now_ns: sighting.now_ns,
+            outcome: attempt_outcome::STARTED,
+            answer_us: 0,
+            icmp_error: 0,
+        };
+        tables.send_attempt(sighting.key, &attempt);
     }
 }
 
 #[inline(always)]
-fn options<B: Bytes>(sighting: &Sighting<'_>, bytes: B) -> TcpOptions {
+fn options<B: Bytes>(sighting: &Sighting<'_, B>) -> TcpOptions {
     let headers = sighting.headers;
-    parse_tcp_options(bytes, headers.transport_offset + 20, headers.payload_offset)
-}
-
-/// How an attempt stands.
-#[derive(Clone, Copy)]
-struct Outcome {
-    outcome: u32,
-    answer_us: u32,
-    icmp_error: u32,
-}
-
-impl Outcome {
-    const STARTED: Self = Self {
-        outcome: attempt_outcome::STARTED,
-        answer_us: 0,
-        icmp_error: 0,
-    };
-}
-
-#[inline(always)]
-fn attempt<T: Tables>(
-    tables: &T,
-    key: &FlowKey,
-    initiator: Direction,
-    now_ns: u64,
-    outcome: Outcome,
-) {
-    tables.send_attempt(&Attempt {
-        kind: event_kind::ATTEMPT,
-        outcome: outcome.outcome,
-        key: *key,
-        initiator: initiator as u32 + 1,
-        now_ns,
-        answer_us: outcome.answer_us,
-        icmp_error: outcome.icmp_error,
-    });
+    parse_tcp_options(
+        sighting.bytes,
+        headers.transport_offset + 20,
+        headers.payload_offset,
+    )
 }
 
 /// A RST answers what waits: the flow does not come to be.
 #[inline(always)]
-fn refuse<T: Tables>(tables: &T, pending: &Pending, place: Place, sighting: &Sighting<'_>) {
+fn refuse<T: Tables, B: Bytes>(
+    tables: &T,
+    pending: &Pending,
+    place: Place,
+    sighting: &Sighting<'_, B>,
+) {
     tables.count(Counter::Refused, 1);
     let initiator = sighting.direction.reverse();
     let syn = pending.half(initiator).syn();
@@ -217,15 +187,19 @@ fn refuse<T: Tables>(tables: &T, pending: &Pending, place: Place, sighting: &Sig
         return;
     };
     tables.count(Counter::PendingCleared, answered.packets + waiting.packets);
-    let Some(syn) = syn else { return };
+    if syn.sent_count == 0 {
+        return;
+    }
     pending.half(initiator).clear_syn();
-    let answer_us = microseconds_between(syn.tick, tick(sighting.now_ns));
-    let outcome = Outcome {
+    let answer_us = microseconds_between(syn.tick, sighting.now());
+    let attempt = AttemptState {
+        initiator,
+        now_ns: sighting.now_ns,
         outcome: attempt_outcome::REFUSED,
         answer_us,
         icmp_error: 0,
     };
-    attempt(tables, sighting.key, initiator, sighting.now_ns, outcome);
+    tables.send_attempt(sighting.key, &attempt);
 }
 
 /// An ICMP error quotes a packet of a flow that is not open: returns whether one was waiting.
@@ -245,14 +219,17 @@ pub(super) fn unreachable<T: Tables>(
     if half.peek(place).is_none() {
         return false;
     }
-    if let Some(syn) = half.syn() {
+    let syn = half.syn();
+    if syn.sent_count != 0 {
         let answer_us = microseconds_between(syn.tick, tick(now_ns));
-        let outcome = Outcome {
+        let attempt = AttemptState {
+            initiator: quoted,
+            now_ns,
             outcome: attempt_outcome::ICMP_ERROR,
             answer_us,
             icmp_error,
         };
-        attempt(tables, key, quoted, now_ns, outcome);
+        tables.send_attempt(key, &attempt);
     }
     true
 }
@@ -263,51 +240,42 @@ fn open<'tables, T: Tables, B: Bytes>(
     tables: &'tables T,
     pending: &Pending,
     place: Place,
-    sighting: &Sighting<'_>,
-    bytes: B,
+    sighting: &Sighting<'_, B>,
 ) -> Option<&'tables FlowEntry> {
     let Some(entry) = tables.open(sighting.key, sighting.now_ns) else {
         tables.count(Counter::UntrackedTableFull, 1);
         return None;
     };
-    let syns = [
-        fold(tables, entry, pending, place, Direction::FromLow),
-        fold(tables, entry, pending, place, Direction::FromHigh),
-    ];
-    complete_handshake(entry, sighting, &syns);
+    let from_low = fold(tables, entry, pending, place, Direction::FromLow);
+    let from_high = fold(tables, entry, pending, place, Direction::FromHigh);
+    complete_handshake(entry, sighting, from_low, from_high);
     tables.count(Counter::Watched, 1);
-    observe(tables, entry, sighting, bytes);
+    observe(tables, entry, sighting);
     tables.send_update(sighting.key, entry, update_reason::OPENED, sighting.now_ns);
     Some(entry)
 }
 
 /// Moves what waits of one direction into the open flow; returns the SYN that was there.
-#[inline(never)]
+#[inline(always)]
 fn fold<T: Tables>(
     tables: &T,
     entry: &FlowEntry,
     pending: &Pending,
     place: Place,
     direction: Direction,
-) -> Option<Syn> {
+) -> Syn {
     let waiting = pending.half(direction);
     let syn = waiting.syn();
-    let first_ns = waiting.first_ns.load();
-    let traits = waiting.traits.load();
-    let Counts { packets, bytes } = waiting.take(place)?;
+    let packets = move_counts(entry, entry.half(direction), waiting, place);
+    if packets == 0 {
+        return Syn::default();
+    }
     waiting.clear_syn();
     tables.count(Counter::PendingFolded, packets);
+    if syn.sent_count == 0 {
+        return syn;
+    }
     let own = entry.half(direction);
-    own.packets.add(u64::from(packets));
-    own.bytes.add(u64::from(bytes));
-    if own.traits.load() == 0 {
-        own.traits.store(traits);
-    }
-    let opened_ns = entry.opened_ns.load();
-    if first_ns != 0 && first_ns < opened_ns {
-        entry.opened_ns.replace(opened_ns, first_ns);
-    }
-    let syn = syn?;
     own.head
         .replace(0, pack(syn.sequence.wrapping_add(1), syn.tick));
     own.initial_sequence.store(syn.sequence);
@@ -318,38 +286,73 @@ fn fold<T: Tables>(
     ));
     own.syn_count.add(syn.sent_count);
     own.retransmitted_packets.add(syn.sent_count - 1);
-    Some(syn)
+    syn
+}
+
+/// Moves the counts that wait into an open flow; returns how many packets that were.
+#[inline(never)]
+fn move_counts(entry: &FlowEntry, own: &Half, waiting: &PendingHalf, place: Place) -> u32 {
+    let first_ns = waiting.first_ns.load();
+    let traits = waiting.traits.load();
+    let Counts { packets, bytes } = waiting.take(place).unwrap_or_default();
+    if packets == 0 {
+        return 0;
+    }
+    own.packets.add(u64::from(packets));
+    own.bytes.add(u64::from(bytes));
+    if own.traits.load() == 0 {
+        own.traits.store(traits);
+    }
+    let opened_ns = entry.opened_ns.load();
+    if first_ns != 0 && first_ns < opened_ns {
+        entry.opened_ns.replace(opened_ns, first_ns);
+    }
+    packets
 }
 
 /// Tells who opened the connection, and splits the handshake into the server's and the client's
 /// side where each of its packets was sent once (Karn's rule).
 #[inline(always)]
-fn complete_handshake(entry: &FlowEntry, sighting: &Sighting<'_>, syns: &[Option<Syn>; 2]) {
-    let (client, request, answer) = match syns {
-        [Some(low), high] if !low.is_answer => (Direction::FromLow, Some(low), high),
-        [low, Some(high)] if !high.is_answer => (Direction::FromHigh, Some(high), low),
-        [Some(_), None] => (Direction::FromHigh, None, &syns[0]),
-        [None, Some(_)] => (Direction::FromLow, None, &syns[1]),
-        _ => return,
+fn complete_handshake<B>(
+    entry: &FlowEntry,
+    sighting: &Sighting<'_, B>,
+    from_low: Syn,
+    from_high: Syn,
+) {
+    let Some(client) = opener(from_low, from_high) else {
+        return;
     };
     entry.initiator.store(client as u32 + 1);
-    let Some(answer) = answer else { return };
-    if !answer.is_answer || answer.sent_count != 1 {
+    let (request, answer) = match client {
+        Direction::FromLow => (from_low, from_high),
+        Direction::FromHigh => (from_high, from_low),
+    };
+    if answer.sent_count != 1 || !answer.is_answer {
         return;
     }
-    if let Some(request) = request
-        && request.sent_count == 1
-    {
+    if request.sent_count == 1 {
         entry
             .handshake_server_us
             .store(at_least_one(request.tick, answer.tick));
     }
     let acknowledges = sighting.headers.acknowledgement == answer.sequence.wrapping_add(1);
     if sighting.direction == client && acknowledges {
-        let now = tick(sighting.now_ns);
         entry
             .handshake_client_us
-            .store(at_least_one(answer.tick, now));
+            .store(at_least_one(answer.tick, sighting.now()));
+    }
+}
+
+/// Who sent the SYN, told by it or by its answer; of two that opened at once, neither.
+#[inline(always)]
+fn opener(from_low: Syn, from_high: Syn) -> Option<Direction> {
+    let sent = |syn: Syn, is_answer: bool| syn.sent_count != 0 && syn.is_answer == is_answer;
+    let is_low = sent(from_low, false) || sent(from_high, true);
+    let is_high = sent(from_high, false) || sent(from_low, true);
+    match (is_low, is_high) {
+        (true, false) => Some(Direction::FromLow),
+        (false, true) => Some(Direction::FromHigh),
+        _ => None,
     }
 }
 

@@ -187,19 +187,20 @@ impl PendingHalf {
         );
     }
 
-    /// The SYN that was kept, if all of it belongs together.
+    /// The SYN that was kept, if all of it belongs together; else one that was never sent.
     #[inline(always)]
-    pub(super) fn syn(&self) -> Option<Syn> {
+    pub(super) fn syn(&self) -> Syn {
         let (syn, options) = (self.syn.load(), self.options.load());
         let sequence = (syn >> 32) as u32;
-        (syn != 0 && sequence_half(options) == sequence as u16).then_some(Syn {
+        let is_whole = syn != 0 && sequence_half(options) == sequence as u16;
+        Syn {
             sequence,
             tick: syn as u32,
             mss: (options >> 32) as u16,
             window_scale_plus_one: (options >> 24) as u8,
-            sent_count: (options & 0x7f) as u32,
+            sent_count: if is_whole { (options & 0x7f) as u32 } else { 0 },
             is_answer: options & 0x80 != 0,
-        })
+        }
     }
 
     /// Forgets the SYN.
@@ -210,13 +211,15 @@ impl PendingHalf {
 }
 
 /// A SYN, or a SYN-ACK, that waits for its answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Syn {
     pub(super) sequence: u32,
     pub(super) tick: Tick,
     pub(super) mss: u16,
     pub(super) window_scale_plus_one: u8,
-    /// How often it was sent: at least once.
+    /// How often it was sent; 0: there is none, and the other fields say nothing. (A plain value
+    /// instead of an `Option`: of an `Option` that is `None` the compiler leaves registers unset,
+    /// and the verifier refuses to see them copied.)
     pub(super) sent_count: u32,
     /// It is a SYN-ACK.
     pub(super) is_answer: bool,

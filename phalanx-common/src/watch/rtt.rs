@@ -5,7 +5,7 @@
 //! 7323 section 3), the retransmission itself is timed.
 
 use super::entry::{FlowEntry, Half, pack, sequence_of, tick_of};
-use super::{Sighting, Tick, is_after, microseconds_between};
+use super::{Sighting, is_after, microseconds_between};
 use crate::abi::{Sample, SampleKind};
 use crate::bytes::Bytes;
 use crate::limits::RTT_SLOT_COUNT;
@@ -16,30 +16,34 @@ const MASK: usize = RTT_SLOT_COUNT - 1;
 /// Begins to time a segment, if a slot is free: all segments while few are outstanding, at least
 /// one in each round trip beyond, since slots fall free as acknowledgements pass.
 #[inline(always)]
-pub(super) fn fill<B: Bytes>(own: &Half, sighting: &Sighting<'_>, end: u32, now: Tick, bytes: B) {
+pub(super) fn fill<B: Bytes>(own: &Half, sighting: &Sighting<'_, B>, end: u32) {
     let filled = own.slots_filled.load();
     if filled.wrapping_sub(own.slots_consumed.load()) >= RTT_SLOT_COUNT as u32 {
         return;
     }
-    fill_slot(own, sighting, filled, pack(end, now), bytes);
+    fill_slot(own, sighting, filled, pack(end, sighting.now()));
 }
 
 #[inline(always)]
-fn fill_slot<B: Bytes>(own: &Half, sighting: &Sighting<'_>, filled: u32, word: u64, bytes: B) {
+fn fill_slot<B: Bytes>(own: &Half, sighting: &Sighting<'_, B>, filled: u32, word: u64) {
     let index = filled as usize & MASK;
     // The count says that the slot is free; what a lost race left in it is overwritten.
     let old = own.slots[index].load();
     if own.slots[index].replace(old, word) {
-        let timestamp = timestamps(sighting, bytes).map_or(0, |(value, _)| value);
+        let timestamp = timestamps(sighting).map_or(0, |(value, _)| value);
         own.slot_timestamps[index].store(timestamp);
         own.slots_filled.store(filled.wrapping_add(1));
     }
 }
 
 #[inline(always)]
-fn timestamps<B: Bytes>(sighting: &Sighting<'_>, bytes: B) -> Option<(u32, u32)> {
+fn timestamps<B: Bytes>(sighting: &Sighting<'_, B>) -> Option<(u32, u32)> {
     let headers = sighting.headers;
-    parse_timestamps(bytes, headers.transport_offset + 20, headers.payload_offset)
+    parse_timestamps(
+        sighting.bytes,
+        headers.transport_offset + 20,
+        headers.payload_offset,
+    )
 }
 
 /// Takes the slots that an acknowledgement covers; the one that ends at it gives a sample.
@@ -47,24 +51,22 @@ fn timestamps<B: Bytes>(sighting: &Sighting<'_>, bytes: B) -> Option<(u32, u32)>
 pub(super) fn consume<B: Bytes>(
     entry: &FlowEntry,
     other: &Half,
-    sighting: &Sighting<'_>,
-    now: Tick,
-    bytes: B,
+    sighting: &Sighting<'_, B>,
 ) -> u32 {
     let consumed = other.slots_consumed.load();
     let mut reasons = 0;
     if consumed != other.slots_filled.load() {
-        reasons = consume_slots(entry, other, sighting, now);
+        reasons = consume_slots(entry, other, sighting);
     }
     let retransmission = other.retransmission.load();
     if retransmission != 0 {
-        reasons |= consume_retransmission(entry, other, sighting, now, bytes);
+        reasons |= consume_retransmission(entry, other, sighting);
     }
     reasons
 }
 
 #[inline(never)]
-fn consume_slots(entry: &FlowEntry, other: &Half, sighting: &Sighting<'_>, now: Tick) -> u32 {
+fn consume_slots<B: Bytes>(entry: &FlowEntry, other: &Half, sighting: &Sighting<'_, B>) -> u32 {
     let number = sighting.headers.acknowledgement;
     let mut reasons = 0;
     for _ in 0..RTT_SLOT_COUNT {
@@ -88,7 +90,7 @@ fn consume_slots(entry: &FlowEntry, other: &Half, sighting: &Sighting<'_>, now: 
                 entry,
                 other,
                 sighting,
-                microseconds_between(tick_of(word), now),
+                microseconds_between(tick_of(word), sighting.now()),
             );
         }
     }
@@ -97,7 +99,7 @@ fn consume_slots(entry: &FlowEntry, other: &Half, sighting: &Sighting<'_>, now: 
 
 /// Keeps a sample of the data that the other direction sent.
 #[inline(always)]
-fn take(entry: &FlowEntry, other: &Half, sighting: &Sighting<'_>, rtt_us: u32) -> u32 {
+fn take<B: Bytes>(entry: &FlowEntry, other: &Half, sighting: &Sighting<'_, B>, rtt_us: u32) -> u32 {
     let rtt_us = if rtt_us == 0 { 1 } else { rtt_us };
     let least = other.rtt_min_us.load();
     if least == 0 || rtt_us < least {
@@ -111,16 +113,10 @@ fn take(entry: &FlowEntry, other: &Half, sighting: &Sighting<'_>, rtt_us: u32) -
 /// A segment from `start` on was sent again: whatever ends after `start` can no longer be timed.
 /// Where the original's timestamp is known and differs, the retransmission is timed by its own.
 #[inline(always)]
-pub(super) fn invalidate<B: Bytes>(
-    own: &Half,
-    sighting: &Sighting<'_>,
-    end: u32,
-    now: Tick,
-    bytes: B,
-) {
+pub(super) fn invalidate<B: Bytes>(own: &Half, sighting: &Sighting<'_, B>, end: u32) {
     let start = sighting.headers.sequence;
     own.retransmission.store(0);
-    let own_timestamp = timestamps(sighting, bytes).map_or(0, |(value, _)| value);
+    let own_timestamp = timestamps(sighting).map_or(0, |(value, _)| value);
     for index in 0..RTT_SLOT_COUNT {
         let word = own.slots[index].load();
         if word == 0 || !is_after(sequence_of(word), start) {
@@ -129,7 +125,7 @@ pub(super) fn invalidate<B: Bytes>(
         let original = own.slot_timestamps[index].load();
         if sequence_of(word) == end && original != 0 && is_after(own_timestamp, original) {
             own.retransmission_timestamp.store(own_timestamp);
-            own.retransmission.store(pack(end, now));
+            own.retransmission.store(pack(end, sighting.now()));
         }
         // The end stays, so that the slot is consumed in its turn.
         own.slots[index].replace(word, pack(sequence_of(word), 0));
@@ -141,20 +137,18 @@ pub(super) fn invalidate<B: Bytes>(
 fn consume_retransmission<B: Bytes>(
     entry: &FlowEntry,
     other: &Half,
-    sighting: &Sighting<'_>,
-    now: Tick,
-    bytes: B,
+    sighting: &Sighting<'_, B>,
 ) -> u32 {
     let word = other.retransmission.load();
     let number = sighting.headers.acknowledgement;
     if word == 0 || is_after(sequence_of(word), number) || !other.retransmission.replace(word, 0) {
         return 0;
     }
-    let echo = timestamps(sighting, bytes).map_or(0, |(_, echo)| echo);
+    let echo = timestamps(sighting).map_or(0, |(_, echo)| echo);
     if sequence_of(word) != number || echo != other.retransmission_timestamp.load() {
         return 0;
     }
     let kind = SampleKind::RttByTimestamp(sighting.direction.reverse());
-    let rtt_us = microseconds_between(tick_of(word), now);
+    let rtt_us = microseconds_between(tick_of(word), sighting.now());
     entry.push_sample(Sample::new(kind, rtt_us), other)
 }

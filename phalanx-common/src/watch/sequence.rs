@@ -17,17 +17,12 @@ pub(super) struct Seen {
 
 /// Follows a TCP segment.
 #[inline(always)]
-pub(super) fn observe<B: Bytes>(
-    entry: &FlowEntry,
-    sighting: &Sighting<'_>,
-    now: Tick,
-    bytes: B,
-) -> Seen {
+pub(super) fn observe<B: Bytes>(entry: &FlowEntry, sighting: &Sighting<'_, B>) -> Seen {
     let own = entry.half(sighting.direction);
     let flags = sighting.flags();
     let mut reasons = 0;
     if flags.any(TcpFlags::ACK) {
-        reasons |= acknowledge(entry, sighting, now, bytes);
+        reasons |= acknowledge(entry, sighting);
     }
     note_window(own, sighting);
     if flags.any(TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST) {
@@ -40,14 +35,14 @@ pub(super) fn observe<B: Bytes>(
         note_empty_keep_alive(own, sighting);
         false
     } else {
-        advance(own, sighting, length, now, bytes)
+        advance(own, sighting, length)
     };
     Seen { reasons, is_new }
 }
 
 /// A segment without payload one byte before the next: RFC 9293 section 3.8.4.
 #[inline(always)]
-fn note_empty_keep_alive(own: &Half, sighting: &Sighting<'_>) {
+fn note_empty_keep_alive<B: Bytes>(own: &Half, sighting: &Sighting<'_, B>) {
     let head = own.head.load();
     if head != 0 && sighting.headers.sequence.wrapping_add(1) == sequence_of(head) {
         own.keep_alive_count.add(1);
@@ -56,42 +51,36 @@ fn note_empty_keep_alive(own: &Half, sighting: &Sighting<'_>) {
 
 /// Follows the bytes of a segment; returns whether any were new.
 #[inline(always)]
-fn advance<B: Bytes>(
-    own: &Half,
-    sighting: &Sighting<'_>,
-    length: u32,
-    now: Tick,
-    bytes: B,
-) -> bool {
+fn advance<B: Bytes>(own: &Half, sighting: &Sighting<'_, B>, length: u32) -> bool {
     let start = sighting.headers.sequence;
     let end = start.wrapping_add(length);
     let head = own.head.load();
     if head == 0 || start == sequence_of(head) {
         // Where another CPU was faster, its segment and this one raced to be next: neither is
         // timed wrong, since a slot is only filled by the one that moved the head.
-        if own.head.replace(head, pack(end, now)) {
-            rtt::fill(own, sighting, end, now, bytes);
+        if own.head.replace(head, pack(end, sighting.now())) {
+            rtt::fill(own, sighting, end);
         }
         own.last_segment.store(identity(sighting));
         return true;
     }
     if is_after(start, sequence_of(head)) {
-        jump(own, sighting, head, end, now, bytes);
+        jump(own, sighting, head, end);
         return true;
     }
-    behind(own, sighting, end, now, bytes)
+    behind(own, sighting, end)
 }
 
 /// IP id and lower half of the sequence number: enough to know the segment just before again.
 #[inline(always)]
-fn identity(sighting: &Sighting<'_>) -> u32 {
+fn identity<B: Bytes>(sighting: &Sighting<'_, B>) -> u32 {
     u32::from(sighting.headers.ip_id) << 16 | (sighting.headers.sequence & 0xffff)
 }
 
 /// A segment beyond the highest sequence: something before it is missing here.
 #[inline(never)]
-fn jump<B: Bytes>(own: &Half, sighting: &Sighting<'_>, head: u64, end: u32, now: Tick, bytes: B) {
-    if !own.head.replace(head, pack(end, now)) {
+fn jump<B: Bytes>(own: &Half, sighting: &Sighting<'_, B>, head: u64, end: u32) {
+    if !own.head.replace(head, pack(end, sighting.now())) {
         return;
     }
     own.gap_count.add(1);
@@ -104,12 +93,12 @@ fn jump<B: Bytes>(own: &Half, sighting: &Sighting<'_>, head: u64, end: u32, now:
     };
     own.hole.store(pack(first, sighting.headers.sequence));
     own.last_segment.store(identity(sighting));
-    rtt::fill(own, sighting, end, now, bytes);
+    rtt::fill(own, sighting, end);
 }
 
 /// A segment behind the highest sequence: returns whether part of it was new all the same.
 #[inline(never)]
-fn behind<B: Bytes>(own: &Half, sighting: &Sighting<'_>, end: u32, now: Tick, bytes: B) -> bool {
+fn behind<B: Bytes>(own: &Half, sighting: &Sighting<'_, B>, end: u32) -> bool {
     let headers = sighting.headers;
     let next = sequence_of(own.head.load());
     let start = headers.sequence;
@@ -124,7 +113,7 @@ fn behind<B: Bytes>(own: &Half, sighting: &Sighting<'_>, end: u32, now: Tick, by
         own.duplicate_packets.add(sighting.segments);
         return false;
     }
-    rtt::invalidate(own, sighting, end, now, bytes);
+    rtt::invalidate(own, sighting, end);
     let hole = own.hole.load();
     let (first, last) = ((hole >> 32) as u32, hole as u32);
     if first != last && is_after(last, start) && is_after(end, first) {
@@ -136,7 +125,7 @@ fn behind<B: Bytes>(own: &Half, sighting: &Sighting<'_>, end: u32, now: Tick, by
     if is_partly_new {
         let head = own.head.load();
         if sequence_of(head) == next {
-            own.head.replace(head, pack(end, now));
+            own.head.replace(head, pack(end, sighting.now()));
         }
     }
     is_partly_new
@@ -144,7 +133,7 @@ fn behind<B: Bytes>(own: &Half, sighting: &Sighting<'_>, end: u32, now: Tick, by
 
 /// Counts what a segment repeats of the bytes below `next`.
 #[inline(always)]
-fn retransmitted(own: &Half, sighting: &Sighting<'_>, next: u32, end: u32) {
+fn retransmitted<B: Bytes>(own: &Half, sighting: &Sighting<'_, B>, next: u32, end: u32) {
     let repeated_end = if is_after(end, next) { next } else { end };
     let repeated = repeated_end.wrapping_sub(sighting.headers.sequence);
     let payload = sighting.headers.payload_length;
@@ -166,7 +155,7 @@ fn retransmitted(own: &Half, sighting: &Sighting<'_>, next: u32, end: u32) {
 
 /// Follows an acknowledgement: it clocks the data of the other direction.
 #[inline(always)]
-fn acknowledge<B: Bytes>(entry: &FlowEntry, sighting: &Sighting<'_>, now: Tick, bytes: B) -> u32 {
+fn acknowledge<B: Bytes>(entry: &FlowEntry, sighting: &Sighting<'_, B>) -> u32 {
     let own = entry.half(sighting.direction);
     let number = sighting.headers.acknowledgement;
     let before = own.acknowledged.load();
@@ -179,10 +168,10 @@ fn acknowledge<B: Bytes>(entry: &FlowEntry, sighting: &Sighting<'_>, now: Tick, 
     }
     own.acknowledged.store(number);
     let other = entry.half(sighting.direction.reverse());
-    let mut reasons = rtt::consume(entry, other, sighting, now, bytes);
+    let mut reasons = rtt::consume(entry, other, sighting);
     let head = other.head.load();
     if head != 0 && is_after(number, sequence_of(head)) {
-        unseen(other, number, now, own);
+        unseen(other, number, sighting.now(), own);
     }
     close_hole(other, number);
     if entry.state.load() != 0 {
@@ -219,7 +208,7 @@ fn close_hole(other: &Half, number: u32) {
 
 /// Keeps the window and counts its falls to zero. A window in a SYN, FIN or RST says nothing.
 #[inline(always)]
-fn note_window(own: &Half, sighting: &Sighting<'_>) {
+fn note_window<B: Bytes>(own: &Half, sighting: &Sighting<'_, B>) {
     let window = u32::from(sighting.headers.window);
     let before = own.window.load();
     if window == before {
@@ -239,7 +228,7 @@ fn note_window(own: &Half, sighting: &Sighting<'_>) {
 
 /// Counts SYN, FIN and RST and follows the closing.
 #[inline(never)]
-fn note_flags(entry: &FlowEntry, own: &Half, sighting: &Sighting<'_>) -> u32 {
+fn note_flags<B: Bytes>(entry: &FlowEntry, own: &Half, sighting: &Sighting<'_, B>) -> u32 {
     let flags = sighting.flags();
     if flags.any(TcpFlags::RST) {
         own.rst_count.add(1);
@@ -266,7 +255,7 @@ fn note_flags(entry: &FlowEntry, own: &Half, sighting: &Sighting<'_>) -> u32 {
 
 /// Both FINs acknowledged: the connection is closed.
 #[inline(never)]
-fn note_fin_acknowledged(entry: &FlowEntry, sighting: &Sighting<'_>) -> u32 {
+fn note_fin_acknowledged<B: Bytes>(entry: &FlowEntry, sighting: &Sighting<'_, B>) -> u32 {
     let other = sighting.direction.reverse();
     let sent = state::FIN_SENT << other as u32;
     let fin_end = entry.half(other).fin_end.load();

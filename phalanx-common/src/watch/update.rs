@@ -30,26 +30,20 @@ pub fn write_update(
     update.sample_count = take_samples(&mut update.samples, entry);
 }
 
-/// Moves the samples into an update; returns how many there were. A sample that another CPU is
-/// just writing goes out with the next update.
+/// Moves the samples into an update, each to its own place, and returns how many there were. A
+/// sample that another CPU is just writing goes out with the next update.
 #[inline(always)]
 fn take_samples(samples: &mut [u32; SAMPLE_COUNT], entry: &FlowEntry) -> u32 {
+    let is_any = entry.sample_count.swap(0) != 0;
     let mut count = 0;
-    *samples = [0; SAMPLE_COUNT];
-    if entry.sample_count.swap(0) == 0 {
-        return 0;
+    // To its own place, not to the next free one: an index that depends on what was found would
+    // make the verifier follow each of the 2¹⁶ ways through this loop.
+    for (to, from) in samples.iter_mut().zip(&entry.samples) {
+        let is_taken = is_any && from.load() != 0;
+        *to = if is_taken { from.swap(0) } else { 0 };
+        count += u32::from(is_taken);
     }
-    for place in &entry.samples {
-        if place.load() == 0 {
-            continue;
-        }
-        let sample = place.swap(0);
-        if sample != 0 {
-            samples[count & (SAMPLE_COUNT - 1)] = sample;
-            count += 1;
-        }
-    }
-    count as u32
+    count
 }
 
 #[inline(always)]
