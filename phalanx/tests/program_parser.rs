@@ -19,7 +19,7 @@ use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp}
 use aya::{Ebpf, EbpfLoader};
 use frames::{Frame, mutated, read_folder, shared_captures};
 use phalanx_common::abi::{
-    COUNTER_COUNT, Control, Counter, Filter, Hook, RecordHeader, Shape, TupleKey,
+    COUNTER_COUNT, Control, Counter, Filter, FlowKey, Hook, RecordHeader, Shape, TupleKey,
 };
 use phalanx_common::limits::{RECORD_DIGEST_SIZE, RECORD_DIGEST_TCP};
 use phalanx_common::packet::{Headers, LinkKind, Unparsed, parse, protocol};
