@@ -1,6 +1,6 @@
 //! The daemon on a kernel, end to end: it loads, attaches, watches and records a TCP connection
-//! whose bytes are known, and leaves nothing behind. `cargo xtask test --ring kernels` runs this file on Debian's
-//! kernels in a virtual machine, the program ring on this machine's.
+//! whose bytes are known, and leaves nothing behind. `cargo xtask test --ring kernels` runs this
+//! file on Debian's kernels in a virtual machine, the program ring on this machine's.
 #![expect(clippy::unwrap_used, reason = "a step that fails is a failed test")]
 
 use std::io::{Read, Write};
@@ -83,7 +83,7 @@ fn watch(way: &str, prefix: &str) {
 
 /// Sends a request of known length, and reads the answer to its end.
 fn exchange() {
-    let mut stream = TcpStream::connect(("192.0.2.2", SERVER_PORT)).unwrap();
+    let mut stream = TcpStream::connect(("198.51.100.2", SERVER_PORT)).unwrap();
     stream.write_all(&vec![b'q'; REQUEST_BYTES]).unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
@@ -105,9 +105,9 @@ impl Pair {
         ip(&format!(
             "link add {near} type veth peer name {far} netns {name}"
         ));
-        ip(&format!("address add 192.0.2.1/24 dev {near}"));
+        ip(&format!("address add 198.51.100.1/30 dev {near}"));
         ip(&format!("link set {near} up"));
-        ip(&format!("-netns {name} address add 192.0.2.2/24 dev {far}"));
+        ip(&format!("-netns {name} address add 198.51.100.2/30 dev {far}"));
         ip(&format!("-netns {name} link set {far} up"));
         pair
     }
@@ -127,7 +127,7 @@ impl Pair {
         let server = std::thread::spawn(move || {
             // Of this thread alone.
             nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-            let listener = TcpListener::bind(("192.0.2.2", SERVER_PORT)).unwrap();
+            let listener = TcpListener::bind(("198.51.100.2", SERVER_PORT)).unwrap();
             ready.send(()).unwrap();
             let (mut stream, _) = listener.accept().unwrap();
             stream.read_exact(&mut vec![0; REQUEST_BYTES]).unwrap();

@@ -174,5 +174,10 @@ mod tests {
     fn tests_do_not_count_towards_the_size_of_a_file() {
         let text = format!("{}mod tests {{\n{}", "x\n".repeat(700), "x\n".repeat(300));
         assert_eq!(findings("flow.rs", &text), Vec::<String>::new());
+        let text = "x\n".repeat(900);
+        assert_eq!(
+            findings("phalanx/tests/network.rs", &text),
+            Vec::<String>::new()
+        );
     }
 }
