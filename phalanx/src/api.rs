@@ -190,4 +190,6 @@ async fn finish(State(api): State<Arc<Api>>, mut response: Response) -> Response
 }
 
 #[cfg(test)]
+mod live_tests;
+#[cfg(test)]
 mod tests;
