@@ -46,7 +46,7 @@ pub struct ConversationQuery {
     /// Either end is this service.
     service: Option<String>,
     /// Id of the service pair.
-    pair: Option<u32>,
+    pair: Option<String>,
     /// Open or closed ones only.
     #[param(inline)]
     state: Option<State>,
@@ -122,9 +122,9 @@ impl ConversationQuery {
         })
     }
 
-    fn fits(&self, ends: &Ends, entry: &ConversationEntry) -> bool {
+    fn fits(&self, ends: &Ends, pair: Option<u64>, entry: &ConversationEntry) -> bool {
         ends.fit(&entry.endpoints, entry.protocol)
-            && self.pair.is_none_or(|pair| pair == entry.pair.0)
+            && pair.is_none_or(|pair| pair == u64::from(entry.pair.0))
             && self
                 .state
                 .is_none_or(|state| state == State::of(entry.closed.is_some()))
@@ -144,6 +144,7 @@ pub(super) async fn list(
 ) -> Result<Json<ConversationPage>, Problem> {
     let window = Window::new(query.limit, query.cursor.as_deref(), query.order)?;
     let ends = query.ends()?;
+    let pair = extract::id_parameter("pair", query.pair.as_deref())?;
     let sort = query.sort.unwrap_or_default();
     let view = api.outlook.view();
     let key = |entry: &ConversationEntry| match sort {
@@ -153,7 +154,7 @@ pub(super) async fn list(
     let entries = view
         .conversations
         .iter()
-        .filter(|(_, entry)| query.fits(&ends, entry))
+        .filter(|(_, entry)| query.fits(&ends, pair, entry))
         .map(|(id, entry)| (id.0, key(entry), entry));
     let page = window.page(entries, |id, entry| {
         show(&api, &view, ConversationId(id), entry)

@@ -9,8 +9,9 @@ use serde::de::DeserializeOwned;
 
 use super::problem::{Kind, Problem};
 
-/// Largest body of a request in bytes: a capture request with the longest filter is 5 KiB.
-pub const BODY_SIZE_MAX: usize = 16 << 10;
+/// Largest body of a request in bytes: a capture request with the longest filter, each byte of it
+/// escaped, is 26 KiB.
+pub const BODY_SIZE_MAX: usize = 32 << 10;
 
 /// Longest query of a request in bytes.
 pub const QUERY_LENGTH_MAX: usize = 2 << 10;
@@ -167,4 +168,18 @@ pub fn id(text: &str, noun: &str) -> Result<u64, Problem> {
             .field("id")
             .remedy("ids are numbers; the list has them")
     })
+}
+
+/// An id among the parameters of the query.
+///
+/// # Errors
+/// It is no number.
+pub fn id_parameter(field: &'static str, text: Option<&str>) -> Result<Option<u64>, Problem> {
+    let parse = |text: &str| {
+        text.parse().map_err(|_| {
+            let detail = format!("{text:?} is no id");
+            Problem::invalid(field, detail, "ids are numbers; the lists have them")
+        })
+    };
+    text.map(parse).transpose()
 }

@@ -57,9 +57,9 @@ pub struct FlowQuery {
     /// Name of the interface.
     interface: Option<String>,
     /// Id of the hop.
-    hop: Option<u32>,
+    hop: Option<String>,
     /// Id of the conversation.
-    conversation: Option<u64>,
+    conversation: Option<String>,
     /// Open or closed ones only.
     #[param(inline)]
     state: Option<State>,
@@ -146,6 +146,12 @@ pub struct FlowPage {
     pub sequence: u64,
 }
 
+/// The ids that a flow must have.
+struct Ids {
+    hop: Option<u64>,
+    conversation: Option<u64>,
+}
+
 impl FlowQuery {
     fn ends(&self) -> Result<Ends, Problem> {
         let network = |field, text: &Option<String>| {
@@ -162,10 +168,17 @@ impl FlowQuery {
         })
     }
 
-    fn fits(&self, ends: &Ends, entry: &FlowEntry) -> bool {
+    fn ids(&self) -> Result<Ids, Problem> {
+        Ok(Ids {
+            hop: extract::id_parameter("hop", self.hop.as_deref())?,
+            conversation: extract::id_parameter("conversation", self.conversation.as_deref())?,
+        })
+    }
+
+    fn fits(&self, ends: &Ends, ids: &Ids, entry: &FlowEntry) -> bool {
         ends.fit(&entry.endpoints, entry.protocol)
-            && self.hop.is_none_or(|hop| hop == entry.hop.0)
-            && self
+            && ids.hop.is_none_or(|hop| hop == u64::from(entry.hop.0))
+            && ids
                 .conversation
                 .is_none_or(|wanted| wanted == entry.conversation.0)
             && self
@@ -204,12 +217,13 @@ pub(super) async fn list(
 ) -> Result<Json<FlowPage>, Problem> {
     let window = Window::new(query.limit, query.cursor.as_deref(), query.order)?;
     let ends = query.ends()?;
+    let ids = query.ids()?;
     let sort = query.sort.unwrap_or_default();
     let view = api.outlook.view();
     let entries = view
         .flows
         .iter()
-        .filter(|(_, entry)| query.fits(&ends, entry))
+        .filter(|(_, entry)| query.fits(&ends, &ids, entry))
         .map(|(id, entry)| (id.0, sort.key(entry), entry));
     let page = window.page(entries, |id, entry| show(&api, &view, FlowId(id), entry));
     Ok(Json(FlowPage {

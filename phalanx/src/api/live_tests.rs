@@ -12,8 +12,10 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::fixture::{Fixture, Scratch, record, settings, update};
+use super::fixture::{Fixture, Scratch, record, settings, tokens, update};
 use super::serve::{CONNECTION_COUNT_MAX, Listen, Server};
+use super::service::Settings;
+use crate::auth::{Access, Role};
 use crate::stream::REPLAY_COUNT_MAX;
 
 /// Serves a fixture's API at an address of its own, until the sender is dropped.
@@ -229,15 +231,22 @@ async fn network_schemathesis_finds_nothing() {
         return;
     };
     let scratch = Scratch::new();
-    let fixture = Fixture::with_traffic(settings(&scratch));
+    let access = Access::new(tokens(), Role::Viewer);
+    let fixture = Fixture::with_traffic(Settings {
+        access,
+        ..settings(&scratch)
+    });
     let (address, _stop) = serve(&fixture).await;
     let output = tokio::task::spawn_blocking(move || {
         Command::new(program)
             .args(["run", &format!("http://{address}/api/openapi.json")])
+            .args(["--header", "authorization: Bearer token-a"])
             .args(["--checks", "all", "--exclude-checks", EXCLUDED])
             .args(["--phases", "examples,coverage,fuzzing"])
             .args(["--max-examples", "50", "--seed", "1", "--no-color"])
             .args(["--exclude-path", "/api/v1/stream"])
+            // Answers when the capture ends where it is to follow it.
+            .args(["--exclude-path", "/api/v1/captures/{id}/file"])
             .current_dir(scratch.0.parent().unwrap())
             .output()
     });
@@ -251,7 +260,7 @@ async fn network_schemathesis_finds_nothing() {
     );
 }
 
-/// What these checks take for granted and this API has otherwise:
-/// `positive_data_acceptance`: a filter or an address is a language of its own, a cursor is opaque.
-/// `ignored_auth`: without tokens nobody needs any.
+/// What these checks take for granted and this API has otherwise. `positive_data_acceptance`: a
+/// filter or an address is a language of its own, a cursor is opaque. `ignored_auth`: the token
+/// goes with all requests, also with those that should lack it; the roles have a test of their own.
 const EXCLUDED: &str = "positive_data_acceptance,ignored_auth";
