@@ -39,7 +39,12 @@ impl std::fmt::Display for Format {
 
 /// Tells whether it is the network, where, why, and what to do.
 #[derive(Debug, Parser)]
-#[command(name = "phalanx", version, arg_required_else_help = true)]
+#[command(
+    name = "phalanx",
+    version,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 done, 1 failed (the error says why and what to do), 2 wrong usage."
+)]
 pub struct Arguments {
     /// What to do.
     #[command(subcommand)]

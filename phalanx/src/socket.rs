@@ -6,7 +6,9 @@
 
 mod finder;
 mod owner;
+mod reverse;
 mod table;
 
 pub(crate) use finder::{FACT_COUNT_MAX, Finder, FinderOptions, load_names};
+pub(crate) use reverse::start_resolver;
 pub(crate) use table::SocketTable;

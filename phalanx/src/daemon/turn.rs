@@ -3,17 +3,18 @@
 //! decided.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Duration;
 
 use anyhow::Context;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use phalanx_common::abi::{COUNTER_COUNT, Counter, FlowKey};
+use phalanx_common::abi::{COUNTER_COUNT, Counter, FlowKey, update_reason};
 use phalanx_engine::{
-    ChangeKind, Command, Engine, Hop, HopId, Input, Link as HopLink, Monotonic, NameFact,
+    Change, ChangeKind, Command, Engine, Hop, HopId, Input, Link as HopLink, Monotonic, NameFact,
     NamespaceId,
 };
 use tokio::sync::mpsc;
@@ -48,6 +49,8 @@ pub(super) struct TurnOptions {
     pub(super) ready: Vec<Ready>,
     pub(super) reports: Receiver<(usize, Report)>,
     pub(super) names: Receiver<NameFact>,
+    /// Where addresses go whose names are asked for; none: they are not.
+    pub(super) resolver: Option<SyncSender<IpAddr>>,
     pub(super) requests: mpsc::Receiver<Request>,
     pub(super) feed: mpsc::Sender<Feed>,
     pub(super) records: mpsc::Sender<Vec<Record>>,
@@ -91,6 +94,7 @@ pub(super) struct Turn {
     host: Arc<str>,
     reports: Receiver<(usize, Report)>,
     names: Receiver<NameFact>,
+    resolver: Option<SyncSender<IpAddr>>,
     requests: mpsc::Receiver<Request>,
     feed: mpsc::Sender<Feed>,
     records: mpsc::Sender<Vec<Record>>,
@@ -131,6 +135,7 @@ impl Turn {
             host: Arc::from(host),
             reports: options.reports,
             names: options.names,
+            resolver: options.resolver,
             requests: options.requests,
             feed: options.feed,
             records: options.records,
@@ -219,6 +224,9 @@ impl Turn {
             match event {
                 Event::Update(update) => {
                     self.tallies.event_lag_ns = now.0.saturating_sub(update.now_ns);
+                    // The program has deleted the entry of the old connection.
+                    let is_reused = update.reason & update_reason::REUSED != 0;
+                    instance.deleted_count += u64::from(is_reused);
                     if let Some(hop) = instance.find_hop(&update.key) {
                         self.handle(
                             Input::Update {
@@ -304,15 +312,29 @@ impl Turn {
         if changes.is_empty() {
             return Ok(());
         }
-        if changes
-            .iter()
-            .any(|change| matches!(change.kind, ChangeKind::FlowOpened(_)))
-        {
-            self.signals.names.wake();
-        }
+        self.ask_names(&changes);
         self.feed
             .blocking_send(Feed::Changes(changes))
             .map_err(|_| FeedClosed)
+    }
+
+    /// Those who find names look when flows were opened.
+    fn ask_names(&self, changes: &[Change]) {
+        let mut has_opened = false;
+        for change in changes {
+            let ChangeKind::FlowOpened(opened) = &change.kind else {
+                continue;
+            };
+            has_opened = true;
+            if let Some(resolver) = &self.resolver {
+                // Full: the address is asked for with its next flow.
+                let _ = resolver.try_send(opened.endpoints.client.address);
+                let _ = resolver.try_send(opened.endpoints.server.address);
+            }
+        }
+        if has_opened {
+            self.signals.names.wake();
+        }
     }
 
     fn obey(&mut self, command: Command) {

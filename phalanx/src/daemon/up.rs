@@ -27,7 +27,7 @@ use crate::config::{Config, Layers, compare};
 use crate::interface::Namespace;
 use crate::kernel::LoadOptions;
 use crate::privilege;
-use crate::socket::{FACT_COUNT_MAX, Finder, FinderOptions, load_names};
+use crate::socket::{FACT_COUNT_MAX, Finder, FinderOptions, load_names, start_resolver};
 
 /// How often the main thread looks whether the loop still runs.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -96,6 +96,10 @@ impl Daemon {
         let (facts, fact_inbox) = sync_channel(FACT_COUNT_MAX);
         facts.send(names).context("tell the names file")?;
         let finder = start_finder(config, &mut ready, &signals, facts.clone())?;
+        let resolver = match config.has_reverse_dns {
+            true => Some(start_resolver(facts.clone(), signals.waker.clone())?),
+            false => None,
+        };
         privilege::keep_only(&[])?;
         let (feed, feed_end) = mpsc::channel(FEED_COUNT_MAX);
         let (records, records_end) = mpsc::channel(RECORD_BATCH_COUNT_MAX);
@@ -110,6 +114,7 @@ impl Daemon {
             ready,
             reports: inbox,
             names: fact_inbox,
+            resolver,
             requests: requests_end,
             feed,
             records,

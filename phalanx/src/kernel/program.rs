@@ -17,7 +17,7 @@ use super::table::Tables;
 use crate::interface::{Link, LinkLayer, clsact};
 
 /// The kernel programs, as `cargo xtask ebpf` built them.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("PHALANX_OBJECT"));
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../phalanx-ebpf/prebuilt/phalanx.bpf.o");
 
 /// Priority of our filters where only `clsact` exists: before all that do not ask for the same.
 const CLSACT_PRIORITY: u16 = 1;
