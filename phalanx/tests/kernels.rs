@@ -107,7 +107,9 @@ impl Pair {
         ));
         ip(&format!("address add 198.51.100.1/30 dev {near}"));
         ip(&format!("link set {near} up"));
-        ip(&format!("-netns {name} address add 198.51.100.2/30 dev {far}"));
+        ip(&format!(
+            "-netns {name} address add 198.51.100.2/30 dev {far}"
+        ));
         ip(&format!("-netns {name} link set {far} up"));
         pair
     }
