@@ -16,7 +16,7 @@ const REQUEST_BYTES: usize = 300_000;
 const RESPONSE_BYTES: usize = 50_000;
 const SERVER_PORT: u16 = 7979;
 /// Software emulation takes its time.
-const WAIT_MAX: Duration = Duration::from_secs(40);
+const WAIT_MAX: Duration = Duration::from_secs(180);
 
 #[test]
 #[ignore = "needs root: run by cargo xtask test --ring kernels"]

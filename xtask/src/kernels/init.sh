@@ -2,13 +2,10 @@
 # First program of a test machine: mounts, loads modules, runs the tests, powers off.
 export PATH=/bin HOME=/tmp RUST_BACKTRACE=1
 /bin/busybox --install -s /bin 2>/dev/null
-mkdir -p /proc /sys /dev /tmp /run /var/run
+mkdir -p /proc /sys /dev /tmp /run/netns /var/run
 mount -t proc none /proc
 mount -t sysfs none /sys
 mount -t devtmpfs none /dev
-mount -t tmpfs none /tmp
-mount -t tmpfs none /run
-mkdir -p /run/netns
 mount -t bpf none /sys/fs/bpf
 mount -t tracefs none /sys/kernel/tracing 2>/dev/null
 /bin/ip link set lo up
