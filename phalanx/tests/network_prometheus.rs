@@ -1,6 +1,8 @@
 //! The real Prometheus scrapes the real daemon: its checks pass, its rules load, and the queries of
 //! the dashboard have data.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic, also in its helpers")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
