@@ -198,7 +198,7 @@ pub struct FlowUpdate {
     pub now_ns: u64,
     /// SYN to SYN-ACK as seen at this hop, in microseconds; 0 where it was not seen or ambiguous.
     pub handshake_server_us: u32,
-    /// SYN-ACK to the ACK of it as seen at this hop, in microseconds; 0 where not seen or ambiguous.
+    /// SYN-ACK to its ACK as seen at this hop, in microseconds; 0 where not seen or ambiguous.
     pub handshake_client_us: u32,
     /// Type (upper byte) and code (lower byte) of the last ICMP error that quoted this flow.
     pub icmp_error: u32,

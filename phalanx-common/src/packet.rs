@@ -1,6 +1,6 @@
 //! The packet parser: from bytes to [`Headers`], the decoded headers of one packet's outermost IP
-//! layer. The kernel programs run [`parse`]; files run `parse_layers`, which gives every IP layer by
-//! the same functions.
+//! layer. The kernel programs run [`parse`]; files run `parse_layers`, which gives every IP layer
+//! by the same functions.
 //!
 //! **Invariant**: ports are never read from a fragment that is not the first one.
 

@@ -29,7 +29,8 @@ pub struct PendingHalf {
     /// Sequence number of the SYN (upper half) and its tick; 0: no SYN.
     pub syn: Word64,
     /// Lower half of the SYN's sequence number, MSS (16 bits), window scale plus one (8),
-    /// nothing (16), whether it is a SYN-ACK (1), times sent (7), from the highest bit down: belongs to `syn` where the sequence numbers agree.
+    /// nothing (16), whether it is a SYN-ACK (1), times sent (7), from the highest bit down:
+    /// belongs to `syn` where the sequence numbers agree.
     pub options: Word64,
     /// When the first packet was seen, in nanoseconds.
     pub first_ns: Word64,
