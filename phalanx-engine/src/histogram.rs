@@ -1,8 +1,8 @@
 //! How measured times are distributed, in constant space.
 //!
 //! Buckets are linear within each power of two, so that a bucket is at most 1/32 of its value wide
-//! and a quantile, interpolated within its bucket, is off by less than 3.2 %, and never beyond the extremes. Integers only:
-//! the same samples give the same answer on every machine.
+//! and a quantile, interpolated within its bucket, is off by less than 3.2 %, and never beyond the
+//! extremes. Integers only: the same samples give the same answer on every machine.
 
 use crate::limits::HISTOGRAM_WINDOW_NS;
 use crate::pair::Quantiles;

@@ -64,7 +64,8 @@ impl<T: Keyed> Table<T> {
         self.entries.get_mut(slot as usize)?.as_mut()
     }
 
-    /// Puts an entry in; an entry of the same key is found by it no longer. `None` where it is full.
+    /// Puts an entry in; an entry of the same key is found by it no longer. `None` where it is
+    /// full.
     pub(crate) fn insert(&mut self, entry: T) -> Option<Slot> {
         if self.is_full() {
             return None;

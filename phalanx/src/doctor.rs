@@ -242,7 +242,8 @@ fn check_interface(config: &Config, link: &Link) -> Check {
         Ingress::Xdp => Check::warn(
             name,
             found,
-            "attaching native XDP may reset the queues of the NIC for a moment; --hook tc avoids it",
+            "attaching native XDP may reset the queues of the NIC for a moment; \
+             --hook tc avoids it",
         ),
         Ingress::XdpGeneric | Ingress::Tc => Check::ok(name, found),
     }

@@ -108,7 +108,8 @@ fn open(path: &Path) -> anyhow::Result<Box<dyn Write>> {
         let output = std::io::stdout();
         if output.is_terminal() {
             bail!(
-                "pcapng is not for terminals: pipe it, as in phalanx capture -w - | wireshark -k -i -"
+                "pcapng is not for terminals: pipe it, as in \
+                 phalanx capture -w - | wireshark -k -i -"
             );
         }
         return Ok(Box::new(output.lock()));

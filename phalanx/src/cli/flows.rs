@@ -24,7 +24,9 @@ pub struct FlowsArguments {
     watch: Option<u64>,
     /// What to sort by.
     #[arg(long, default_value = "bytes",
-        value_parser = ["opened", "last_seen", "bytes", "packets", "retransmitted", "rtt", "duration"])]
+        value_parser = [
+            "opened", "last_seen", "bytes", "packets", "retransmitted", "rtt", "duration",
+        ])]
     sort: String,
     /// Smallest first.
     #[arg(short, long)]

@@ -149,8 +149,8 @@ pub(crate) fn load(options: LoadOptions) -> anyhow::Result<Instance> {
     })
 }
 
-/// Removes filters that a killed daemon left in an interface's `clsact`, and the discipline if it is
-/// empty then; their names. They are recognised by the names of our programs.
+/// Removes filters that a killed daemon left in an interface's `clsact`, and the discipline if it
+/// is empty then; their names. They are recognised by the names of our programs.
 pub(crate) fn remove_stale_filters(link: &Link) -> anyhow::Result<Vec<&'static str>> {
     let names = clsact::filter_names(link.index)?;
     let mut removed = Vec::new();

@@ -59,40 +59,54 @@ macro_rules! table {
 
 table! {
     TCP_RTT: PATH, "phalanx_tcp_rtt_seconds" ["client" "server" "port" "side"]
-        "Round trip from the host to that side and back: data to its acknowledgement, by sequence range, retransmissions left out (Karn) unless timestamps tell.";
+        "Round trip from the host to that side and back: data to its acknowledgement, by sequence \
+         range, retransmissions left out (Karn) unless timestamps tell.";
     TCP_HANDSHAKE: PATH, "phalanx_tcp_handshake_seconds" ["client" "server" "port" "side"]
         "Round trip while connecting: SYN to SYN-ACK (server side), SYN-ACK to ACK (client side).";
     TCP_THINK: ANSWER, "phalanx_tcp_think_seconds" ["client" "server" "port"]
-        "Think time of the server: from the request's arrival at it to its first answer, the path subtracted.";
+        "Think time of the server: from the request's arrival at it to its first answer, the path \
+         subtracted.";
     RESPONSE: ANSWER, "phalanx_response_seconds" ["client" "server" "port" "protocol"]
-        "Last payload of the client to the first of the server with the path in it, where no round trip is known (UDP).";
+        "Last payload of the client to the first of the server with the path in it, where no \
+         round trip is known (UDP).";
     TCP_DURATION: LIFE, "phalanx_tcp_connection_duration_seconds" ["client" "server" "port"]
         "First packet to FIN, RST or last packet of connections that ended.";
     PACKETS: Kind::Counter, "phalanx_packets_total" ["client" "server" "port" "protocol" "sender"]
         "Packets on the wire (the segments of a super-segment count each).";
     BYTES: Kind::Counter, "phalanx_bytes_total" ["client" "server" "port" "protocol" "sender"]
         "IP bytes on the wire, headers included.";
-    ECN_MARKED: Kind::Counter, "phalanx_ecn_marked_packets_total" ["client" "server" "port" "protocol" "sender"]
+    ECN_MARKED: Kind::Counter, "phalanx_ecn_marked_packets_total"
+        ["client" "server" "port" "protocol" "sender"]
         "Packets that carried the ECN mark congestion experienced.";
-    ICMP_ERRORS: Kind::Counter, "phalanx_icmp_errors_total" ["client" "server" "port" "protocol" "sender"]
+    ICMP_ERRORS: Kind::Counter, "phalanx_icmp_errors_total"
+        ["client" "server" "port" "protocol" "sender"]
         "ICMP errors that quoted a packet of this sender.";
-    TCP_RETRANSMITTED: Kind::Counter, "phalanx_tcp_retransmitted_packets_total" ["client" "server" "port" "sender"]
+    TCP_RETRANSMITTED: Kind::Counter, "phalanx_tcp_retransmitted_packets_total"
+        ["client" "server" "port" "sender"]
         "Segments whose bytes were seen before, all or in part.";
-    TCP_RETRANSMITTED_BYTES: Kind::Counter, "phalanx_tcp_retransmitted_bytes_total" ["client" "server" "port" "sender"]
+    TCP_RETRANSMITTED_BYTES: Kind::Counter, "phalanx_tcp_retransmitted_bytes_total"
+        ["client" "server" "port" "sender"]
         "Payload bytes that were seen before.";
-    TCP_OUT_OF_SEQUENCE: Kind::Counter, "phalanx_tcp_out_of_sequence_packets_total" ["client" "server" "port" "sender"]
-        "Segments behind the highest sequence whose bytes were not seen before: reordered, or retransmitted for a loss before this host; which is not classified.";
-    TCP_DUPLICATES: Kind::Counter, "phalanx_tcp_duplicate_packets_total" ["client" "server" "port" "sender"]
+    TCP_OUT_OF_SEQUENCE: Kind::Counter, "phalanx_tcp_out_of_sequence_packets_total"
+        ["client" "server" "port" "sender"]
+        "Segments behind the highest sequence whose bytes were not seen before: reordered, or \
+         retransmitted for a loss before this host; which is not classified.";
+    TCP_DUPLICATES: Kind::Counter, "phalanx_tcp_duplicate_packets_total"
+        ["client" "server" "port" "sender"]
         "Copies of the segment just before (same IP id, same sequence).";
-    TCP_ZERO_WINDOWS: Kind::Counter, "phalanx_tcp_zero_windows_total" ["client" "server" "port" "sender"]
+    TCP_ZERO_WINDOWS: Kind::Counter, "phalanx_tcp_zero_windows_total"
+        ["client" "server" "port" "sender"]
         "How often the receive window of the sender of the segment fell to zero.";
     TCP_RESETS: Kind::Counter, "phalanx_tcp_resets_total" ["client" "server" "port" "sender"]
         "RST segments of open connections.";
-    TCP_CONNECT_FAILURES: Kind::Counter, "phalanx_tcp_connect_failures_total" ["client" "server" "port" "reason"]
+    TCP_CONNECT_FAILURES: Kind::Counter, "phalanx_tcp_connect_failures_total"
+        ["client" "server" "port" "reason"]
         "Attempts to connect that failed: refused (RST), unreachable (ICMP error), unanswered.";
-    CONVERSATIONS: Kind::Counter, "phalanx_conversations_total" ["client" "server" "port" "protocol"]
+    CONVERSATIONS: Kind::Counter, "phalanx_conversations_total"
+        ["client" "server" "port" "protocol"]
         "Conversations opened.";
-    CONVERSATIONS_OPEN: Kind::Gauge, "phalanx_conversations_open" ["client" "server" "port" "protocol"]
+    CONVERSATIONS_OPEN: Kind::Gauge, "phalanx_conversations_open"
+        ["client" "server" "port" "protocol"]
         "Conversations that are open.";
     FLOWS_OPEN: Kind::Gauge, "phalanx_flows_open" ["namespace" "interface"]
         "Flows that are open at an interface.";
@@ -105,7 +119,8 @@ table! {
     KERNEL_EVENTS: Kind::Counter, "phalanx_kernel_events_total" ["outcome"]
         "Flow updates and attempts pushed to user space, or lost because the ring was full.";
     KERNEL_RECORDS: Kind::Counter, "phalanx_kernel_records_total" ["outcome"]
-        "Packets that match a recording filter; matched = delivered + dropped_ring_full + sampled_out.";
+        "Packets that match a recording filter; matched = delivered + dropped_ring_full + \
+         sampled_out.";
     KERNEL_FLOWS_OPENED: Kind::Counter, "phalanx_kernel_flows_opened_total" []
         "Flows that the kernel programs opened.";
     KERNEL_PROMOTED: Kind::Counter, "phalanx_kernel_flows_promoted_total" []

@@ -117,7 +117,10 @@ mod tests {
         drop(questions);
         let told: Vec<NameFact> = inbox.iter().collect();
         assert!(
-            matches!(&told[..], [NameFact::ReverseDns { host: Some(host), .. }] if host.contains("local")),
+            matches!(
+                &told[..],
+                [NameFact::ReverseDns { host: Some(host), .. }] if host.contains("local")
+            ),
             "{told:?}"
         );
     }
