@@ -42,6 +42,8 @@ const PACKAGES: &[(&str, &[Need])] = &[
     ("tcpdump", &[Scenario, Network]),
     ("tshark", &[Scenario, Network]),
     ("prometheus", &[Network]),
+    ("curl", &[Network]),
+    ("python3-venv", &[Network]),
     ("busybox-static", &[Kernels]),
     ("binutils", &[Kernels]),
     ("cpio", &[Kernels]),

@@ -1,7 +1,6 @@
-//! The API over real sockets: WebSocket, limits, the client of the commands, schemathesis.
+//! The API over real sockets: WebSocket, limits, the client of the commands.
 
 use std::net::SocketAddr;
-use std::process::Command;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -12,10 +11,8 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::fixture::{Fixture, Scratch, record, settings, tokens, update};
+use super::fixture::{Fixture, Scratch, record, settings, update};
 use super::serve::{CONNECTION_COUNT_MAX, Listen, Server};
-use super::service::Settings;
-use crate::auth::{Access, Role};
 use crate::stream::REPLAY_COUNT_MAX;
 
 /// Serves a fixture's API at an address of its own, until the sender is dropped.
@@ -200,67 +197,3 @@ async fn a_download_follows_the_capture_to_its_end() {
     assert_eq!(frames, 5);
     assert_eq!(captures.get(&id).unwrap().bytes, body.len() as u64);
 }
-
-/// Where schemathesis is installed: made and filled where it is missing.
-fn schemathesis() -> Option<std::path::PathBuf> {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/schemathesis");
-    let program = root.join("bin/schemathesis");
-    if program.exists() {
-        return Some(program);
-    }
-    let made = Command::new("python3")
-        .args(["-m", "venv"])
-        .arg(&root)
-        .status();
-    let pip = root.join("bin/pip");
-    let filled = made.and_then(|_| {
-        Command::new(pip)
-            .args(["install", "--quiet", "schemathesis==4.32.5"])
-            .status()
-    });
-    filled
-        .is_ok_and(|status| status.success())
-        .then_some(program)
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs schemathesis from PyPI: run by cargo xtask test --ring network"]
-async fn network_schemathesis_finds_nothing() {
-    let Some(program) = schemathesis() else {
-        println!("SKIPPED: schemathesis cannot be installed");
-        return;
-    };
-    let scratch = Scratch::new();
-    let access = Access::new(tokens(), Role::Viewer);
-    let fixture = Fixture::with_traffic(Settings {
-        access,
-        ..settings(&scratch)
-    });
-    let (address, _stop) = serve(&fixture).await;
-    let output = tokio::task::spawn_blocking(move || {
-        Command::new(program)
-            .args(["run", &format!("http://{address}/api/openapi.json")])
-            .args(["--header", "authorization: Bearer token-a"])
-            .args(["--checks", "all", "--exclude-checks", EXCLUDED])
-            .args(["--phases", "examples,coverage,fuzzing"])
-            .args(["--max-examples", "50", "--seed", "1", "--no-color"])
-            .args(["--exclude-path", "/api/v1/stream"])
-            // Answers when the capture ends where it is to follow it.
-            .args(["--exclude-path", "/api/v1/captures/{id}/file"])
-            .current_dir(scratch.0.parent().unwrap())
-            .output()
-    });
-    let output = output.await.unwrap().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    println!("{text}");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-/// What these checks take for granted and this API has otherwise. `positive_data_acceptance`: a
-/// filter or an address is a language of its own, a cursor is opaque. `ignored_auth`: the token
-/// goes with all requests, also with those that should lack it; the roles have a test of their own.
-const EXCLUDED: &str = "positive_data_acceptance,ignored_auth";
