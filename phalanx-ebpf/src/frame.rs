@@ -18,6 +18,8 @@ pub(crate) trait Frame: Copy {
     fn bytes(self) -> Linear;
     /// Length of the whole frame in bytes.
     fn length(self) -> u32;
+    /// The same for the parser, from what the packet's context says without a call.
+    fn parse_length(self) -> u32;
     /// Index of the interface.
     fn ifindex(self) -> u32;
     /// Segments of a super-segment, 1 for a plain packet.
@@ -132,6 +134,12 @@ impl Frame for XdpFrame {
     }
 
     #[inline(always)]
+    fn parse_length(self) -> u32 {
+        let linear = self.bytes();
+        (linear.end - linear.start) as u32
+    }
+
+    #[inline(always)]
     fn ifindex(self) -> u32 {
         // SAFETY: as above.
         unsafe { (*self.context).ingress_ifindex }
@@ -196,6 +204,11 @@ impl Frame for SkbFrame {
     fn length(self) -> u32 {
         // SAFETY: as above.
         unsafe { (*self.context).len }
+    }
+
+    #[inline(always)]
+    fn parse_length(self) -> u32 {
+        self.length()
     }
 
     #[inline(always)]

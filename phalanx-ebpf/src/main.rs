@@ -23,8 +23,10 @@ use phalanx_common::packet::LinkKind;
 #[unsafe(no_mangle)]
 static PHALANX_ABI_VERSION: u32 = phalanx_common::abi::ABI_VERSION;
 
-/// XDP ingress of an Ethernet interface.
-#[xdp(frags)]
+/// XDP ingress of an Ethernet interface. Without fragments: an interface that splits frames over
+/// several buffers refuses the program and is watched at TC; so the frame lies whole before the
+/// parser, which saves a call for each packet.
+#[xdp]
 pub fn phalanx_xdp(context: XdpContext) -> u32 {
     packet::follow(XdpFrame::new(&context), Hook::Xdp, LinkKind::Ethernet);
     XDP_PASS

@@ -39,7 +39,7 @@ const PARSED: u32 = u32::MAX;
 /// so that the verifier goes on with one state from here, however many ways led through it.
 #[inline(never)]
 fn parse<F: Frame>(frame: F, kind: LinkKind, headers: &mut Headers) -> u32 {
-    match packet::parse(frame.bytes(), kind, frame.length()) {
+    match packet::parse(frame.bytes(), kind, frame.parse_length()) {
         Ok(parsed) => {
             *headers = parsed;
             PARSED

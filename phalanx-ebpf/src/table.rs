@@ -8,7 +8,7 @@ use phalanx_common::abi::{
     Attempt, COUNTER_COUNT, Control, Counter, FlowKey, FlowUpdate, event_kind,
 };
 use phalanx_common::limits::{EVENT_RING_SIZE, FLOW_COUNT_DEFAULT, PENDING_COUNT};
-use phalanx_common::packet::Headers;
+use phalanx_common::packet::{Headers, Unparsed};
 use phalanx_common::watch::{AttemptState, FlowEntry, Pending, Tables, write_update};
 use phalanx_common::word::Word32;
 
@@ -55,6 +55,11 @@ static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(EVENT_RING_SIZE, 0);
 
+/// Covers the numbers of all [`Unparsed`] reasons.
+const REASON_MASK: u32 = 15;
+const _: () = assert!(Unparsed::COUNT <= REASON_MASK as usize + 1);
+const _: () = assert!(Counter::UnparsedFirst as usize + REASON_MASK as usize + 1 <= COUNTER_COUNT);
+
 /// Seed of the pending table's hash; written by the loader.
 #[unsafe(no_mangle)]
 static PHALANX_SEED: u64 = 0;
@@ -98,12 +103,12 @@ impl Ground {
     /// Counts a packet that takes part in no flow.
     #[inline(always)]
     pub(crate) fn count_unparsed(&self, reason: u32) {
-        let index = Counter::UnparsedFirst as usize + reason as usize;
-        if index < COUNTER_COUNT {
-            // SAFETY: the pointer is a live map value of this CPU, which runs one program of ours
-            // at a time.
-            unsafe { (*self.counters)[index] += 1 };
-        }
+        // A mask, not a comparison: older verifiers lose the bound of a register that was compared
+        // in another width.
+        let index = Counter::UnparsedFirst as usize + (reason & REASON_MASK) as usize;
+        // SAFETY: the pointer is a live map value of this CPU, which runs one program of ours at a
+        // time.
+        unsafe { (*self.counters)[index] += 1 };
     }
 
     /// How an event wakes user space: not at all, unless it said that it sleeps.

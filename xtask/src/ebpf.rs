@@ -21,6 +21,8 @@ const RUSTC: &str = "/usr/bin/rustc";
 const STRIP: &str = "/usr/lib/llvm-22/bin/llvm-strip";
 const TARGET: &str = "bpfel-unknown-none";
 const OBJECT: &str = "phalanx-ebpf/prebuilt/phalanx.bpf.o";
+/// The programs behind the prologue of the benches, and their controls.
+const BENCH: &str = "phalanx-ebpf/prebuilt/bench.bpf.o";
 const RECORD: &str = "phalanx-ebpf/prebuilt/BUILD.toml";
 
 #[derive(clap::Args)]
@@ -52,6 +54,8 @@ fn renew() -> Result<bool> {
     let object = command::workspace().join(OBJECT);
     std::fs::create_dir_all(object.parent().expect("the object lies in a folder"))?;
     std::fs::copy(&built, &object).with_context(|| format!("write {OBJECT}"))?;
+    std::fs::copy(built_as(&folder(), BENCH), command::workspace().join(BENCH))
+        .with_context(|| format!("write {BENCH}"))?;
     let record = Record::of_now(&object)?;
     std::fs::write(command::workspace().join(RECORD), record.to_text())
         .with_context(|| format!("write {RECORD}"))?;
@@ -78,7 +82,9 @@ fn check() -> Result<bool> {
         std::fs::remove_dir_all(folder()).context("remove the last build of the object")?;
     }
     let built = build(&folder())?;
-    let is_identical = std::fs::read(&built)? == std::fs::read(&committed)?;
+    let is_identical = std::fs::read(&built)? == std::fs::read(&committed)?
+        && std::fs::read(built_as(&folder(), BENCH))?
+            == std::fs::read(command::workspace().join(BENCH))?;
     if is_identical {
         println!(
             "a fresh build is byte-identical to {OBJECT} ({})",
@@ -151,12 +157,18 @@ fn build(folder: &Path) -> Result<PathBuf> {
         .env("RUSTC_WRAPPER", write_wrapper(folder)?)
         .env_remove("RUSTFLAGS");
     command::run(&mut cargo).context("build the kernel object")?;
-    let linked = folder.join(TARGET).join("release/phalanx-ebpf");
-    // No loader reads DWARF; BTF stays.
-    let object = folder.join("phalanx.bpf.o");
-    let mut strip = command::program(STRIP, ["--strip-debug", "-o"]);
-    command::run(strip.arg(&object).arg(linked))?;
-    Ok(object)
+    for (program, object) in [("phalanx-bench", BENCH), ("phalanx-ebpf", OBJECT)] {
+        let linked = folder.join(TARGET).join("release").join(program);
+        // No loader reads DWARF; BTF stays.
+        let mut strip = command::program(STRIP, ["--strip-debug", "-o"]);
+        command::run(strip.arg(built_as(folder, object)).arg(linked))?;
+    }
+    Ok(built_as(folder, OBJECT))
+}
+
+/// Where [`build`] leaves what is committed as `object`.
+fn built_as(folder: &Path, object: &str) -> PathBuf {
+    folder.join(Path::new(object).file_name().expect("an object has a name"))
 }
 
 /// Writes a stand-in for the compiler that names our crates' symbols by the crates alone: cargo
