@@ -33,6 +33,9 @@ const EVENT_BATCH: usize = 4_096;
 const CHANGE_BATCH: usize = 512;
 /// Records taken from one ring in one turn, and handed on together.
 const RECORD_BATCH: usize = 1_024;
+/// Batches taken from the rings when an interface has gone: what fits into the ring of records, 8
+/// MiB of at least 256 bytes each.
+const DRAIN_BATCH_COUNT: usize = 32;
 /// Name facts taken in one turn.
 const NAME_BATCH: usize = 256;
 /// Turns without an event after which the loop sleeps until something wakes it.
@@ -180,6 +183,9 @@ impl Turn {
     /// One turn; how many events and records it took.
     fn turn(&mut self) -> anyhow::Result<usize> {
         while let Ok((number, report)) = self.reports.try_recv() {
+            if matches!(report, Report::Detached { .. }) {
+                self.drain(number)?;
+            }
             self.take_report(number, report);
         }
         while let Ok(request) = self.requests.try_recv() {
@@ -211,6 +217,16 @@ impl Turn {
             self.tell_status()?;
         }
         Ok(taken)
+    }
+
+    /// Takes what an interface that has gone left in the rings: afterwards nobody knows it.
+    fn drain(&mut self, number: usize) -> anyhow::Result<()> {
+        for _ in 0..DRAIN_BATCH_COUNT {
+            if self.take_events(number)? + self.take_records(number) == 0 {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn take_events(&mut self, number: usize) -> anyhow::Result<usize> {
