@@ -1,4 +1,4 @@
-//! A [`Capture`]: a scoped recording job, from its request to its file.
+//! A capture: a scoped recording job, from its request to its file.
 //!
 //! A request is checked field by field; what of its filter fits 5-tuples goes to the kernel, all of
 //! it is evaluated again on each record. A thread of its own writes each file; what was lost on the
