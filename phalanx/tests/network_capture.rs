@@ -2,7 +2,7 @@
 //! Run by `cargo xtask test --ring network`.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-#[allow(dead_code, reason = "each test file uses its part")]
+#[expect(dead_code, reason = "each test file uses its part")]
 #[path = "network/daemon.rs"]
 mod daemon;
 

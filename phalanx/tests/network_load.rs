@@ -7,7 +7,7 @@
     reason = "metrics are whole numbers below 2⁵³"
 )]
 
-#[allow(dead_code, reason = "each test file uses its part")]
+#[expect(dead_code, reason = "each test file uses its part")]
 #[path = "network/daemon.rs"]
 mod daemon;
 
@@ -24,16 +24,18 @@ use phalanx_range::traffic::{
 use phalanx_range::{Direction, Impairment, Range, Topology};
 use serde_json::json;
 
-/// A client whose interface has all offloads, a router, and a link that is counted packet by packet.
-/// Nothing but the client's and the server's packets goes over that link.
+/// A client whose interface has all offloads, a router, and a link that is counted packet by
+/// packet. Nothing but the client's and the server's packets goes over that link.
 const WIRE: &str = "
 nodes:
   - name: client
   - name: router
     kind: router
-    nft: 'table ip6 quiet { chain out { type filter hook output priority 0; oifname \"wan*\" drop; }; }'
+    nft: 'table ip6 quiet { chain out { \
+      type filter hook output priority 0; oifname \"wan*\" drop; }; }'
   - name: server
-    nft: 'table ip6 quiet { chain out { type filter hook output priority 0; oifname \"wan*\" drop; }; }'
+    nft: 'table ip6 quiet { chain out { \
+      type filter hook output priority 0; oifname \"wan*\" drop; }; }'
 links:
   - name: veth
     a: { node: client }
@@ -166,7 +168,8 @@ fn packets_and_bytes_of_ten_thousand_flows_are_exact() {
     let skbs = accounting.of(Counter::Seen);
     println!(
         "{count} flows in {elapsed:?}; client {up:?} wire {sent:?}; server {down:?} wire \
-         {received:?}; stream {stream:?}; {skbs} packets at the hooks; waiting {pending}; {accounting:?}"
+         {received:?}; stream {stream:?}; {skbs} packets at the hooks; waiting \
+         {pending}; {accounting:?}"
     );
     assert!(count >= CONNECTIONS as usize, "{count} flows");
     assert_eq!(accounting.of(Counter::UntrackedTableFull), 0);
