@@ -14,7 +14,7 @@ pub const ABI_VERSION: u32 = 1;
 /// Both directions of one 5-tuple at one interface: the same for a packet and for its answer.
 ///
 /// `low` and `high` are the two ends (address and port) in an order that is total but without
-/// meaning, chosen by [`FlowKey::new`]. Addresses are in wire order, IPv4 ones mapped into IPv6;
+/// meaning, chosen by `watch::write_key`. Addresses are in wire order, IPv4 ones mapped into IPv6;
 /// ports are in the machine's order.
 #[derive(
     Clone,

@@ -33,7 +33,7 @@ pub struct FlowEntry {
     pub handshake_client_us: Word32,
     /// Type and code of the last ICMP error that quoted the flow.
     pub icmp_error: Word32,
-    /// Bits of [`state`].
+    /// Bits of the closing: FIN sent and acknowledged by direction, closed, reset.
     pub state: Word32,
     /// The generation of the filters that `matched` answers for.
     pub filter_generation: Word32,
@@ -76,7 +76,7 @@ pub struct Half {
     pub slots_filled: Word32,
     /// Slots consumed since the flow was opened.
     pub slots_consumed: Word32,
-    /// Last window sent, not scaled.
+    /// Last window sent, not scaled, plus one; 0: none yet.
     pub window: Word32,
     /// IP id (upper half) and lower half of the sequence number of the last segment with payload.
     pub last_segment: Word32,

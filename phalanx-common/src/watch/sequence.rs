@@ -209,12 +209,12 @@ fn close_hole(other: &Half, number: u32) {
 /// Keeps the window and counts its falls to zero. A window in a SYN, FIN or RST says nothing.
 #[inline(always)]
 fn note_window<B: Bytes>(own: &Half, sighting: &Sighting<'_, B>) {
-    let window = u32::from(sighting.headers.window);
+    let window = u32::from(sighting.headers.window) + 1;
     let before = own.window.load();
     if window == before {
         return;
     }
-    if window == 0 {
+    if window == 1 {
         if sighting
             .flags()
             .any(TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST)

@@ -70,7 +70,7 @@ fn write_counters(counters: &mut HalfCounters, half: &Half) {
     counters.next_sequence = sequence_of(half.head.load());
     counters.acknowledged = half.acknowledged.load();
     counters.seen_tick = half.seen.load();
-    counters.window = half.window.load() as u16;
+    counters.window = half.window.load().saturating_sub(1) as u16;
     counters.mss = half.mss.load() as u16;
     counters.window_scale_plus_one = (traits >> 24) as u8;
     counters.flags_seen = (traits >> 16) as u8;

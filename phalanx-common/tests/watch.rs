@@ -1,0 +1,510 @@
+//! The watch rule on scripted segments: what each one is to its flow, and which samples it gives.
+
+#[path = "support/ground.rs"]
+mod ground;
+
+use ground::Ground;
+use phalanx_common::abi::{
+    Counter, Direction, FlowUpdate, SampleKind, attempt_outcome, update_reason,
+};
+use phalanx_common::packet::{LinkKind, TcpFlags};
+
+const SYN: u8 = TcpFlags::SYN;
+const ACK: u8 = TcpFlags::ACK;
+const FIN: u8 = TcpFlags::FIN;
+const RST: u8 = TcpFlags::RST;
+const MS: u64 = 1_000_000;
+
+/// A conversation of 10.0.0.1:40000 (the low end, the client) with 10.0.0.2:443, as one hop sees
+/// it. Numbers are relative to the initial sequence numbers.
+struct Script {
+    ground: Ground,
+    now_ns: u64,
+    ip_id: u16,
+    client_isn: u32,
+    server_isn: u32,
+    port: u16,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Segment {
+    flags: u8,
+    sequence: u32,
+    acknowledgement: u32,
+    payload: usize,
+    window: Option<u16>,
+    timestamps: Option<(u32, u32)>,
+}
+
+impl Script {
+    fn new() -> Self {
+        Self::with_isn(1_000, 9_000)
+    }
+
+    fn with_isn(client_isn: u32, server_isn: u32) -> Self {
+        Self {
+            ground: Ground::new(),
+            now_ns: 1_000_000 * MS,
+            ip_id: 1,
+            client_isn,
+            server_isn,
+            port: 40_000,
+        }
+    }
+
+    fn wait(&mut self, milliseconds: u64) -> &mut Self {
+        self.now_ns += milliseconds * MS;
+        self
+    }
+
+    fn client(&mut self, segment: Segment) -> &mut Self {
+        let (own, other) = (self.client_isn, self.server_isn);
+        self.send(segment, true, own, other)
+    }
+
+    fn server(&mut self, segment: Segment) -> &mut Self {
+        let (own, other) = (self.server_isn, self.client_isn);
+        self.send(segment, false, own, other)
+    }
+
+    fn send(&mut self, segment: Segment, is_client: bool, own: u32, other: u32) -> &mut Self {
+        self.ip_id += 1;
+        let frame = self.frame(segment, is_client, own, other);
+        self.ground.see(&frame, LinkKind::None, 7, self.now_ns);
+        self
+    }
+
+    fn frame(&self, segment: Segment, is_client: bool, own: u32, other: u32) -> Vec<u8> {
+        let options = if segment.timestamps.is_some() { 12 } else { 0 };
+        let length = 40 + options + segment.payload;
+        let (mut source, mut destination) = ([10, 0, 0, 1], [10, 0, 0, 2]);
+        let mut ports = [self.port, 443];
+        if !is_client {
+            std::mem::swap(&mut source, &mut destination);
+            ports.swap(0, 1);
+        }
+        let mut frame = vec![0x45, 0];
+        frame.extend((length as u16).to_be_bytes());
+        frame.extend(self.ip_id.to_be_bytes());
+        frame.extend([0x40, 0, 64, 6, 0, 0]);
+        frame.extend(source);
+        frame.extend(destination);
+        ports
+            .iter()
+            .for_each(|port| frame.extend(port.to_be_bytes()));
+        frame.extend(own.wrapping_add(segment.sequence).to_be_bytes());
+        let acknowledgement = if segment.flags & ACK == 0 {
+            0
+        } else {
+            other.wrapping_add(segment.acknowledgement)
+        };
+        frame.extend(acknowledgement.to_be_bytes());
+        frame.extend([(5 + options as u8 / 4) << 4, segment.flags]);
+        frame.extend(segment.window.unwrap_or(500).to_be_bytes());
+        frame.extend([0; 4]);
+        if let Some((value, echo)) = segment.timestamps {
+            frame.extend([1, 1, 8, 10]);
+            frame.extend(value.to_be_bytes());
+            frame.extend(echo.to_be_bytes());
+        }
+        frame.resize(length, 0);
+        frame
+    }
+
+    /// SYN, 20 ms, SYN-ACK, 5 ms, ACK: the client's and the server's halves are one byte along.
+    fn handshake(&mut self) -> &mut Self {
+        self.client(Segment {
+            flags: SYN,
+            ..Segment::default()
+        })
+        .wait(20)
+        .server(Segment {
+            flags: SYN | ACK,
+            acknowledgement: 1,
+            ..Segment::default()
+        })
+        .wait(5)
+        .client(Segment {
+            flags: ACK,
+            sequence: 1,
+            acknowledgement: 1,
+            ..Segment::default()
+        })
+    }
+
+    fn flow(&self) -> FlowUpdate {
+        self.ground.only_flow()
+    }
+
+    fn rtts(&self, direction: Direction) -> Vec<u32> {
+        let samples = self.ground.samples();
+        let wanted = SampleKind::Rtt(direction);
+        samples
+            .into_iter()
+            .filter(|sample| sample.0 == wanted)
+            .map(|sample| sample.1)
+            .collect()
+    }
+}
+
+fn data(sequence: u32, payload: usize, acknowledgement: u32) -> Segment {
+    Segment {
+        flags: ACK,
+        sequence,
+        acknowledgement,
+        payload,
+        ..Segment::default()
+    }
+}
+
+fn ack(sequence: u32, acknowledgement: u32) -> Segment {
+    data(sequence, 0, acknowledgement)
+}
+
+/// Within two units of 1,024 ns.
+fn assert_about(measured: u32, expected_us: u32) {
+    assert!(
+        measured.abs_diff(expected_us) <= 3,
+        "{measured} µs instead of {expected_us} µs"
+    );
+}
+
+const CLIENT: usize = Direction::FromLow as usize;
+const SERVER: usize = Direction::FromHigh as usize;
+
+#[test]
+fn a_handshake_opens_the_flow_and_is_split() {
+    let mut script = Script::new();
+    script.handshake();
+    let flow = script.flow();
+    assert_eq!(flow.initiator, 1);
+    assert_about(flow.handshake_server_us, 20_000);
+    assert_about(flow.handshake_client_us, 5_000);
+    assert_eq!(
+        (flow.halves[CLIENT].packets, flow.halves[SERVER].packets),
+        (2, 1)
+    );
+    assert_eq!(
+        (flow.halves[CLIENT].bytes, flow.halves[SERVER].bytes),
+        (80, 40)
+    );
+    assert_eq!(
+        (flow.halves[CLIENT].syn_count, flow.halves[SERVER].syn_count),
+        (1, 1)
+    );
+    assert_eq!(flow.opened_ns, 1_000_000 * MS);
+    let reasons: Vec<u32> = script
+        .ground
+        .updates
+        .borrow()
+        .iter()
+        .map(|update| update.reason)
+        .collect();
+    assert_eq!(reasons, [update_reason::OPENED]);
+    assert_eq!(
+        script.ground.attempts.borrow()[0].1.outcome,
+        attempt_outcome::STARTED
+    );
+}
+
+#[test]
+fn a_repeated_syn_gives_no_handshake_sample_of_the_server() {
+    let mut script = Script::new();
+    script
+        .client(Segment {
+            flags: SYN,
+            ..Segment::default()
+        })
+        .wait(1_000)
+        .handshake();
+    let flow = script.flow();
+    assert_eq!(flow.handshake_server_us, 0);
+    assert_about(flow.handshake_client_us, 5_000);
+    assert_eq!(flow.halves[CLIENT].retransmitted_packets, 1);
+    assert_eq!(
+        script.ground.attempts.borrow().len(),
+        1,
+        "one attempt, not two"
+    );
+}
+
+#[test]
+fn a_refused_connection_opens_nothing() {
+    let mut script = Script::new();
+    script
+        .client(Segment {
+            flags: SYN,
+            ..Segment::default()
+        })
+        .wait(3)
+        .server(Segment {
+            flags: RST | ACK,
+            acknowledgement: 1,
+            ..Segment::default()
+        });
+    assert!(script.ground.flows.borrow().is_empty());
+    let attempts = script.ground.attempts.borrow();
+    assert_eq!(attempts[1].1.outcome, attempt_outcome::REFUSED);
+    assert_about(attempts[1].1.answer_us, 3_000);
+    assert_eq!(script.ground.counter(Counter::PendingCleared), 1);
+}
+
+#[test]
+fn each_exact_acknowledgement_times_its_segment() {
+    let mut script = Script::new();
+    script.handshake();
+    script
+        .client(data(1, 100, 1))
+        .wait(1)
+        .client(data(101, 100, 1))
+        .wait(39);
+    script.server(ack(1, 101)).wait(2).server(ack(1, 201));
+    let rtts = script.rtts(Direction::FromLow);
+    assert_eq!(rtts.len(), 2);
+    assert_about(rtts[0], 40_000);
+    assert_about(rtts[1], 41_000);
+}
+
+#[test]
+fn a_cumulative_acknowledgement_times_only_the_segment_it_ends_at() {
+    let mut script = Script::new();
+    script.handshake();
+    script
+        .client(data(1, 100, 1))
+        .wait(10)
+        .client(data(101, 100, 1))
+        .wait(40);
+    script.server(ack(1, 201));
+    let rtts = script.rtts(Direction::FromLow);
+    assert_eq!(rtts.len(), 1);
+    assert_about(rtts[0], 40_000);
+}
+
+#[test]
+fn a_retransmission_and_what_waited_for_it_are_not_timed() {
+    let mut script = Script::new();
+    script.handshake();
+    script
+        .client(data(1, 100, 1))
+        .client(data(101, 100, 1))
+        .client(data(201, 100, 1))
+        .wait(60);
+    // The first is sent again; all three are acknowledged by what it filled.
+    script.client(data(1, 100, 1)).wait(40).server(ack(1, 301));
+    assert!(script.rtts(Direction::FromLow).is_empty());
+    let half = script.flow().halves[CLIENT];
+    assert_eq!(
+        (half.retransmitted_packets, half.retransmitted_bytes),
+        (1, 100)
+    );
+    // What is sent after it is timed again.
+    script
+        .client(data(301, 100, 1))
+        .wait(40)
+        .server(ack(1, 401));
+    assert_eq!(script.rtts(Direction::FromLow).len(), 1);
+}
+
+#[test]
+fn a_timestamp_times_a_retransmission_that_karn_would_discard() {
+    let stamped = |value, echo, segment: Segment| Segment {
+        timestamps: Some((value, echo)),
+        ..segment
+    };
+    let mut script = Script::new();
+    script.handshake();
+    script.client(stamped(100, 1, data(1, 100, 1))).wait(200);
+    script.client(stamped(300, 1, data(1, 100, 1))).wait(40);
+    script.server(stamped(1, 300, ack(1, 101)));
+    assert!(script.rtts(Direction::FromLow).is_empty());
+    let samples = script.ground.samples();
+    let by_timestamp: Vec<u32> = samples
+        .iter()
+        .filter(|sample| sample.0 == SampleKind::RttByTimestamp(Direction::FromLow))
+        .map(|sample| sample.1)
+        .collect();
+    assert_eq!(by_timestamp.len(), 1);
+    assert_about(by_timestamp[0], 40_000);
+
+    // The original's timestamp comes back: the sample would be of neither.
+    let mut script = Script::new();
+    script.handshake();
+    script.client(stamped(100, 1, data(1, 100, 1))).wait(200);
+    script.client(stamped(300, 1, data(1, 100, 1))).wait(40);
+    script.server(stamped(1, 100, ack(1, 101)));
+    assert!(script.ground.samples().is_empty());
+}
+
+#[test]
+fn more_segments_than_slots_still_give_a_sample_each_round_trip() {
+    let mut script = Script::new();
+    script.handshake();
+    let mut next = 1;
+    for _ in 0..10 {
+        for _ in 0..50 {
+            script.client(data(next, 100, 1));
+            next += 100;
+        }
+        script.wait(40);
+        let mut acknowledged = next - 50 * 100;
+        while acknowledged != next {
+            acknowledged += 100;
+            script.server(ack(1, acknowledged));
+        }
+    }
+    let rtts = script.rtts(Direction::FromLow);
+    assert!(rtts.len() >= 10 * 8, "{} samples", rtts.len());
+    rtts.iter().for_each(|rtt| assert_about(*rtt, 40_000));
+}
+
+#[test]
+fn keep_alives_duplicates_and_holes_are_not_retransmissions() {
+    let mut script = Script::new();
+    script
+        .handshake()
+        .client(data(1, 100, 1))
+        .wait(40)
+        .server(ack(1, 101));
+    // Two keep-alives: without payload, and with one byte.
+    script.client(ack(100, 1)).client(data(100, 1, 1));
+    // A copy made by the network: same IP id.
+    script.client(data(101, 50, 1));
+    script.ip_id -= 1;
+    script.client(data(101, 50, 1));
+    // A jump, and what fills the hole: lost or overtaken, one hop cannot tell.
+    script.client(data(251, 100, 1)).client(data(151, 100, 1));
+    let half = script.flow().halves[CLIENT];
+    assert_eq!(half.keep_alive_count, 2);
+    assert_eq!(half.duplicate_packets, 1);
+    assert_eq!(half.gap_count, 1);
+    assert_eq!(half.out_of_sequence_packets, 1);
+    assert_eq!(half.retransmitted_packets, 0);
+}
+
+#[test]
+fn sequence_numbers_wrap() {
+    let mut script = Script::with_isn(u32::MAX - 150, u32::MAX - 2);
+    script.handshake();
+    for round in 0..4 {
+        script.client(data(1 + round * 100, 100, 1)).wait(40);
+        script.server(ack(1, 101 + round * 100));
+    }
+    script.client(data(301, 100, 1));
+    let half = script.flow().halves[CLIENT];
+    assert_eq!(script.rtts(Direction::FromLow).len(), 4);
+    assert_eq!((half.gap_count, half.out_of_sequence_packets), (0, 0));
+    assert_eq!(
+        (half.retransmitted_packets, half.retransmitted_bytes),
+        (1, 100)
+    );
+}
+
+#[test]
+fn turns_are_taken_where_payload_changes_direction() {
+    let mut script = Script::new();
+    script.handshake();
+    script
+        .client(data(1, 100, 1))
+        .wait(70)
+        .server(data(1, 500, 101))
+        .server(data(501, 500, 101));
+    script.wait(300).client(data(101, 100, 1001));
+    let turns: Vec<(SampleKind, u32)> = script
+        .ground
+        .samples()
+        .into_iter()
+        .filter(|sample| matches!(sample.0, SampleKind::Turn(_)))
+        .collect();
+    assert_eq!(turns.len(), 2);
+    assert_eq!(turns[0].0, SampleKind::Turn(Direction::FromHigh));
+    assert_about(turns[0].1, 70_000);
+    assert_eq!(turns[1].0, SampleKind::Turn(Direction::FromLow));
+    assert_about(turns[1].1, 300_000);
+}
+
+#[test]
+fn both_fins_acknowledged_close_the_flow_and_a_syn_begins_another() {
+    let mut script = Script::new();
+    script.handshake();
+    script.client(Segment {
+        flags: FIN | ACK,
+        ..data(1, 0, 1)
+    });
+    script.server(Segment {
+        flags: FIN | ACK,
+        ..data(1, 0, 2)
+    });
+    script.client(ack(2, 2));
+    assert_eq!(
+        script
+            .ground
+            .updates
+            .borrow()
+            .last()
+            .map(|update| update.reason),
+        Some(2)
+    );
+    let first = script.flow().incarnation;
+    script.client_isn = 77_000;
+    script.wait(10).handshake();
+    let reasons: Vec<u32> = script
+        .ground
+        .updates
+        .borrow()
+        .iter()
+        .map(|update| update.reason)
+        .collect();
+    assert!(reasons.contains(&update_reason::REUSED));
+    assert_ne!(script.flow().incarnation, first);
+    assert_eq!(script.flow().halves[CLIENT].packets, 2);
+}
+
+#[test]
+fn windows_falling_to_zero_are_counted_once() {
+    let zero = |segment: Segment| Segment {
+        window: Some(0),
+        ..segment
+    };
+    let mut script = Script::new();
+    script.handshake().client(data(1, 100, 1));
+    script
+        .server(zero(ack(1, 101)))
+        .server(zero(ack(1, 101)))
+        .server(ack(1, 101));
+    script.server(zero(ack(1, 101)));
+    // A window of a RST says nothing.
+    script.client(zero(Segment {
+        flags: RST,
+        ..data(101, 0, 0)
+    }));
+    let flow = script.flow();
+    assert_eq!(flow.halves[SERVER].zero_window_count, 2);
+    assert_eq!(flow.halves[CLIENT].zero_window_count, 0);
+    assert_eq!(flow.halves[CLIENT].rst_count, 1);
+}
+
+#[test]
+fn a_flood_of_invented_sources_opens_nothing_and_is_counted() {
+    let script = Script::new();
+    let mut frame = script.frame(
+        Segment {
+            flags: ACK,
+            ..data(5, 0, 5)
+        },
+        true,
+        1,
+        1,
+    );
+    for source in 0..200_000_u32 {
+        frame[12..16].copy_from_slice(&(0x0b00_0000 + source).to_be_bytes());
+        script.ground.see(&frame, LinkKind::None, 7, script.now_ns);
+    }
+    let count = |counter| script.ground.counter(counter);
+    assert!(script.ground.flows.borrow().is_empty());
+    assert_eq!(count(Counter::Pended), 200_000);
+    assert!(count(Counter::PendingDisplaced) > 150_000);
+    assert_eq!(
+        count(Counter::PendingDisplacedPackets),
+        count(Counter::PendingDisplaced)
+    );
+}
