@@ -42,8 +42,8 @@ const WANTED: Bounds = Bounds {
 /// Super-segments are acknowledged in their middle mostly, and a sender that fills a queue has
 /// hundreds outstanding: of the few exact acknowledgements some are of segments without a slot.
 const REACHED_BULK: Bounds = Bounds {
-    round_trips: 0.7,
-    p50_percent: 20.0,
+    round_trips: 0.6,
+    p50_percent: 15.0,
     p95_percent: 80.0,
     ..WANTED
 };
@@ -51,6 +51,14 @@ const REACHED_BULK: Bounds = Bounds {
 const REACHED_LOSSY_BULK: Bounds = Bounds {
     round_trips: 0.85,
     p95_percent: 15.0,
+    ..WANTED
+};
+/// On a short path the queue that a bulk transfer makes is most of the round trip, and it grows
+/// and falls within one: what the samples miss of it is a matter of chance.
+const REACHED_SHORT_BULK: Bounds = Bounds {
+    round_trips: 0.3,
+    p50_percent: 50.0,
+    p95_percent: 90.0,
     ..WANTED
 };
 /// Packets one by one: all slots go to segments in a row, and one in seven ends where an
@@ -223,7 +231,7 @@ fn misses(case: &Case, bounds: Bounds, [sent, received]: &[Agreement; 2]) -> Vec
         );
     }
     expect(
-        sent.measured_count >= 30,
+        sent.measured_count >= 20,
         format!("{} samples", sent.measured_count),
     );
     let [p50, p95] = [sent.p50, sent.p95].map(off_percent);
@@ -291,13 +299,8 @@ fn rtt_of_a_path_of_a_fifth_of_a_millisecond() {
         &range,
         &[
             case("0.2 ms, requests", [0.0, 0.0], requests).reaches(REACHED_SHORT),
-            case("0.2 ms, bulk", [0.0, 0.0], upload(20_000_000)).reaches(REACHED_BULK),
-            case(
-                "0.2 ms, bulk, 2 % both ways",
-                [0.02, 0.02],
-                upload(2_000_000),
-            )
-            .reaches(REACHED_SHORT),
+            case("0.2 ms, bulk", [0.0, 0.0], upload(40_000_000)).reaches(REACHED_SHORT_BULK),
+            case("0.2 ms, bulk, 2 %", [0.02, 0.02], upload(2_000_000)).reaches(REACHED_SHORT_BULK),
         ],
     );
 }
