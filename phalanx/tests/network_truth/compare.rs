@@ -50,7 +50,8 @@ impl Agreement {
         let (middle, high, largest) = self.deviation_us;
         println!(
             "{case:<35} {way:<6} {:>6}  {:>6}  {:>3}  {:>5}({:>2})  {:>6}: {:>6}     {:>6}: {:>6}  \
-             {:>9.1}  {:>9.1}  {:>5.2}    {:>9.1}  {:>9.1}  {:>5.2}   {middle:.1}/{high:.1}/{largest:.1}",
+             {:>9.1}  {:>9.1}  {:>5.2}    {:>9.1}  {:>9.1}  {:>5.2}   \
+             {middle:.1}/{high:.1}/{largest:.1}",
             self.reference_count,
             self.measured_count,
             self.ambiguous.len(),

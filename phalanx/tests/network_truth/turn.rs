@@ -46,7 +46,8 @@ fn think_and_idle_times_are_what_was_slept() {
             compare::quantile(&idle, 0.5),
         );
         println!(
-            "at the {host}             {:>8.2}  {:>8.2}  {:>5}        {PAUSE_MS:>8.2}  {:>8.2}  {:>5}",
+            "at the {host}             {:>8.2}  {:>8.2}  {:>5}        \
+             {PAUSE_MS:>8.2}  {:>8.2}  {:>5}",
             slept / 1e3,
             thought / 1e3,
             think.len(),
