@@ -36,6 +36,8 @@ const RECORD_BATCH: usize = 1_024;
 /// Batches taken from the rings when an interface has gone: what fits into the ring of records, 8
 /// MiB of at least 256 bytes each.
 const DRAIN_BATCH_COUNT: usize = 32;
+/// Flows looked at in one turn of a walk through the table, which begins after events were lost.
+const WALK_BATCH: u32 = 1_024;
 /// Name facts taken in one turn.
 const NAME_BATCH: usize = 256;
 /// Turns without an event after which the loop sleeps until something wakes it.
@@ -43,6 +45,9 @@ const IDLE_TURN_COUNT: u32 = 4;
 /// How many packets an interface must count, with none seen by the programs, to be called blind.
 const BLIND_PACKET_COUNT: u64 = 100;
 const STATUS_INTERVAL_NS: u64 = 1_000_000_000;
+/// Statuses, one a second, between the last lost event and the walk: longer than the silence that
+/// the walk asks for.
+const WALK_DELAY_TURN_COUNT: u32 = 3;
 /// The maps are preallocated: what they take hardly changes.
 const MAP_MEMORY_TURN_COUNT: u64 = 60;
 
@@ -80,6 +85,10 @@ struct InstanceState {
     records: Ring,
     hops: BTreeMap<u32, HopEntry>,
     deleted_count: u64,
+    /// Events that had found the ring full when it was last looked at.
+    events_dropped: u64,
+    /// Statuses until the table is walked through; 0: it need not be.
+    walk_due: u32,
 }
 
 struct HopEntry {
@@ -159,6 +168,8 @@ impl Turn {
                 records: ready.records,
                 hops: BTreeMap::new(),
                 deleted_count: 0,
+                events_dropped: 0,
+                walk_due: 0,
             });
             for report in ready.reports {
                 turn.take_report(number, report);
@@ -195,6 +206,7 @@ impl Turn {
         for number in 0..self.instances.len() {
             taken += self.take_events(number)?;
             taken += self.take_records(number);
+            taken += self.walk(number)?;
         }
         let now = clock::now();
         for _ in 0..NAME_BATCH {
@@ -227,6 +239,23 @@ impl Turn {
             }
         }
         Ok(())
+    }
+
+    /// Looks for flows that nobody has told of because the ring of events was full: they would stay
+    /// in the table for ever. How many flows it looked at.
+    fn walk(&mut self, number: usize) -> anyhow::Result<usize> {
+        let instance = &mut self.instances[number];
+        if !instance.tables.is_walking() {
+            return Ok(0);
+        }
+        let now = clock::now();
+        let updates = instance.tables.walk(WALK_BATCH, now)?;
+        for update in &updates {
+            if let Some(hop) = self.instances[number].find_hop(&update.key) {
+                self.handle(Input::Update { hop, update }, now)?;
+            }
+        }
+        Ok(WALK_BATCH as usize)
     }
 
     fn take_events(&mut self, number: usize) -> anyhow::Result<usize> {
@@ -514,11 +543,35 @@ impl Turn {
             self.tallies.map_memory_bytes = super::process::map_memory_bytes();
         }
         self.status_count += 1;
+        self.mind_lost_events()?;
         let status = self.status()?;
         self.feed
             .blocking_send(Feed::Kernel(Box::new(status)))
             .map_err(|_| FeedClosed)?;
         super::notify::keep_alive();
+        Ok(())
+    }
+
+    /// Begins a walk through each table of which events were lost, a while after the last was: by
+    /// then the flows that go on have told of themselves.
+    fn mind_lost_events(&mut self) -> anyhow::Result<()> {
+        for instance in &mut self.instances {
+            let counters = instance.tables.counters()?;
+            let dropped = counters[Counter::EventsDroppedRingFull as usize];
+            if dropped != instance.events_dropped {
+                instance.events_dropped = dropped;
+                instance.walk_due = WALK_DELAY_TURN_COUNT;
+            } else if instance.walk_due > 0 {
+                instance.walk_due -= 1;
+                if instance.walk_due == 0 {
+                    tracing::info!(
+                        dropped,
+                        "events were lost: looking through the table of flows"
+                    );
+                    instance.tables.begin_walk();
+                }
+            }
+        }
         Ok(())
     }
 

@@ -19,6 +19,7 @@ use phalanx_common::abi::FlowKey;
 use phalanx_common::watch::FlowEntry;
 
 const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
+const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
 const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_long = 21;
 
 /// The part of `union bpf_attr` that commands on one element of a map read.
@@ -45,6 +46,38 @@ pub(super) fn read_and_delete_flow(
     key: &FlowKey,
 ) -> io::Result<Option<Box<FlowEntry>>> {
     element(BPF_MAP_LOOKUP_AND_DELETE_ELEM, flows, key)
+}
+
+/// The key after `key` in the table, or the first one; `None` at its end. After a key that has gone
+/// the kernel begins anew.
+pub(super) fn next_flow(
+    flows: BorrowedFd<'_>,
+    key: Option<&FlowKey>,
+) -> io::Result<Option<FlowKey>> {
+    let mut next = FlowKey::default();
+    let attribute = ElementAttribute {
+        map_fd: flows.as_raw_fd().cast_unsigned(),
+        reserved: 0,
+        key: key.map_or(0, |key| std::ptr::from_ref(key).addr() as u64),
+        value: std::ptr::from_mut(&mut next).expose_provenance() as u64,
+        flags: 0,
+    };
+    // SAFETY: as in `element`; what is written is one key, of plain words of any value.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_MAP_GET_NEXT_KEY,
+            std::ptr::from_ref(&attribute),
+            size_of::<ElementAttribute>(),
+        )
+    };
+    if result == 0 {
+        return Ok(Some(next));
+    }
+    match io::Error::last_os_error() {
+        error if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        error => Err(error),
+    }
 }
 
 /// `flows` must be a map from [`FlowKey`] to [`FlowEntry`]: `Tables` checks both sizes when it is

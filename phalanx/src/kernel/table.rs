@@ -6,15 +6,28 @@ use anyhow::{Context, anyhow, ensure};
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use phalanx_common::abi::{
-    COUNTER_COUNT, Control, Filter, FlowKey, FlowUpdate, Shape, TupleKey, update_reason,
+    COUNTER_COUNT, Control, Filter, FlowKey, FlowUpdate, HalfCounters, Shape, TupleKey,
+    update_reason,
 };
 use phalanx_common::limits::{FILTER_COUNT_MAX, SHAPE_COUNT_MAX};
-use phalanx_common::watch::{FlowEntry, write_update};
+use phalanx_common::watch::{FlowEntry, tick, write_update};
 use phalanx_engine::Monotonic;
 use zerocopy::{FromZeros, transmute};
 
 use super::filter::{RecordingFilter, TupleIndex, TupleSpace};
 use super::syscall;
+
+/// Silence after which a flow does not tell of itself any more: longer than any interval of updates
+/// of a flow that sees packets would be, were the ring not full.
+const SILENCE_NS: u64 = 2_000_000_000;
+
+/// A walk through the table of flows.
+#[derive(Clone, Copy, Debug)]
+struct Walk {
+    after: Option<FlowKey>,
+    /// A key that goes under the walk makes it begin anew: it ends after so many.
+    left: u32,
+}
 
 /// The tables of one instance.
 pub(crate) struct Tables {
@@ -29,6 +42,7 @@ pub(crate) struct Tables {
     shape_count: u32,
     update_interval_ns: u64,
     tuples_in_force: Vec<TupleIndex>,
+    walk: Option<Walk>,
 }
 
 impl Tables {
@@ -58,6 +72,7 @@ impl Tables {
             shape_count: 0,
             update_interval_ns,
             tuples_in_force: Vec::new(),
+            walk: None,
         };
         tables.write_control(false)?;
         Ok(tables)
@@ -106,6 +121,41 @@ impl Tables {
         let mut update = FlowUpdate::new_zeroed();
         write_update(&mut update, key, &entry, update_reason::EXPIRED, now.0);
         Ok((update.incarnation == incarnation).then_some(update))
+    }
+
+    /// Begins a walk through the table: events were lost.
+    pub(crate) fn begin_walk(&mut self) {
+        self.walk = Some(Walk {
+            after: None,
+            left: self.flow_count_max,
+        });
+    }
+
+    /// Whether a walk is under way.
+    pub(crate) fn is_walking(&self) -> bool {
+        self.walk.is_some()
+    }
+
+    /// Goes on with the walk, by `count` flows at most: the silent ones among them, as the updates
+    /// that may have been lost would have told of them.
+    pub(crate) fn walk(&mut self, count: u32, now: Monotonic) -> anyhow::Result<Vec<FlowUpdate>> {
+        let mut found = Vec::new();
+        let flows = self.flows.fd();
+        let context = "walk through the map FLOWS";
+        for _ in 0..count {
+            let Some(walk) = &mut self.walk else { break };
+            let next = syscall::next_flow(flows.as_fd(), walk.after.as_ref()).context(context)?;
+            let Some(key) = next.filter(|_| walk.left > 0) else {
+                self.walk = None;
+                break;
+            };
+            walk.after = next;
+            walk.left -= 1;
+            if let Some(entry) = syscall::read_flow(flows.as_fd(), &key).context(context)? {
+                found.extend(silent_update(&key, &entry, now));
+            }
+        }
+        Ok(found)
     }
 
     /// Asks the programs to wake us with the next event.
@@ -157,6 +207,28 @@ impl Tables {
             .set(0, control, 0)
             .context("write the map CONTROL")
     }
+}
+
+/// What is told of a flow that is silent, `None` of one that is not. Of one that has ended it is the
+/// update that comes after its last; of another it is its last once more, which the engine knows
+/// unless it was lost.
+fn silent_update(key: &FlowKey, entry: &FlowEntry, now: Monotonic) -> Option<FlowUpdate> {
+    let mut update = FlowUpdate::new_zeroed();
+    write_update(&mut update, key, entry, 0, now.0);
+    let ticks = |half: &HalfCounters| tick(now.0).wrapping_sub(half.seen_tick);
+    let is_silent =
+        |half: &HalfCounters| half.seen_tick == 0 || u64::from(ticks(half)) > SILENCE_NS >> 10;
+    if !update.halves.iter().all(is_silent) {
+        return None;
+    }
+    if update.halves.iter().any(|half| half.rst_count > 0) {
+        update.reason = update_reason::RESET;
+    } else if update.halves.iter().all(|half| half.fin_count > 0) {
+        update.reason = update_reason::CLOSED;
+    } else {
+        update.version -= 1;
+    }
+    Some(update)
 }
 
 /// The control word as it lies in the map.
