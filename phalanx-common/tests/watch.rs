@@ -382,6 +382,16 @@ fn keep_alives_duplicates_and_holes_are_not_retransmissions() {
 }
 
 #[test]
+fn a_single_byte_sent_again_is_no_keep_alive() {
+    let mut script = Script::new();
+    script.handshake().client(data(1, 1, 1)).wait(300);
+    script.client(data(1, 1, 1)).wait(40).server(ack(1, 2));
+    let half = script.flow().halves[CLIENT];
+    assert_eq!((half.keep_alive_count, half.retransmitted_packets), (0, 1));
+    assert!(script.rtts(Direction::FromLow).is_empty());
+}
+
+#[test]
 fn sequence_numbers_wrap() {
     let mut script = Script::with_isn(u32::MAX - 150, u32::MAX - 2);
     script.handshake();

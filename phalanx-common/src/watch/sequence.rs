@@ -29,13 +29,14 @@ pub(super) fn observe<B: Bytes>(entry: &FlowEntry, sighting: &Sighting<'_, B>) -
         reasons |= note_flags(entry, own, sighting);
     }
     let length = sighting.sequence_length();
+    let other = entry.half(sighting.direction.reverse());
     let is_new = if flags.any(TcpFlags::RST) {
         false
     } else if length == 0 {
         note_empty_keep_alive(own, sighting);
         false
     } else {
-        advance(own, sighting, length)
+        advance(own, other, sighting, length)
     };
     Seen { reasons, is_new }
 }
@@ -51,7 +52,7 @@ fn note_empty_keep_alive<B: Bytes>(own: &Half, sighting: &Sighting<'_, B>) {
 
 /// Follows the bytes of a segment; returns whether any were new.
 #[inline(always)]
-fn advance<B: Bytes>(own: &Half, sighting: &Sighting<'_, B>, length: u32) -> bool {
+fn advance<B: Bytes>(own: &Half, other: &Half, sighting: &Sighting<'_, B>, length: u32) -> bool {
     let start = sighting.headers.sequence;
     let end = start.wrapping_add(length);
     let head = own.head.load();
@@ -68,7 +69,7 @@ fn advance<B: Bytes>(own: &Half, sighting: &Sighting<'_, B>, length: u32) -> boo
         jump(own, sighting, head, end);
         return true;
     }
-    behind(own, sighting, end)
+    behind(own, other, sighting, end)
 }
 
 /// IP id and lower half of the sequence number: enough to know the segment just before again.
@@ -98,13 +99,15 @@ fn jump<B: Bytes>(own: &Half, sighting: &Sighting<'_, B>, head: u64, end: u32) {
 
 /// A segment behind the highest sequence: returns whether part of it was new all the same.
 #[inline(never)]
-fn behind<B: Bytes>(own: &Half, sighting: &Sighting<'_, B>, end: u32) -> bool {
+fn behind<B: Bytes>(own: &Half, other: &Half, sighting: &Sighting<'_, B>, end: u32) -> bool {
     let headers = sighting.headers;
     let next = sequence_of(own.head.load());
     let start = headers.sequence;
     let is_plain = !sighting.flags().any(TcpFlags::SYN | TcpFlags::FIN);
-    // RFC 9293 section 3.8.4: a keep-alive may carry one byte of garbage.
-    if is_plain && headers.payload_length == 1 && start.wrapping_add(1) == next {
+    // RFC 9293 section 3.8.4: a keep-alive may carry one byte of garbage. It asks after a peer that
+    // has acknowledged everything; otherwise the byte is sent again because it is missed.
+    let is_quiet = other.acknowledged.load() == next;
+    if is_plain && is_quiet && headers.payload_length == 1 && start.wrapping_add(1) == next {
         own.keep_alive_count.add(1);
         return false;
     }
