@@ -72,8 +72,8 @@ fn write<F: Frame, const SNAP: usize>(
         let header = &raw mut (*record).header;
         header.write(head(frame, sighting, origin));
         let wanted = wanted_length(frame, sighting, origin, SNAP as u32);
-        // The verifier must see that the length is at least 1 and fits.
-        if wanted >= 1 && wanted <= SNAP as u32 {
+        if wanted != 0 {
+            let wanted = one_to(wanted, SNAP as u32);
             let bytes = (&raw mut (*record).bytes).cast::<u8>();
             if frame.load(0, bytes, wanted) {
                 (*header).captured_length = wanted;
@@ -128,6 +128,22 @@ fn head<F: Frame>(frame: F, sighting: &Sighting<'_, Linear>, origin: Origin<'_>)
     }
 }
 
+/// A length of 1 to `max` bytes, in a form that every verifier understands: Linux 6.1 forgets a bound
+/// that was checked on one copy of a register and used on another, which is what the compiler makes
+/// of a plain comparison.
+#[inline(always)]
+fn one_to(length: u32, max: u32) -> u32 {
+    let less_one = length.wrapping_sub(1);
+    // SAFETY: a local variable; read so that the compiler forgets what it knows of it.
+    let less_one = unsafe { (&raw const less_one).read_volatile() };
+    let bounded = if less_one > max - 1 {
+        max - 1
+    } else {
+        less_one
+    };
+    bounded + 1
+}
+
 /// Copies the first bytes of the payload, which stitching needs.
 ///
 /// # Safety
@@ -145,7 +161,8 @@ unsafe fn digest<F: Frame>(frame: F, sighting: &Sighting<'_, Linear>, header: *m
     } else {
         most
     };
-    if length >= 1 && length <= RECORD_DIGEST_SIZE as u32 {
+    if length != 0 {
+        let length = one_to(length, RECORD_DIGEST_SIZE as u32);
         // SAFETY: the digest has room for `RECORD_DIGEST_SIZE` bytes.
         unsafe {
             let digest = (&raw mut (*header).digest).cast::<u8>();
