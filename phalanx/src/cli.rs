@@ -13,8 +13,6 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
-pub use client::ClientArguments;
-
 /// Exit code of a command that failed; 2 where the command line is wrong, 0 otherwise.
 pub const EXIT_FAILURE: u8 = 1;
 

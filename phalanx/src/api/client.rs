@@ -31,12 +31,13 @@ const ANSWER_SIZE_MAX: usize = 64 << 20;
 /// Where the API is and how to reach it.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Address {
-    /// Address of the API.
+    /// Address of the API: a URL, or an address and port.
     #[arg(
         long = "api",
         value_name = "URL",
         env = "PHALANX_API",
-        default_value = "http://127.0.0.1:7070"
+        default_value = "http://127.0.0.1:7070",
+        value_parser = parse_url
     )]
     url: Uri,
     /// Bearer token; better in the environment than in the list of processes.
@@ -50,6 +51,17 @@ pub struct Address {
     /// Certificate, in PEM, that the API's certificate is signed with.
     #[arg(long, value_name = "FILE", env = "PHALANX_CA")]
     ca: Option<PathBuf>,
+}
+
+/// Reads a URL; without a scheme it is one of HTTP.
+fn parse_url(text: &str) -> Result<Uri, String> {
+    let url = if text.contains("://") {
+        text.to_owned()
+    } else {
+        format!("http://{text}")
+    };
+    url.parse()
+        .map_err(|error| format!("{error}; write http://ADDRESS:PORT"))
 }
 
 /// A client of one API.

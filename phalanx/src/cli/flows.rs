@@ -8,13 +8,14 @@ use clap::Args;
 use serde_json::Value;
 
 use super::Format;
-use super::client::ClientArguments;
+use super::client;
+use crate::api::client::Address;
 
 /// Flags of `phalanx flows`.
 #[derive(Args, Debug)]
 pub struct FlowsArguments {
     #[command(flatten)]
-    client: ClientArguments,
+    api: Address,
     /// How to print.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -100,7 +101,7 @@ impl FlowsArguments {
 pub(super) fn run(arguments: &FlowsArguments) -> anyhow::Result<()> {
     let mut output = std::io::stdout();
     loop {
-        let page = arguments.client.get(&arguments.path())?;
+        let page = client::get(&arguments.api, &arguments.path())?;
         let text = match arguments.format {
             Format::Json => format!("{page}\n"),
             Format::Text => describe(&page),

@@ -6,21 +6,22 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::Format;
-use super::client::ClientArguments;
+use super::client;
+use crate::api::client::Address;
 
 /// Flags of `phalanx status`.
 #[derive(Args, Debug)]
 pub struct StatusArguments {
     #[command(flatten)]
-    client: ClientArguments,
+    api: Address,
     /// How to print.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
 
 pub(super) fn run(arguments: &StatusArguments) -> anyhow::Result<()> {
-    let status = arguments.client.get("/api/v1/status")?;
-    let hops = arguments.client.get("/api/v1/hops")?;
+    let status = client::get(&arguments.api, "/api/v1/status")?;
+    let hops = client::get(&arguments.api, "/api/v1/hops")?;
     match arguments.format {
         Format::Text => print!("{}", describe(&status, &hops)),
         Format::Json => println!("{:#}", json!({"status": status, "hops": hops["hops"]})),
