@@ -15,7 +15,7 @@ use crate::kernel::{Ingress, LoadOptions, load, plan};
 use crate::privilege;
 
 /// Oldest kernel that the programs are tested on.
-const KERNEL_MIN: (u32, u32) = (6, 1);
+const KERNEL_MIN: (u32, u32) = (6, 12);
 /// First kernel with TCX.
 const KERNEL_TCX: (u32, u32) = (6, 6);
 /// First kernel that accounts map memory to the cgroup instead of RLIMIT_MEMLOCK.
@@ -79,7 +79,7 @@ fn check_kernel(release: &str, version: (u32, u32)) -> Check {
     Check::warn(
         "kernel",
         release,
-        "Phalanx is tested on Linux 6.1 and later: update the kernel",
+        "Phalanx is tested on Linux 6.12 and later: update the kernel",
     )
 }
 
