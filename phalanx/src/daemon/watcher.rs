@@ -311,7 +311,14 @@ impl Watch {
         for ifindex in gone {
             self.detach(ifindex, "the interface has gone", reports);
         }
-        self.failed.retain(|index, _| links.contains_key(index));
+        self.failed.retain(|index, _| {
+            let is_there = links.contains_key(index);
+            if !is_there {
+                // It was told as failed: it has to be told as gone too.
+                reports.push(Report::Detached { ifindex: *index });
+            }
+            is_there
+        });
         for (ifindex, link) in links {
             match (
                 self.selection.judge(&link),
