@@ -128,9 +128,9 @@ fn head<F: Frame>(frame: F, sighting: &Sighting<'_, Linear>, origin: Origin<'_>)
     }
 }
 
-/// A length of 1 to `max` bytes, in a form that every verifier understands: Linux 6.1 forgets a bound
-/// that was checked on one copy of a register and used on another, which is what the compiler makes
-/// of a plain comparison.
+/// A length of 1 to `max` bytes, in a form that every verifier understands: Linux 6.1 forgets a
+/// bound that was checked on one copy of a register and used on another, which is what the compiler
+/// makes of a plain comparison.
 #[inline(always)]
 fn one_to(length: u32, max: u32) -> u32 {
     let less_one = length.wrapping_sub(1);

@@ -7,7 +7,7 @@
     reason = "metrics are whole numbers below 2⁵³"
 )]
 
-#[allow(dead_code, reason = "each test file uses its part")]
+#[expect(dead_code, reason = "each test file uses its part")]
 #[path = "network/daemon.rs"]
 mod daemon;
 

@@ -209,9 +209,9 @@ impl Tables {
     }
 }
 
-/// What is told of a flow that is silent, `None` of one that is not. Of one that has ended it is the
-/// update that comes after its last; of another it is its last once more, which the engine knows
-/// unless it was lost.
+/// What is told of a flow that is silent, `None` of one that is not. Of one that has ended it is
+/// the update that comes after its last; of another it is its last once more, which the engine
+/// knows unless it was lost.
 fn silent_update(key: &FlowKey, entry: &FlowEntry, now: Monotonic) -> Option<FlowUpdate> {
     let mut update = FlowUpdate::new_zeroed();
     write_update(&mut update, key, entry, 0, now.0);
