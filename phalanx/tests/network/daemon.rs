@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,10 @@ use serde_json::Value;
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_phalanx");
 /// Loading five programs takes the verifier some seconds, more on a busy machine.
-const START_TIMEOUT: Duration = Duration::from_secs(120);
+pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(120);
 pub(crate) const STEP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Sets where captures are kept; below any flag.
+const CAPTURES: &str = "PHALANX_CAPTURE_DIRECTORY";
 
 /// A daemon; ended when dropped.
 pub(crate) struct Daemon<'range> {
@@ -28,17 +31,25 @@ pub(crate) struct Daemon<'range> {
 }
 
 impl<'range> Daemon<'range> {
+    /// Starts a daemon on a loopback port of the host, and waits until it watches.
     pub(crate) fn start(host: &'range Host, port: u16, arguments: &[&str]) -> Self {
+        let mut command = up(host);
+        command
+            .args(["--listen", &format!("127.0.0.1:{port}")])
+            .args(arguments);
+        let daemon = Self::spawn(host, port, command);
+        daemon.await_line("watching;", START_TIMEOUT);
+        daemon
+    }
+
+    /// Starts a command made from [`up`], and waits for nothing. Captures go to a folder of its
+    /// own, unless the command says otherwise.
+    pub(crate) fn spawn(host: &'range Host, port: u16, mut command: Command) -> Self {
         let folder = std::env::temp_dir().join(format!("{}-{port}", host.namespace().name()));
-        let mut child = host
-            .command(BINARY)
-            .unwrap()
-            .args(["up", "--listen", &format!("127.0.0.1:{port}"), "--set"])
-            .arg(format!("capture_directory={}", folder.display()))
-            .args(arguments)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        if command.get_envs().all(|(name, _)| name != CAPTURES) {
+            command.env(CAPTURES, &folder);
+        }
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let (sender, log) = channel();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         std::thread::spawn(move || {
@@ -46,30 +57,56 @@ impl<'range> Daemon<'range> {
                 .map_while(Result::ok)
                 .try_for_each(|line| sender.send(line))
         });
-        let daemon = Self {
+        Self {
             child,
             log,
             host,
             port,
             folder,
-        };
-        daemon.await_line("watching;");
-        daemon
+        }
     }
 
-    fn await_line(&self, wanted: &str) {
-        let end = Instant::now() + START_TIMEOUT;
+    /// The next line of the log that holds `wanted`; those before it are passed over.
+    pub(crate) fn await_line(&self, wanted: &str, timeout: Duration) -> String {
+        let end = Instant::now() + timeout;
         let mut seen = Vec::new();
         while let Ok(line) = self
             .log
             .recv_timeout(end.saturating_duration_since(Instant::now()))
         {
             if line.contains(wanted) {
-                return;
+                return line;
             }
             seen.push(line);
         }
         panic!("no {wanted:?} in {seen:#?}");
+    }
+
+    /// The lines of the log that were not passed over yet.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.log.try_iter().collect()
+    }
+
+    /// What `phalanx status` tells.
+    pub(crate) fn status(&self) -> Value {
+        let output = self
+            .host
+            .command(BINARY)
+            .unwrap()
+            .args(["status", "--format", "json", "--api", &self.api()])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
     }
 
     pub(crate) fn api(&self) -> String {
@@ -300,6 +337,29 @@ impl std::fmt::Debug for Accounting {
         }
         map.entry(&"Unparsed", &self.unparsed()).finish()
     }
+}
+
+/// `phalanx up` in a host.
+pub(crate) fn up(host: &Host) -> Command {
+    let mut command = host.command(BINARY).unwrap();
+    command.arg("up");
+    command
+}
+
+/// What a status tells of an interface.
+pub(crate) fn hop(status: &Value, interface: &str) -> Value {
+    let hops = status["hops"].as_array().unwrap();
+    hops.iter()
+        .find(|hop| hop["interface"] == interface)
+        .cloned()
+        .unwrap_or_default()
+}
+
+/// The error of a program that gave up by itself.
+pub(crate) fn error_of(output: &Output) -> String {
+    assert!(!output.status.success(), "{output:?}");
+    assert_eq!(output.status.signal(), None);
+    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// Waits for something that must come.
