@@ -95,7 +95,11 @@ impl Finder {
 
     /// Looks whenever flows were opened, and from time to time.
     pub(crate) fn run(mut self) {
-        if let Err(error) = privilege::keep_only(&privilege::TO_FIND_OWNERS) {
+        let kept = match self.options.namespaces.is_empty() {
+            true => &[][..],
+            false => &privilege::TO_FIND_OWNERS,
+        };
+        if let Err(error) = privilege::keep_only(kept) {
             tracing::warn!(
                 error = format!("{error:#}"),
                 "the finder of names keeps capabilities"
