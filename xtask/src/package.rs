@@ -43,6 +43,7 @@ const PACKAGES: &[(&str, &[Need])] = &[
     ("tshark", &[Scenario, Network]),
     ("prometheus", &[Network]),
     ("curl", &[Network]),
+    ("openssl", &[Network]),
     ("python3-venv", &[Network]),
     ("busybox-static", &[Kernels]),
     ("binutils", &[Kernels]),

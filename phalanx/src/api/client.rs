@@ -185,7 +185,11 @@ impl Client {
         let stream = TlsConnector::from(Arc::clone(tls))
             .connect(server, stream)
             .await;
-        handshake(stream.with_context(|| format!("TLS with {}", self.address.url))?).await
+        let stream = stream.map_err(|error| {
+            let remedy = describe_refusal(&error);
+            anyhow::Error::new(error).context(format!("TLS with {}: {remedy}", self.address.url))
+        });
+        handshake(stream?).await
     }
 }
 
@@ -201,6 +205,19 @@ async fn handshake<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         }
     });
     Ok(sender)
+}
+
+/// What to do about a TLS handshake that failed.
+fn describe_refusal(error: &std::io::Error) -> &'static str {
+    let cause = error.get_ref();
+    match cause.and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(_)) => {
+            "its certificate must be for this address, signed by what --ca names, and no \
+             authority's own (CA:FALSE)"
+        }
+        Some(rustls::Error::InvalidMessage(_)) => "no TLS is spoken there; try http://",
+        _ => "see the log of the daemon at the level debug",
+    }
 }
 
 fn tls(address: &Address) -> anyhow::Result<rustls::ClientConfig> {

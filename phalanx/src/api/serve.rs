@@ -2,13 +2,16 @@
 //! router.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use axum::Router;
+use axum::http::header::CONNECTION;
+use axum::response::{IntoResponse, Response};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -21,6 +24,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
+use super::problem::{Kind, Problem};
 use crate::auth::check_exposure;
 
 /// Connections served at once; what comes beyond is closed at once, and counted.
@@ -43,6 +47,9 @@ const HEADER_COUNT_MAX: usize = 64;
 
 /// Pause after an accept that failed (no descriptors left, for one).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a file's mode lets those do who are neither its owner nor of its group.
+const MODE_OTHERS: u32 = 0o007;
 
 /// Where to listen and how.
 #[derive(Clone, Debug)]
@@ -167,13 +174,21 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(self, stream: TcpStream) {
+    async fn run(mut self, stream: TcpStream) {
         if let Err(error) = setsockopt(&stream, TcpUserTimeout, &SEND_TIMEOUT_MS) {
             tracing::debug!(%error, "set TCP_USER_TIMEOUT");
         }
         let Some(acceptor) = self.tls.clone() else {
             return self.serve(stream).await;
         };
+        match tokio::time::timeout(HANDSHAKE_TIMEOUT, is_plain_http(&stream)).await {
+            Ok(false) => {}
+            Ok(true) => {
+                self.router = Router::new().fallback(refuse_plain_http);
+                return self.serve(stream).await;
+            }
+            Err(_) => return tracing::debug!("nothing came for a TLS handshake"),
+        }
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => self.serve(stream).await,
             Ok(Err(error)) => tracing::debug!(%error, "TLS handshake"),
@@ -203,12 +218,30 @@ impl Connection {
     }
 }
 
+/// Whether what comes is a request in clear: it begins with a letter, a TLS handshake with 22.
+async fn is_plain_http(stream: &TcpStream) -> bool {
+    let mut first = [0];
+    matches!(stream.peek(&mut first).await, Ok(1) if first[0].is_ascii_alphabetic())
+}
+
+/// What whoever speaks in clear to an address with TLS is told, instead of bytes of a failed
+/// handshake.
+async fn refuse_plain_http() -> Response {
+    let problem = Problem::new(Kind::Malformed, "this address speaks TLS, not plain HTTP")
+        .remedy("use https://; a token that was sent in clear is to be replaced");
+    ([(CONNECTION, "close")], problem).into_response()
+}
+
 fn acceptor(files: &TlsFiles) -> anyhow::Result<TlsAcceptor> {
-    let read = |path: &Path| format!("read {}", path.display());
+    let read = |path: &Path, what: &str| format!("read the {what} in PEM from {}", path.display());
+    let certificate = || read(&files.certificate, "certificate");
     let chain = CertificateDer::pem_file_iter(&files.certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .with_context(|| read(&files.certificate))?;
-    let key = PrivateKeyDer::from_pem_file(&files.key).with_context(|| read(&files.key))?;
+        .with_context(certificate)?;
+    ensure!(!chain.is_empty(), "{}: there is none", certificate());
+    check_secret(&files.key)?;
+    let key = PrivateKeyDer::from_pem_file(&files.key)
+        .with_context(|| read(&files.key, "private key"))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -223,4 +256,16 @@ fn acceptor(files: &TlsFiles) -> anyhow::Result<TlsAcceptor> {
             )
         })?;
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// A private key is for the daemon and its group alone.
+fn check_secret(path: &Path) -> anyhow::Result<()> {
+    let metadata = std::fs::metadata(path)
+        .with_context(|| format!("read the private key in PEM from {}", path.display()))?;
+    ensure!(
+        metadata.permissions().mode() & MODE_OTHERS == 0,
+        "{}: everybody on this machine can use the private key; chmod o= {0}",
+        path.display()
+    );
+    Ok(())
 }
