@@ -2,7 +2,7 @@
 
 use sd_notify::NotifyState;
 
-/// All is attached and served.
+/// All is attached, and `/readyz` says so.
 pub(super) fn ready(status: &str) {
     send(&[NotifyState::Ready, NotifyState::Status(status)]);
 }

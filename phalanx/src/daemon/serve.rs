@@ -31,6 +31,7 @@ pub(super) struct Service {
     access: Access,
     address: SocketAddr,
     stops: watch::Sender<bool>,
+    outlook: Option<Arc<Outlook>>,
     task: Option<JoinHandle<()>>,
 }
 
@@ -77,6 +78,7 @@ impl Service {
             access,
             address,
             stops,
+            outlook: None,
             task: None,
         })
     }
@@ -94,6 +96,7 @@ impl Service {
             daemon,
         } = outlet;
         let outlook = Arc::new(Outlook::new(daemon.clock.clone())?);
+        self.outlook = Some(Arc::clone(&outlook));
         let settings = Settings {
             access: self.access.clone(),
             is_loopback: self.address.ip().to_canonical().is_loopback(),
@@ -112,6 +115,15 @@ impl Service {
         let serving = service::run(server, api, inlet, self.stops.subscribe());
         self.task = Some(self.runtime.spawn(serving));
         Ok(())
+    }
+
+    /// Waits until `/readyz` says that the daemon is ready, for `timeout` at most; whether it does.
+    pub(super) fn await_ready(&self, timeout: Duration) -> bool {
+        let Some(outlook) = &self.outlook else {
+            return false;
+        };
+        let told = async { tokio::time::timeout(timeout, outlook.kernel_told()).await };
+        self.runtime.block_on(told).is_ok()
     }
 
     /// Lets running requests and captures end, for a moment.

@@ -51,6 +51,7 @@ pub fn up(layers: Layers, read: impl Fn() -> anyhow::Result<Layers>) -> anyhow::
     // Bound before anything is attached: a port in use is told before the kernel is touched.
     let service = Service::bind(&config)?;
     let daemon = Daemon::start(&config, service)?;
+    daemon.await_ready();
     notify::ready(&daemon.describe());
     let result = daemon.serve_signals(&signals, layers, read);
     notify::stopping();
@@ -145,6 +146,11 @@ impl Daemon {
             signals,
             facts,
         })
+    }
+
+    /// Waits until whoever asks is told that the daemon is ready, or the loop has ended.
+    fn await_ready(&self) {
+        while !self.turn.is_finished() && !self.service.await_ready(LOOK_INTERVAL) {}
     }
 
     fn describe(&self) -> String {

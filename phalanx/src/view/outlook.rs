@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::View;
 use crate::clock::{Clock, ClockEvent};
@@ -17,7 +17,7 @@ const CLOCK_EVENT_COUNT_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Outlook {
     view: RwLock<View>,
-    kernel: RwLock<Option<Arc<KernelStatus>>>,
+    kernel: watch::Sender<Option<Arc<KernelStatus>>>,
     clock_events: RwLock<Vec<ClockEvent>>,
     /// The metrics.
     pub metrics: Metrics,
@@ -35,7 +35,7 @@ impl Outlook {
     pub fn new(clock: Clock) -> Result<Self, prometheus::Error> {
         Ok(Self {
             view: RwLock::default(),
-            kernel: RwLock::default(),
+            kernel: watch::Sender::default(),
             clock_events: RwLock::default(),
             metrics: Metrics::new()?,
             stream: Stream::new(),
@@ -55,8 +55,7 @@ impl Outlook {
             }
             Feed::Kernel(status) => {
                 self.metrics.kernel(&status);
-                *self.kernel.write().unwrap_or_else(PoisonError::into_inner) =
-                    Some(Arc::from(status));
+                self.kernel.send_replace(Some(Arc::from(status)));
             }
             Feed::Clock(event) => {
                 self.metrics.clock(&event);
@@ -87,10 +86,13 @@ impl Outlook {
     /// How the kernel side does, once it has told.
     #[must_use]
     pub fn kernel(&self) -> Option<Arc<KernelStatus>> {
-        self.kernel
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.kernel.borrow().clone()
+    }
+
+    /// Waits until the kernel side has told how it does for the first time.
+    pub async fn kernel_told(&self) {
+        // Fails only where the sender is gone, which `self` holds.
+        let _ = self.kernel.subscribe().wait_for(Option::is_some).await;
     }
 
     /// The jumps of the clocks, the latest last.
