@@ -6,6 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::unistd::{AccessFlags, eaccess};
+
 use super::view::{CaptureState, CaptureView, EndReason, Loss, LossKind};
 
 /// Room that captures leave on the disk, in bytes.
@@ -32,12 +34,14 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Opens the directory, and makes it where it is missing: for its owner only.
+    /// Opens the directory, and makes it where it is missing: for its owner only. One that cannot
+    /// be written is no use.
     pub(super) fn open(directory: &Path) -> io::Result<Self> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(directory)?;
+        eaccess(directory, AccessFlags::W_OK | AccessFlags::X_OK)?;
         Ok(Self {
             directory: directory.to_owned(),
         })
