@@ -211,7 +211,7 @@ impl Programs {
             }
             // Somebody else's program came between the look and the attachment.
             Err(error) if plan.may_fall_back || is_occupied(&error) => {
-                attachment.note = format!("XDP refused ({}): TC instead", root_cause(&error));
+                attachment.note = format!("XDP refused ({}): TC instead", describe_xdp(&error));
                 attachment.ingress = self.attach_tc(link, true, attachment)?;
                 Ok(())
             }
@@ -344,7 +344,12 @@ fn is_occupied(error: &ProgramError) -> bool {
 
 fn describe_xdp(error: &ProgramError) -> String {
     match error_number(error) {
-        Some(nix::libc::EOPNOTSUPP) => "the driver has no native XDP".to_owned(),
+        Some(nix::libc::EOPNOTSUPP) => {
+            "the driver has no native XDP, or none at this MTU".to_owned()
+        }
+        Some(nix::libc::ERANGE) => {
+            "the MTU is too large: a frame must fit into one buffer of the driver".to_owned()
+        }
         _ => root_cause(error),
     }
 }
