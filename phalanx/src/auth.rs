@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
@@ -102,7 +103,7 @@ impl FromStr for TokenDigest {
 }
 
 /// A token that is accepted, as the configuration has it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
     /// Who holds it; for the log.
     pub name: String,
@@ -110,6 +111,26 @@ pub struct Token {
     pub role: Role,
     /// Its digest.
     pub digest: TokenDigest,
+}
+
+impl Token {
+    /// Reads `name:role:sha256`.
+    ///
+    /// # Errors
+    /// What is wrong with it, without the digest.
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        let parts: Vec<&str> = text.split(':').collect();
+        ensure!(parts.len() == 3, "each must be name:role:sha256");
+        let (name, role, digest) = (parts[0], parts[1], parts[2]);
+        let role = Role::named(role)
+            .with_context(|| format!("{name}: the role must be viewer, operator or admin"))?;
+        let digest = digest.parse().with_context(|| name.to_owned())?;
+        Ok(Self {
+            name: name.to_owned(),
+            role,
+            digest,
+        })
+    }
 }
 
 /// Who may do what.
@@ -235,6 +256,25 @@ fn host_name(host: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tokens_are_read_and_faults_named_without_the_digest() {
+        let digest = "ab".repeat(32);
+        let token = Token::parse(&format!("prometheus:viewer:{digest}")).unwrap();
+        assert_eq!(
+            (token.name.as_str(), token.role),
+            ("prometheus", Role::Viewer)
+        );
+        let error = Token::parse(&format!("x:boss:{digest}"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("operator") && !error.contains(&digest),
+            "{error}"
+        );
+        assert!(Token::parse("x:viewer").is_err());
+        assert!(Token::parse("x:viewer:short").is_err());
+    }
 
     fn access() -> Access {
         let token = |name: &str, role, token| Token {

@@ -11,11 +11,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use tracing_subscriber::EnvFilter;
 
 pub use layer::{Fault, Layers, Origin};
 pub use setting::{Kind, SETTINGS, Setting, Value, nearest};
 
-use crate::auth::Role;
+use crate::auth::{Role, Token};
 use crate::interface::{Namespace, Pattern, Selection};
 use crate::kernel::{HookChoice, TcAttachment};
 
@@ -48,8 +49,8 @@ pub struct Config {
     pub tcp_idle_timeout: Duration,
     /// Where metrics and API are served.
     pub listen: SocketAddr,
-    /// Who may use the API: `name:role:sha256` each.
-    pub tokens: Vec<String>,
+    /// Who may use the API.
+    pub tokens: Vec<Token>,
     /// What everybody on this machine may do where there are no tokens.
     pub local_role: Role,
     /// Certificate chain of the API.
@@ -102,7 +103,7 @@ impl Config {
     /// Understands the settings.
     ///
     /// # Errors
-    /// Values that fit their kind but make no sense.
+    /// Values that fit their kind but make no sense, with the place where they were set.
     pub fn new(layers: &Layers) -> anyhow::Result<Self> {
         let namespaces = list(layers, "namespaces")
             .into_iter()
@@ -130,7 +131,11 @@ impl Config {
             update_interval: Duration::from_millis(integer(layers, "update_interval_ms")),
             tcp_idle_timeout: Duration::from_secs(integer(layers, "tcp_idle_timeout_s")),
             listen: text(layers, "listen").parse().context("listen")?,
-            tokens: list(layers, "tokens"),
+            tokens: list(layers, "tokens")
+                .iter()
+                .map(|text| Token::parse(text))
+                .collect::<anyhow::Result<_>>()
+                .with_context(|| place(layers, "tokens"))?,
             local_role: Role::named(text(layers, "local_role")).context("local_role")?,
             tls_certificate_file: path(layers, "tls_certificate_file"),
             tls_key_file: path(layers, "tls_key_file"),
@@ -140,7 +145,7 @@ impl Config {
             capture_directory: PathBuf::from(text(layers, "capture_directory")),
             capture_bytes_max: integer(layers, "capture_bytes_max"),
             capture_age_max: Duration::from_secs(integer(layers, "capture_age_max_s")),
-            log: text(layers, "log").to_owned(),
+            log: check_log(text(layers, "log")).with_context(|| place(layers, "log"))?,
             has_json_log: text(layers, "log_format") == "json",
         })
     }
@@ -195,6 +200,21 @@ pub fn reference() -> String {
         );
     }
     text
+}
+
+/// Where a setting was set, and its key: what goes before that which is wrong with it.
+fn place(layers: &Layers, key: &str) -> String {
+    match layers.get(key) {
+        Some((_, origin)) => format!("{origin}: {key}"),
+        None => key.to_owned(),
+    }
+}
+
+/// What is logged, if it can be understood.
+fn check_log(text: &str) -> anyhow::Result<String> {
+    EnvFilter::try_new(text)
+        .map_err(|error| anyhow!("{error}; such as info or info,phalanx=debug"))?;
+    Ok(text.to_owned())
 }
 
 fn text<'layers>(layers: &'layers Layers, key: &str) -> &'layers str {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -13,7 +13,7 @@ use super::feed::Outlet;
 use crate::api::Api;
 use crate::api::serve::{Listen, Server, TlsFiles};
 use crate::api::service::{self, Inlet, Settings};
-use crate::auth::{Access, Role, Token};
+use crate::auth::Access;
 use crate::capture::Keeping;
 use crate::config::Config;
 use crate::privilege;
@@ -53,8 +53,7 @@ impl Service {
             })
             .build()
             .context("start the runtime")?;
-        let tokens = config.tokens.iter().map(|text| parse_token(text));
-        let access = Access::new(tokens.collect::<anyhow::Result<_>>()?, config.local_role);
+        let access = Access::new(config.tokens.clone(), config.local_role);
         let tls = match (&config.tls_certificate_file, &config.tls_key_file) {
             (Some(certificate), Some(key)) => Some(TlsFiles {
                 certificate: certificate.clone(),
@@ -136,47 +135,5 @@ impl Service {
             }
         }
         self.runtime.shutdown_background();
-    }
-}
-
-/// `name:role:sha256`.
-fn parse_token(text: &str) -> anyhow::Result<Token> {
-    let parts: Vec<&str> = text.split(':').collect();
-    ensure!(parts.len() == 3, "tokens: each must be name:role:sha256");
-    let (name, role, digest) = (parts[0], parts[1], parts[2]);
-    let roles = [Role::Viewer, Role::Operator, Role::Admin];
-    let role = roles
-        .into_iter()
-        .find(|known| known.name() == role)
-        .with_context(|| format!("tokens: {name}: the role must be viewer, operator or admin"))?;
-    let digest = digest.parse().with_context(|| format!("tokens: {name}"))?;
-    Ok(Token {
-        name: name.to_owned(),
-        role,
-        digest,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_are_read_and_faults_named_without_the_digest() {
-        let digest = "ab".repeat(32);
-        let token = parse_token(&format!("prometheus:viewer:{digest}")).unwrap();
-        assert_eq!(
-            (token.name.as_str(), token.role),
-            ("prometheus", Role::Viewer)
-        );
-        let error = parse_token(&format!("x:boss:{digest}"))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("operator") && !error.contains(&digest),
-            "{error}"
-        );
-        assert!(parse_token("x:viewer").is_err());
-        assert!(parse_token("x:viewer:short").is_err());
     }
 }

@@ -182,11 +182,12 @@ impl Daemon {
             };
             if signal.ssi_signo == Signal::SIGHUP as u32 {
                 notify::reloading();
-                match read() {
-                    Ok(fresh) => {
-                        self.reload(&layers, &fresh);
-                        layers = fresh;
-                    }
+                let reloaded = read().and_then(|fresh| {
+                    self.reload(&layers, &fresh)?;
+                    Ok(fresh)
+                });
+                match reloaded {
+                    Ok(fresh) => layers = fresh,
                     Err(error) => {
                         tracing::error!(error = format!("{error:#}"), "nothing was reloaded");
                     }
@@ -199,14 +200,8 @@ impl Daemon {
         }
     }
 
-    fn reload(&self, before: &Layers, after: &Layers) {
-        let config = match Config::new(after) {
-            Ok(config) => config,
-            Err(error) => {
-                tracing::error!(error = format!("{error:#}"), "nothing was reloaded");
-                return;
-            }
-        };
+    fn reload(&self, before: &Layers, after: &Layers) -> anyhow::Result<()> {
+        let config = Config::new(after)?;
         let (changed, fixed) = compare(before, after);
         if !fixed.is_empty() {
             tracing::warn!(keys = ?fixed, "take a restart");
@@ -227,6 +222,7 @@ impl Daemon {
             Err(error) => tracing::error!(error = format!("{error:#}"), "names stay as they are"),
         }
         tracing::info!(?changed, "reloaded");
+        Ok(())
     }
 
     /// Ends all threads: the hooks first, so that nothing is counted that nobody takes.
