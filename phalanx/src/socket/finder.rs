@@ -160,6 +160,7 @@ impl Finder {
     fn tell_owners(&mut self, wanted: &BTreeSet<u32>, found: &Owners, is_complete: bool) {
         let mut facts = Vec::new();
         for (known, (namespace, _)) in self.known.iter_mut().zip(&self.options.namespaces) {
+            let listening = known.listening(*namespace);
             for inode in wanted {
                 let Some(told) = known.sockets.get_mut(inode) else {
                     continue;
@@ -167,10 +168,9 @@ impl Finder {
                 match found.get(inode) {
                     Some(holder) => {
                         told.has_owner = true;
-                        facts.push(NameFact::SocketOwned {
-                            socket: socket(*namespace, told.binding),
-                            owner: holder.owner(told.binding.is_listener),
-                        });
+                        let socket = socket(*namespace, told.binding);
+                        let owner = holder.owner(listening.contains(&socket));
+                        facts.push(NameFact::SocketOwned { socket, owner });
                     }
                     None => told.is_given_up = is_complete,
                 }
@@ -193,6 +193,16 @@ impl Finder {
 }
 
 impl Known {
+    /// Where somebody listens. What a listener bound to one address has accepted is bound to the
+    /// same: to the engine they are one socket.
+    fn listening(&self, namespace: NamespaceId) -> BTreeSet<Socket> {
+        let bindings = self.sockets.values().map(|told| told.binding);
+        bindings
+            .filter(|binding| binding.is_listener)
+            .map(|binding| socket(namespace, binding))
+            .collect()
+    }
+
     fn compare_addresses(
         &mut self,
         namespace: NamespaceId,
@@ -277,6 +287,42 @@ mod tests {
             "{facts:?}"
         );
         assert_eq!(known.sockets.keys().copied().collect::<Vec<_>>(), [3]);
+    }
+
+    #[test]
+    fn a_listener_with_connections_stays_a_listener() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let _connection = std::net::TcpStream::connect(address).unwrap();
+        let _accepted = listener.accept().unwrap();
+        let (facts, told) = std::sync::mpsc::sync_channel(FACT_COUNT_MAX);
+        let mut finder = Finder::new(FinderOptions {
+            namespaces: vec![(NamespaceId(1), SocketTable::open().unwrap())],
+            facts,
+            told: Waker::new().unwrap(),
+            waker: Waker::new().unwrap(),
+            stops: Arc::default(),
+        });
+        let reader = std::thread::spawn(move || {
+            let facts = told.iter().filter_map(|fact| match fact {
+                NameFact::SocketOwned { socket, owner } => Some((socket, owner.is_listener)),
+                _ => None,
+            });
+            facts
+                .filter(|(socket, _)| socket.port == address.port())
+                .map(|(_, is_listener)| is_listener)
+                .collect::<Vec<_>>()
+        });
+        for _ in 0..1_000 {
+            finder.look().unwrap();
+            let at_port = |told: &&Told| told.binding.port == address.port();
+            let sockets = || finder.known[0].sockets.values().filter(at_port);
+            if sockets().count() == 2 && sockets().all(|told| told.has_owner) {
+                break;
+            }
+        }
+        drop(finder);
+        assert_eq!(reader.join().unwrap(), [true, true]);
     }
 
     #[test]
