@@ -12,7 +12,7 @@ use super::Api;
 use super::extract::{self, Id, Query};
 use super::page::{Order, Window};
 use super::problem::{Kind, Problem};
-use super::select::{self, Ends, Network};
+use super::select::{Ends, EndsQuery};
 use super::show::{self, EndpointView, HopRef, SentView, State, TimesView};
 use crate::view::{FlowEntry, View, protocol_name};
 
@@ -153,19 +153,14 @@ struct Ids {
 }
 
 impl FlowQuery {
-    fn ends(&self) -> Result<Ends, Problem> {
-        let network = |field, text: &Option<String>| {
-            text.as_deref()
-                .map(|text| Network::parse(field, text))
-                .transpose()
-        };
-        Ok(Ends {
-            address: network("address", &self.address)?,
-            client: network("client", &self.client)?,
-            server: network("server", &self.server)?,
+    fn ends(&self) -> EndsQuery<'_> {
+        EndsQuery {
+            address: self.address.as_deref(),
+            client: self.client.as_deref(),
+            server: self.server.as_deref(),
             port: self.port,
-            protocol: self.protocol.as_deref().map(select::protocol).transpose()?,
-        })
+            protocol: self.protocol.as_deref(),
+        }
     }
 
     fn ids(&self) -> Result<Ids, Problem> {
@@ -216,7 +211,7 @@ pub(super) async fn list(
     Query(query): Query<FlowQuery>,
 ) -> Result<Json<FlowPage>, Problem> {
     let window = Window::new(query.limit, query.cursor.as_deref(), query.order)?;
-    let ends = query.ends()?;
+    let ends = query.ends().parse()?;
     let ids = query.ids()?;
     let sort = query.sort.unwrap_or_default();
     let view = api.outlook.view();

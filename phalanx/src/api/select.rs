@@ -8,14 +8,14 @@ use super::problem::Problem;
 
 /// An address or a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Network {
+struct Network {
     address: IpAddr,
     length: u8,
 }
 
 impl Network {
     /// Reads `ADDRESS` or `ADDRESS/LENGTH`.
-    pub(super) fn parse(field: &'static str, text: &str) -> Result<Self, Problem> {
+    fn parse(field: &'static str, text: &str) -> Result<Self, Problem> {
         let bad = || {
             Problem::invalid(
                 field,
@@ -39,7 +39,7 @@ impl Network {
         Ok(Self { address, length })
     }
 
-    pub(super) fn contains(&self, address: IpAddr) -> bool {
+    fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {
                 let mask = u32::MAX
@@ -72,14 +72,39 @@ pub(super) fn protocol(text: &str) -> Result<u8, Problem> {
     })
 }
 
+/// What the ends must be, as a query has it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct EndsQuery<'a> {
+    pub(super) address: Option<&'a str>,
+    pub(super) client: Option<&'a str>,
+    pub(super) server: Option<&'a str>,
+    pub(super) port: Option<u16>,
+    pub(super) protocol: Option<&'a str>,
+}
+
 /// What the ends must be.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ends {
-    pub(super) address: Option<Network>,
-    pub(super) client: Option<Network>,
-    pub(super) server: Option<Network>,
-    pub(super) port: Option<u16>,
-    pub(super) protocol: Option<u8>,
+    address: Option<Network>,
+    client: Option<Network>,
+    server: Option<Network>,
+    port: Option<u16>,
+    protocol: Option<u8>,
+}
+
+impl EndsQuery<'_> {
+    /// Understands each parameter.
+    pub(super) fn parse(self) -> Result<Ends, Problem> {
+        let network =
+            |field, text: Option<&str>| text.map(|text| Network::parse(field, text)).transpose();
+        Ok(Ends {
+            address: network("address", self.address)?,
+            client: network("client", self.client)?,
+            server: network("server", self.server)?,
+            port: self.port,
+            protocol: self.protocol.map(protocol).transpose()?,
+        })
+    }
 }
 
 impl Ends {
