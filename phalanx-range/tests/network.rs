@@ -12,10 +12,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use phalanx_range::clock::prioritize_thread;
 use phalanx_range::traffic::{
-    Download, Flood, FloodKind, FlowOutcome, Flows, Outcome, Program, RequestResponse, Server,
-    ShortConnections, Summary, UdpStream, Upload, run,
+    ConnectionRecord, Download, Flood, FloodKind, FlowOutcome, Flows, Outcome, Program,
+    RequestResponse, Server, ShortConnections, Summary, UdpStream, Upload, run,
 };
-use phalanx_range::{Change, Direction, Impairment, Patch, Range, Schedule, Topology, namespace};
+use phalanx_range::{
+    Change, Direction, Impairment, Link, Patch, Range, Schedule, Topology, namespace,
+};
 
 /// Two hosts on one emulated link.
 const PAIR: &str = "
@@ -27,15 +29,54 @@ links:
     b: { node: right }
 ";
 
-/// Holds the machine for one measurement at a time, among threads and processes.
+/// A range that has the machine to itself: one measurement at a time, among threads and processes.
+struct Bench {
+    /// Removed before the lock is given up.
+    range: Range,
+    #[expect(dead_code, reason = "held until the range is removed")]
+    lock: File,
+}
+
+impl std::ops::Deref for Bench {
+    type Target = Range;
+
+    fn deref(&self) -> &Range {
+        &self.range
+    }
+}
+
+impl Bench {
+    fn build(topology: &str) -> Result<Self> {
+        let lock = alone()?;
+        let range = Range::build(&Topology::from_yaml_str(topology)?)?;
+        Ok(Self { range, lock })
+    }
+
+    /// Two hosts, with a fault on the way from left to right.
+    fn pair(forward: Impairment) -> Result<Self> {
+        let bench = Self::build(PAIR)?;
+        bench.wire()?.set(Direction::Forward, forward)?;
+        Ok(bench)
+    }
+
+    /// Two hosts, 40 ms apart and back.
+    fn distant_pair() -> Result<Self> {
+        let bench = Self::build(PAIR)?;
+        for direction in Direction::BOTH {
+            bench.wire()?.set(direction, Impairment::delay(20.0))?;
+        }
+        Ok(bench)
+    }
+
+    fn wire(&self) -> Result<&Link> {
+        self.link("wire")
+    }
+}
+
 fn alone() -> Result<File> {
     let file = File::create(std::env::temp_dir().join("phalanx-range-network.lock"))?;
     file.lock()?;
     Ok(file)
-}
-
-fn pair() -> Result<Range> {
-    Range::build(&Topology::from_yaml_str(PAIR)?)
 }
 
 fn udp(range: &Range, host: &str) -> Result<UdpSocket> {
@@ -99,13 +140,7 @@ fn percentile(sorted: &[Duration], share: f64) -> Duration {
 #[test]
 #[ignore = "needs root: run by cargo xtask test --ring network"]
 fn a_path_of_40_ms_is_measured_within_1_ms() -> Result<()> {
-    let _alone = alone()?;
-    let range = pair()?;
-    for direction in Direction::BOTH {
-        range
-            .link("wire")?
-            .set(direction, Impairment::delay(20.0))?;
-    }
+    let range = Bench::distant_pair()?;
     let (left, right) = sockets(&range)?;
     let echo = std::thread::spawn(move || {
         prioritize_thread();
@@ -150,10 +185,7 @@ fn ping(socket: &UdpSocket, count: usize) -> Result<Vec<Duration>> {
 #[test]
 #[ignore = "needs root: run by cargo xtask test --ring network"]
 fn loss_duplication_and_reordering_equal_what_the_receiver_counts() -> Result<()> {
-    let _alone = alone()?;
-    let range = pair()?;
-    let link = range.link("wire")?;
-    let impairment = Impairment {
+    let range = Bench::pair(Impairment {
         delay_ms: 5.0,
         loss: 0.05,
         burst_enter: 0.01,
@@ -162,8 +194,8 @@ fn loss_duplication_and_reordering_equal_what_the_receiver_counts() -> Result<()
         reorder: 0.05,
         reorder_extra_ms: 3.0,
         ..Impairment::default()
-    };
-    link.set(Direction::Forward, impairment)?;
+    })?;
+    let link = range.wire()?;
     let count = 5_000;
     let arrived = send_numbered(&range, count, 100, Duration::from_micros(300))?;
     let truth = link.counters()?.forward;
@@ -201,14 +233,11 @@ fn loss_duplication_and_reordering_equal_what_the_receiver_counts() -> Result<()
 #[test]
 #[ignore = "needs root: run by cargo xtask test --ring network"]
 fn the_rate_is_kept_within_3_percent() -> Result<()> {
-    let _alone = alone()?;
-    let range = pair()?;
-    let impairment = Impairment {
+    let range = Bench::pair(Impairment {
         rate_mbit_per_s: 20.0,
         queue_bytes: 100_000,
         ..Impairment::default()
-    };
-    range.link("wire")?.set(Direction::Forward, impairment)?;
+    })?;
     let (left, right) = sockets(&range)?;
     let sender = std::thread::spawn(move || {
         prioritize_thread();
@@ -243,14 +272,11 @@ fn the_rate_is_kept_within_3_percent() -> Result<()> {
 #[test]
 #[ignore = "needs root: run by cargo xtask test --ring network"]
 fn a_silent_mtu_drops_large_packets_only() -> Result<()> {
-    let _alone = alone()?;
-    let range = pair()?;
-    let link = range.link("wire")?;
-    let impairment = Impairment {
+    let range = Bench::pair(Impairment {
         mtu_bytes: 1_000,
         ..Impairment::default()
-    };
-    link.set(Direction::Forward, impairment)?;
+    })?;
+    let link = range.wire()?;
     let small = send_numbered(&range, 20, 972, Duration::from_millis(1))?;
     let large = send_numbered(&range, 30, 973, Duration::from_millis(1))?;
     let truth = link.counters()?;
@@ -266,9 +292,8 @@ fn a_silent_mtu_drops_large_packets_only() -> Result<()> {
 #[test]
 #[ignore = "needs root: run by cargo xtask test --ring network"]
 fn an_outage_by_schedule_drops_one_run_and_the_log_tells_which() -> Result<()> {
-    let _alone = alone()?;
-    let range = pair()?;
-    let link = range.link("wire")?;
+    let range = Bench::build(PAIR)?;
+    let link = range.wire()?;
     let log = std::env::temp_dir().join(format!("phalanx-range-{}.csv", std::process::id()));
     link.log_to(Direction::Forward, &log)?;
     let set = |outage| Patch {
@@ -313,7 +338,6 @@ fn an_outage_by_schedule_drops_one_run_and_the_log_tells_which() -> Result<()> {
 #[test]
 #[ignore = "needs root: run by cargo xtask test --ring network"]
 fn routers_forward_both_families_and_faults_take_hold() -> Result<()> {
-    let _alone = alone()?;
     let text = "
 nodes:
   - { name: client }
@@ -328,7 +352,7 @@ links:
   - { a: { node: client }, b: { node: edge }, offload: { tso: false, gro: false } }
   - { a: { node: edge }, b: { node: server }, kind: emulated, both: { ttl_decrement: 3 } }
 ";
-    let range = Range::build(&Topology::from_yaml_str(text)?)?;
+    let range = Bench::build(text)?;
     let (client, server) = (range.host("client")?, range.host("server")?);
     let any: SocketAddr = "[::]:80".parse()?;
     let listener = server.enter(|| std::net::TcpListener::bind(any))??;
@@ -366,8 +390,7 @@ links:
 #[test]
 #[ignore = "needs root: run by cargo xtask test --ring network"]
 fn namespaces_and_their_processes_go_with_the_range() -> Result<()> {
-    let _alone = alone()?;
-    let range = pair()?;
+    let range = Bench::build(PAIR)?;
     let paths: Vec<_> = range
         .hosts()
         .iter()
@@ -402,8 +425,7 @@ fn the_examples_are_read() -> Result<()> {
 #[test]
 #[ignore = "needs root: run by cargo xtask test --ring network"]
 fn the_examples_run_and_every_flow_succeeds() -> Result<()> {
-    let _alone = alone()?;
-    let range = Range::build(&Topology::from_yaml_str(DEMO.0)?)?;
+    let range = Bench::build(DEMO.0)?;
     let mut flows = Flows::from_yaml_str(DEMO.1)?;
     for flow in &mut flows.flows {
         flow.repeat = false;
@@ -434,29 +456,26 @@ fn serve(range: &Range, program: &Program) -> Result<(Outcome, Server)> {
     Ok((range.host("left")?.enter(|| run(program, target))??, server))
 }
 
+/// The same of a program that makes one connection, with what the server saw of it.
+fn serve_one(range: &Range, program: &Program) -> Result<(Outcome, ConnectionRecord)> {
+    let (outcome, server) = serve(range, program)?;
+    let record = server.finish(LIMIT)?.pop();
+    Ok((outcome, record.context("no record of the connection")?))
+}
+
 const LIMIT: Duration = Duration::from_secs(5);
 
 #[test]
 #[ignore = "needs root: run by cargo xtask test --ring network"]
 fn think_times_are_what_the_server_slept() -> Result<()> {
-    let _alone = alone()?;
-    let range = pair()?;
-    for direction in Direction::BOTH {
-        range
-            .link("wire")?
-            .set(direction, Impairment::delay(20.0))?;
-    }
+    let range = Bench::distant_pair()?;
     let program = Program::RequestResponse(RequestResponse {
         requests: 15,
         think_ms: 30.0,
         response_bytes: 5_000,
         ..RequestResponse::default()
     });
-    let (outcome, server) = serve(&range, &program)?;
-    let record = server
-        .finish(LIMIT)?
-        .pop()
-        .context("no record of the connection")?;
+    let (outcome, record) = serve_one(&range, &program)?;
     assert_eq!(
         (outcome.failed, outcome.requests, record.requests),
         (0, 15, 15)
@@ -478,24 +497,17 @@ fn think_times_are_what_the_server_slept() -> Result<()> {
 #[test]
 #[ignore = "needs root: run by cargo xtask test --ring network"]
 fn the_kernel_retransmits_what_the_link_loses() -> Result<()> {
-    let _alone = alone()?;
-    let range = pair()?;
-    let link = range.link("wire")?;
-    let impairment = Impairment {
+    let range = Bench::pair(Impairment {
         delay_ms: 5.0,
         loss: 0.02,
         ..Impairment::default()
-    };
-    link.set(Direction::Forward, impairment)?;
+    })?;
+    let link = range.wire()?;
     let program = Program::Upload(Upload {
         bytes: 3_000_000,
         ..Upload::default()
     });
-    let (outcome, server) = serve(&range, &program)?;
-    let record = server
-        .finish(LIMIT)?
-        .pop()
-        .context("no record of the connection")?;
+    let (outcome, record) = serve_one(&range, &program)?;
     assert_eq!(
         (outcome.bytes_sent, record.bytes_received),
         (3_000_000, 3_000_000)
@@ -517,17 +529,12 @@ fn the_kernel_retransmits_what_the_link_loses() -> Result<()> {
 #[test]
 #[ignore = "needs root: run by cargo xtask test --ring network"]
 fn a_bulk_transfer_passes_some_hundred_mbit_per_s() -> Result<()> {
-    let _alone = alone()?;
-    let range = pair()?;
+    let range = Bench::build(PAIR)?;
     let program = Program::Download(Download {
         seconds: 2.0,
         ..Download::default()
     });
-    let (outcome, server) = serve(&range, &program)?;
-    let record = server
-        .finish(LIMIT)?
-        .pop()
-        .context("no record of the connection")?;
+    let (outcome, record) = serve_one(&range, &program)?;
     assert_eq!(
         (outcome.failed, outcome.bytes_received),
         (0, record.bytes_sent)
@@ -542,8 +549,7 @@ fn a_bulk_transfer_passes_some_hundred_mbit_per_s() -> Result<()> {
 #[test]
 #[ignore = "needs root: run by cargo xtask test --ring network"]
 fn one_udp_flow_from_four_threads_arrives_whole() -> Result<()> {
-    let _alone = alone()?;
-    let range = pair()?;
+    let range = Bench::build(PAIR)?;
     let program = Program::UdpStream(UdpStream {
         threads: 4,
         datagrams: 2_000,
@@ -564,8 +570,7 @@ fn one_udp_flow_from_four_threads_arrives_whole() -> Result<()> {
 #[test]
 #[ignore = "needs root: run by cargo xtask test --ring network"]
 fn short_connections_and_resets_are_counted() -> Result<()> {
-    let _alone = alone()?;
-    let range = pair()?;
+    let range = Bench::build(PAIR)?;
     for reset in [false, true] {
         let program = Program::ShortConnections(ShortConnections {
             count: 200,
@@ -591,12 +596,11 @@ fn short_connections_and_resets_are_counted() -> Result<()> {
 #[test]
 #[ignore = "needs root: run by cargo xtask test --ring network"]
 fn floods_arrive_exactly_from_200_000_sources() -> Result<()> {
-    let _alone = alone()?;
     let text = "
 nodes: [{ name: attacker }, { name: victim }]
 links: [{ name: wire, a: { node: attacker }, b: { node: victim } }]
 ";
-    let range = Range::build(&Topology::from_yaml_str(text)?)?;
+    let range = Bench::build(text)?;
     let (attacker, victim) = (range.host("attacker")?, range.host("victim")?);
     victim.load_nft(
         "table ip count {
@@ -695,7 +699,7 @@ fn what_dead_runs_left_is_removed_at_the_next_start() -> Result<()> {
             .status()?
             .success()
     );
-    let range = pair()?;
+    let range = Range::build(&Topology::from_yaml_str(PAIR)?)?;
     let names = namespace::names()?;
     assert!(!names.contains(&name));
     assert!(
@@ -709,7 +713,6 @@ fn what_dead_runs_left_is_removed_at_the_next_start() -> Result<()> {
 #[test]
 #[ignore = "needs root: run by cargo xtask test --ring network"]
 fn offloads_decide_whether_super_segments_are_sent() -> Result<()> {
-    let _alone = alone()?;
     for is_on in [true, false] {
         let offload = format!("{{ tso: {is_on}, gso: {is_on}, gro: false }}");
         let text = format!(
@@ -718,14 +721,14 @@ nodes: [{{ name: left }}, {{ name: right }}]
 links: [{{ name: wire, a: {{ node: left }}, b: {{ node: right }}, offload: {offload} }}]
 "
         );
-        let range = Range::build(&Topology::from_yaml_str(&text)?)?;
+        let range = Bench::build(&text)?;
         let program = Program::Upload(Upload {
             bytes: 20_000_000,
             ..Upload::default()
         });
         let (outcome, _server) = serve(&range, &program)?;
         assert_eq!((outcome.failed, outcome.bytes_sent), (0, 20_000_000));
-        let sent = range.link("wire")?.counters()?.forward;
+        let sent = range.wire()?.counters()?.forward;
         let mean_bytes = sent.bytes_in / sent.packets_in;
         println!("offloads {is_on}: {mean_bytes} bytes a packet");
         assert_eq!(mean_bytes > 1_514, is_on, "{sent:?}");
@@ -736,15 +739,12 @@ links: [{{ name: wire, a: {{ node: left }}, b: {{ node: right }}, offload: {offl
 #[test]
 #[ignore = "needs root: run by cargo xtask test --ring network"]
 fn a_policer_caps_the_rate_without_delay() -> Result<()> {
-    let _alone = alone()?;
-    let range = pair()?;
-    let link = range.link("wire")?;
-    let impairment = Impairment {
+    let range = Bench::pair(Impairment {
         police_mbit_per_s: 10.0,
         police_burst_bytes: 30_000,
         ..Impairment::default()
-    };
-    link.set(Direction::Forward, impairment)?;
+    })?;
+    let link = range.wire()?;
     // 1000-byte packets at 20 Mbit/s for one second.
     let start = Instant::now();
     let arrived = send_numbered(&range, 2_500, 972, Duration::from_micros(400))?;
@@ -766,15 +766,12 @@ fn a_policer_caps_the_rate_without_delay() -> Result<()> {
 #[test]
 #[ignore = "needs root: run by cargo xtask test --ring network"]
 fn a_capture_holds_what_the_link_delivered() -> Result<()> {
-    let _alone = alone()?;
-    let range = pair()?;
-    let link = range.link("wire")?;
-    let impairment = Impairment {
+    let range = Bench::pair(Impairment {
         loss: 0.1,
         duplicate: 0.1,
         ..Impairment::default()
-    };
-    link.set(Direction::Forward, impairment)?;
+    })?;
+    let link = range.wire()?;
     let file = std::env::temp_dir().join(format!("phalanx-range-{}.pcap", std::process::id()));
     let capture = range.host("right")?.capture("to-left", &file, 96)?;
     send_numbered(&range, 1_000, 500, Duration::from_micros(300))?;
