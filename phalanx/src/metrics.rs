@@ -7,15 +7,15 @@
 mod daemon;
 mod document;
 mod family;
+mod hop;
 mod label;
 mod pair;
 pub mod table;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use phalanx_engine::{Change, ChangeKind, Hop, HopId};
-use prometheus::{IntGauge, Registry, TextEncoder};
+use phalanx_engine::{Change, ChangeKind};
+use prometheus::{Registry, TextEncoder};
 
 use crate::clock::ClockEvent;
 use crate::daemon::KernelStatus;
@@ -23,13 +23,13 @@ pub use daemon::DaemonMetrics;
 pub(crate) use daemon::state_name;
 pub use document::document;
 use family::Families;
+use hop::Hops;
 use pair::Pairs;
 
 /// All metrics. Reading (scraping) does not hold up folding for longer than one family takes.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    families: Arc<Families>,
     fold: Mutex<Fold>,
     daemon: DaemonMetrics,
 }
@@ -38,7 +38,7 @@ pub struct Metrics {
 #[derive(Debug)]
 struct Fold {
     pairs: Pairs,
-    hops: HashMap<HopId, IntGauge>,
+    hops: Hops,
 }
 
 impl Metrics {
@@ -51,14 +51,10 @@ impl Metrics {
         let families = Arc::new(Families::new(&registry)?);
         let daemon = DaemonMetrics::new(&registry)?;
         let pairs = Pairs::new(Arc::clone(&families));
-        let fold = Mutex::new(Fold {
-            pairs,
-            hops: HashMap::new(),
-        });
+        let hops = Hops::new(families);
         Ok(Self {
             registry,
-            families,
-            fold,
+            fold: Mutex::new(Fold { pairs, hops }),
             daemon,
         })
     }
@@ -67,7 +63,7 @@ impl Metrics {
     pub fn fold(&self, changes: &[Change]) {
         let mut fold = self.fold.lock().unwrap_or_else(PoisonError::into_inner);
         for change in changes {
-            fold.change(&self.families, change);
+            fold.change(change);
         }
         self.daemon.changes.inc_by(changes.len() as u64);
     }
@@ -99,19 +95,12 @@ impl Metrics {
 }
 
 impl Fold {
-    fn change(&mut self, families: &Families, change: &Change) {
+    fn change(&mut self, change: &Change) {
         match &change.kind {
-            ChangeKind::HopAppeared(hop) => self.add_hop(families, hop),
-            ChangeKind::FlowOpened(opened) => {
-                if let Some(gauge) = self.hops.get(&opened.hop) {
-                    gauge.inc();
-                }
-            }
-            ChangeKind::FlowClosed(closed) => {
-                if let Some(gauge) = self.hops.get(&closed.hop) {
-                    gauge.dec();
-                }
-            }
+            ChangeKind::HopAppeared(hop) => self.hops.appear(hop),
+            ChangeKind::HopVanished(hop) => self.hops.vanish(*hop),
+            ChangeKind::FlowOpened(opened) => self.hops.flow_opened(opened.hop),
+            ChangeKind::FlowClosed(closed) => self.hops.flow_closed(closed.hop),
             ChangeKind::PairOpened { pair, key } => self.pairs.open(*pair, key),
             ChangeKind::PairForgotten(pair) => self.pairs.forget(*pair),
             ChangeKind::PairUpdated(updated) => self.pairs.update(updated, change.at),
@@ -126,21 +115,10 @@ impl Fold {
             ChangeKind::ConversationClosed(closed) => {
                 self.pairs.conversation_closed(closed, change.at);
             }
-            ChangeKind::HopVanished(_)
-            | ChangeKind::FlowUpdated(_)
+            ChangeKind::FlowUpdated(_)
             | ChangeKind::PairMeasured(_)
             | ChangeKind::NameLearned { .. } => {}
         }
-    }
-
-    /// The flows of a vanished hop are closed by changes that follow it: its gauge is kept until
-    /// its number is taken by another hop.
-    fn add_hop(&mut self, families: &Families, hop: &Arc<Hop>) {
-        let namespace = hop.namespace_name.as_deref().unwrap_or("own");
-        let gauge = families
-            .flows_open
-            .with_label_values(&[namespace, &hop.interface]);
-        self.hops.insert(hop.id, gauge);
     }
 }
 

@@ -371,11 +371,11 @@ impl TcpSent {
     }
 }
 
-/// Removes all series of a label set. What is not there (other protocols than TCP) is no error.
+/// Removes all series of a label set. Those of TCP carry no protocol: they stay where another
+/// protocol has the same client, server and port. What is not there is no error.
 fn remove(families: &Families, labels: &Labels) {
     let protocol = labels.protocol_name();
     let [client, server, port] = [&*labels.client, &*labels.server, &*labels.port];
-    let plain = [client, server, port];
     let with_protocol = [client, server, port, &*protocol];
     drop(families.response.remove_label_values(&with_protocol));
     drop(families.conversations.remove_label_values(&with_protocol));
@@ -384,8 +384,6 @@ fn remove(families: &Families, labels: &Labels) {
             .conversations_open
             .remove_label_values(&with_protocol),
     );
-    drop(families.think.remove_label_values(&plain));
-    drop(families.duration.remove_label_values(&plain));
     for side in SIDES {
         let with = [client, server, port, &*protocol, side];
         for family in [
@@ -396,6 +394,17 @@ fn remove(families: &Families, labels: &Labels) {
         ] {
             drop(family.remove_label_values(&with));
         }
+    }
+    if labels.is_tcp() {
+        remove_tcp(families, [client, server, port]);
+    }
+}
+
+fn remove_tcp(families: &Families, labels: [&str; 3]) {
+    let [client, server, port] = labels;
+    drop(families.think.remove_label_values(&labels));
+    drop(families.duration.remove_label_values(&labels));
+    for side in SIDES {
         let with = [client, server, port, side];
         for family in [&families.rtt, &families.handshake] {
             drop(family.remove_label_values(&with));

@@ -4,7 +4,7 @@ use phalanx_engine::change::{ConversationClosed, ConversationOpened, PairUpdated
 use phalanx_engine::measure::{Counts, Measures};
 use phalanx_engine::name::{NameBasis, Service};
 use phalanx_engine::{
-    ConversationId, Endpoint, Features, Monotonic, PairId, PairKey, RoleBasis, Sides,
+    ConversationId, Endpoint, Features, HopId, Monotonic, PairId, PairKey, RoleBasis, Sides,
 };
 
 use super::label::{CLIENT_SET_COUNT_MAX, IDLE_NS, SERVER_SET_COUNT_MAX};
@@ -20,11 +20,15 @@ fn change(at: u64, kind: ChangeKind) -> Change {
 }
 
 fn opened(pair: u32, client: &str, server: &str) -> Change {
+    opened_of(6, pair, client, server)
+}
+
+fn opened_of(protocol: u8, pair: u32, client: &str, server: &str) -> Change {
     let key = PairKey {
         client: client.into(),
         server: server.into(),
         port: 443,
-        protocol: 6,
+        protocol,
     };
     change(
         1,
@@ -136,6 +140,78 @@ fn an_idle_label_set_makes_room() {
         3.0
     );
     assert_eq!(sum(&metrics, name, &["client=\"other\""]), 0.0);
+}
+
+#[test]
+fn series_of_tcp_stay_when_another_protocol_of_the_pair_gives_way() {
+    let metrics = Metrics::new().unwrap();
+    metrics.fold(&[opened_of(17, 0, "c", "s"), sent(0, 1, 2)]);
+    for pair in 1..CLIENT_SET_COUNT_MAX as u32 {
+        let client = if pair == 1 {
+            "c".to_owned()
+        } else {
+            format!("c{pair}")
+        };
+        metrics.fold(&[opened(pair, &client, "s"), sent(pair, 1, IDLE_NS)]);
+    }
+    metrics.fold(&[opened(9_999, "late", "s"), sent(9_999, 5, IDLE_NS + 9)]);
+    let text = metrics.text().unwrap();
+    let has = |name: &str, labels: &str| {
+        text.lines()
+            .any(|line| line.starts_with(name) && line.contains(labels))
+    };
+    let pair = r#"client="c",port="443""#;
+    assert!(!has(
+        "phalanx_packets_total",
+        &format!(r#"{pair},protocol="udp""#)
+    ));
+    assert!(has(
+        "phalanx_packets_total",
+        &format!(r#"{pair},protocol="tcp""#)
+    ));
+    assert!(has("phalanx_tcp_rtt_seconds_count", pair));
+    assert!(has("phalanx_tcp_connect_failures_total", pair));
+}
+
+#[test]
+fn the_series_of_an_interface_goes_with_its_last_flow() {
+    let metrics = Metrics::new().unwrap();
+    let hop = |id| {
+        let hop = crate::api::fixture::hop(id, "veth0");
+        change(1, ChangeKind::HopAppeared(Arc::new(hop)))
+    };
+    let vanished = |id| change(3, ChangeKind::HopVanished(HopId(id)));
+    let closed = |id| {
+        change(
+            3,
+            ChangeKind::FlowClosed(phalanx_engine::change::FlowClosed {
+                flow: phalanx_engine::FlowId(1),
+                hop: HopId(id),
+                reason: phalanx_engine::change::CloseReason::HopVanished,
+                opened: Monotonic(1),
+                ended: Monotonic(3),
+            }),
+        )
+    };
+    let count = || {
+        let text = metrics.text().unwrap();
+        text.lines()
+            .filter(|line| line.starts_with("phalanx_flows_open{"))
+            .count()
+    };
+    metrics.fold(&[hop(1)]);
+    metrics.fold.lock().unwrap().hops.flow_opened(HopId(1));
+    assert_eq!(sum(&metrics, "phalanx_flows_open", &["veth0"]), 1.0);
+    metrics.fold(&[vanished(1)]);
+    assert_eq!(count(), 1, "its flow is open still");
+    // It came again before that flow was closed.
+    metrics.fold(&[hop(2), closed(1)]);
+    assert_eq!(
+        (count(), sum(&metrics, "phalanx_flows_open", &[])),
+        (1, 0.0)
+    );
+    metrics.fold(&[vanished(2)]);
+    assert_eq!(count(), 0);
 }
 
 #[test]
