@@ -60,6 +60,17 @@ pub enum Input<'a> {
 /// What the engine asks the shell to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
+    /// Delete this entry of the kernel's flow table, if it is still of this incarnation: its hop
+    /// has vanished, and nobody else would. No answer is expected. The shell must know the hop
+    /// still when this comes, which is before the engine has no deadline that is past.
+    Delete {
+        /// At which hop.
+        hop: HopId,
+        /// Which flow.
+        key: FlowKey,
+        /// Which incarnation of it.
+        incarnation: u32,
+    },
     /// Read this entry of the kernel's flow table and delete it, if it is still of this
     /// incarnation; answer with [`Input::FlowRead`] or [`Input::FlowGone`].
     ReadAndDelete {

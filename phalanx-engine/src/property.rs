@@ -192,12 +192,15 @@ fn take(engine: &mut Engine, step: &Step, now: Monotonic, commands: &mut Vec<Com
             engine.handle(Input::Names(NameFact::SocketOwned { socket, owner }), now);
         }
         Step::Answer(is_gone) => {
-            for Command::ReadAndDelete {
-                hop,
-                key,
-                incarnation,
-            } in commands.drain(..)
-            {
+            for command in commands.drain(..) {
+                let Command::ReadAndDelete {
+                    hop,
+                    key,
+                    incarnation,
+                } = command
+                else {
+                    continue;
+                };
                 let read = FlowUpdate {
                     key,
                     incarnation,

@@ -57,13 +57,18 @@ impl Stage {
         for change in self.engine.changes() {
             writeln!(self.story, "{}", line(&change)).unwrap();
         }
-        for Command::ReadAndDelete {
-            hop, incarnation, ..
-        } in self.engine.commands()
-        {
+        for command in self.engine.commands() {
+            let (verb, hop, incarnation) = match command {
+                Command::ReadAndDelete {
+                    hop, incarnation, ..
+                } => ("read", hop, incarnation),
+                Command::Delete {
+                    hop, incarnation, ..
+                } => ("delete", hop, incarnation),
+            };
             writeln!(
                 self.story,
-                "      ! read hop {} incarnation {incarnation}",
+                "      ! {verb} hop {} incarnation {incarnation}",
                 hop.0
             )
             .unwrap();
@@ -367,6 +372,8 @@ fn a_hop_that_vanishes_takes_its_flows_along() {
     stage.handle(Input::HopVanished(HopId(1)), 2);
     stage.pass(2);
     assert_eq!(stage.engine.occupancy().flows, 1);
+    let deleted = stage.story.matches("! delete hop 1 incarnation").count();
+    assert_eq!(deleted, 1, "{}", stage.story);
     stage.story.clear();
     // The flow that stays leads now, and goes on where the other one stood.
     stage.handle(

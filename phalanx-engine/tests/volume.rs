@@ -140,12 +140,15 @@ fn many_flows_and_updates_stay_within_memory() {
     while engine.deadline().is_some_and(|deadline| deadline <= now) {
         engine.handle_deadline(now);
         let commands: Vec<_> = engine.commands().collect();
-        for Command::ReadAndDelete {
-            hop,
-            key,
-            incarnation,
-        } in commands
-        {
+        for command in commands {
+            let Command::ReadAndDelete {
+                hop,
+                key,
+                incarnation,
+            } = command
+            else {
+                continue;
+            };
             engine.handle(
                 Input::FlowGone {
                     hop,

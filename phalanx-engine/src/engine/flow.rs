@@ -271,14 +271,22 @@ impl Engine {
                 });
                 return;
             }
-            if self
+            let Some(flow) = self
                 .flows
                 .get(slot)
-                .is_some_and(|flow| flow.hop == hop && flow.id < flow_end)
-            {
-                self.close_flow(slot, CloseReason::HopVanished);
-                closed += 1;
-            }
+                .filter(|flow| flow.hop == hop && flow.id < flow_end)
+            else {
+                continue;
+            };
+            // The kernel's table does not know of interfaces that have gone.
+            let (key, incarnation) = (flow.key, flow.incarnation);
+            self.outbox.command(Command::Delete {
+                hop,
+                key,
+                incarnation,
+            });
+            self.close_flow(slot, CloseReason::HopVanished);
+            closed += 1;
         }
         if end < self.flows.slot_end() {
             self.sweeps.push_front(Sweep {

@@ -172,12 +172,15 @@ impl Fixture {
             fixture.engine.handle_deadline(later);
         }
         let commands: Vec<_> = fixture.engine.commands().collect();
-        for Command::ReadAndDelete {
-            hop,
-            key,
-            incarnation,
-        } in commands
-        {
+        for command in commands {
+            let Command::ReadAndDelete {
+                hop,
+                key,
+                incarnation,
+            } = command
+            else {
+                continue;
+            };
             fixture.engine.handle(
                 Input::FlowGone {
                     hop,
@@ -363,6 +366,7 @@ pub(crate) fn kernel_status() -> KernelStatus {
         ],
         events_read: 5,
         events_unknown: 0,
+        events_unplaced: 0,
         records_read: 0,
         records_dropped_queue_full: 0,
         event_lag_ns: 1_000_000,

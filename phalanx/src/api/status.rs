@@ -56,6 +56,9 @@ pub struct KernelView {
     pub events_read: u64,
     /// Events that were not known.
     pub events_unknown: u64,
+    /// Events of interfaces that the daemon did not know yet, or no longer; what they told is
+    /// looked for in the flow table.
+    pub events_unplaced: u64,
     /// Records taken from the rings.
     pub records_read: u64,
     /// Records that no capture took in time.
@@ -212,6 +215,7 @@ fn show_kernel(api: &Api, kernel: &KernelStatus) -> KernelView {
         map_memory_bytes: kernel.map_memory_bytes,
         events_read: kernel.events_read,
         events_unknown: kernel.events_unknown,
+        events_unplaced: kernel.events_unplaced,
         records_read: kernel.records_read,
         records_dropped_queue_full: kernel.records_dropped_queue_full,
         event_lag_ms: show::seconds(kernel.event_lag_ns) * 1e3,

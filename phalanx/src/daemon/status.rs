@@ -80,6 +80,8 @@ pub struct KernelStatus {
     pub events_read: u64,
     /// Events whose length or kind this daemon does not know.
     pub events_unknown: u64,
+    /// Events of interfaces that the daemon did not know yet, or no longer.
+    pub events_unplaced: u64,
     /// Records taken from the rings since the start.
     pub records_read: u64,
     /// Records that no capture took in time.

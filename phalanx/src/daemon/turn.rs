@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use phalanx_common::abi::{COUNTER_COUNT, Counter, FlowKey, update_reason};
+use phalanx_common::abi::{COUNTER_COUNT, Counter, FlowKey, FlowUpdate, update_reason};
 use phalanx_engine::{
     Change, ChangeKind, Command, Engine, Hop, HopId, Input, Link as HopLink, Monotonic, NameFact,
     NamespaceId,
@@ -84,6 +84,8 @@ struct InstanceState {
     events: Ring,
     records: Ring,
     hops: BTreeMap<u32, HopEntry>,
+    /// Hops that have gone in this turn: at its end the engine has closed all of their flows.
+    departed: Vec<HopId>,
     deleted_count: u64,
     /// Events that had found the ring full when it was last looked at.
     events_dropped: u64,
@@ -123,6 +125,7 @@ pub(super) struct Turn {
 struct Tallies {
     events_read: u64,
     events_unknown: u64,
+    events_unplaced: u64,
     records_read: u64,
     records_dropped: u64,
     event_lag_ns: u64,
@@ -167,6 +170,7 @@ impl Turn {
                 events: ready.events,
                 records: ready.records,
                 hops: BTreeMap::new(),
+                departed: Vec::new(),
                 deleted_count: 0,
                 events_dropped: 0,
                 walk_due: 0,
@@ -224,6 +228,9 @@ impl Turn {
             self.hand_on()?;
         }
         self.hand_on()?;
+        for instance in &mut self.instances {
+            instance.departed.clear();
+        }
         if now >= self.status_next {
             self.status_next = now.plus_ns(STATUS_INTERVAL_NS);
             self.tell_status()?;
@@ -251,8 +258,11 @@ impl Turn {
         let now = clock::now();
         let updates = instance.tables.walk(WALK_BATCH, now)?;
         for update in &updates {
-            if let Some(hop) = self.instances[number].find_hop(&update.key) {
-                self.handle(Input::Update { hop, update }, now)?;
+            let instance = &mut self.instances[number];
+            match instance.find_hop(&update.key) {
+                Some(hop) => self.handle(Input::Update { hop, update }, now)?,
+                // Its interface has gone.
+                None => drop(instance.delete(&update.key, update.incarnation, now)),
             }
         }
         Ok(WALK_BATCH as usize)
@@ -272,32 +282,41 @@ impl Turn {
                     // The program has deleted the entry of the old connection.
                     let is_reused = update.reason & update_reason::REUSED != 0;
                     instance.deleted_count += u64::from(is_reused);
-                    if let Some(hop) = instance.find_hop(&update.key) {
-                        self.handle(
+                    match instance.find_hop(&update.key) {
+                        Some(hop) => self.handle(
                             Input::Update {
                                 hop,
                                 update: &update,
                             },
                             now,
-                        )?;
+                        )?,
+                        None => self.miss(number),
                     }
                 }
                 Event::Attempt(attempt) => {
                     self.tallies.event_lag_ns = now.0.saturating_sub(attempt.now_ns);
-                    if let Some(hop) = instance.find_hop(&attempt.key) {
-                        self.handle(
+                    match instance.find_hop(&attempt.key) {
+                        Some(hop) => self.handle(
                             Input::Attempt {
                                 hop,
                                 attempt: &attempt,
                             },
                             now,
-                        )?;
+                        )?,
+                        None => self.miss(number),
                     }
                 }
                 Event::Unknown => self.tallies.events_unknown += 1,
             }
         }
         Ok(EVENT_BATCH)
+    }
+
+    /// Notes an event of an interface that is not known yet, or no longer. What it told is looked
+    /// for in the table.
+    fn miss(&mut self, number: usize) {
+        self.tallies.events_unplaced += 1;
+        self.instances[number].walk_due = WALK_DELAY_TURN_COUNT;
     }
 
     fn take_records(&mut self, number: usize) -> usize {
@@ -383,28 +402,23 @@ impl Turn {
     }
 
     fn obey(&mut self, command: Command) {
-        let Command::ReadAndDelete {
+        let (Command::ReadAndDelete {
             hop,
             key,
             incarnation,
-        } = command;
+        }
+        | Command::Delete {
+            hop,
+            key,
+            incarnation,
+        }) = command;
         let now = clock::now();
-        let holds = |instance: &&mut InstanceState| {
-            instance.hops.values().any(|entry| entry.id == Some(hop))
-        };
-        let update = match self.instances.iter_mut().find(holds) {
-            Some(instance) => match instance.tables.read_and_delete(&key, incarnation, now) {
-                Ok(update) => {
-                    instance.deleted_count += u64::from(update.is_some());
-                    update
-                }
-                Err(error) => {
-                    tracing::debug!(error = format!("{error:#}"), "flow table");
-                    None
-                }
-            },
-            None => None,
-        };
+        let holds = |instance: &&mut InstanceState| instance.holds(hop);
+        let instance = self.instances.iter_mut().find(holds);
+        let update = instance.and_then(|instance| instance.delete(&key, incarnation, now));
+        if matches!(command, Command::Delete { .. }) {
+            return;
+        }
         match update {
             Some(update) => self.engine.handle(
                 Input::FlowRead {
@@ -453,6 +467,7 @@ impl Turn {
                 if let Some(entry) = self.instances[number].hops.remove(&ifindex)
                     && let Some(id) = entry.id
                 {
+                    self.instances[number].departed.push(id);
                     self.engine.handle(Input::HopVanished(id), now);
                 }
             }
@@ -475,8 +490,16 @@ impl Turn {
                 }
             }
             Report::Ended { reason } => {
-                let namespace = self.instances[number].namespace.clone();
+                let instance = &mut self.instances[number];
+                let namespace = &instance.namespace;
                 tracing::error!(%namespace, reason, "its interfaces are no longer followed");
+                for entry in instance.hops.values_mut() {
+                    entry.status.state = HopState::Failed(reason.clone());
+                    if let Some(id) = entry.id.take() {
+                        instance.departed.push(id);
+                        self.engine.handle(Input::HopVanished(id), now);
+                    }
+                }
             }
         }
     }
@@ -534,7 +557,7 @@ impl Turn {
 
     fn tell_status(&mut self) -> anyhow::Result<()> {
         for event in self.clock.sample(Reading::take()) {
-            tracing::warn!(?event, "the clocks of this host jumped");
+            tracing::info!(?event, "the clocks of this host jumped");
             self.feed
                 .blocking_send(Feed::Clock(event))
                 .map_err(|_| FeedClosed)?;
@@ -598,6 +621,7 @@ impl Turn {
             hops: hops.map(|entry| entry.status.clone()).collect(),
             events_read: self.tallies.events_read,
             events_unknown: self.tallies.events_unknown,
+            events_unplaced: self.tallies.events_unplaced,
             records_read: self.tallies.records_read,
             records_dropped_queue_full: self.tallies.records_dropped,
             event_lag_ns: self.tallies.event_lag_ns,
@@ -660,9 +684,29 @@ fn pause(taken: usize, is_idle: bool) -> Duration {
 }
 
 impl InstanceState {
+    /// Whether a hop is here, or was until this turn.
+    fn holds(&self, hop: HopId) -> bool {
+        self.departed.contains(&hop) || self.hops.values().any(|entry| entry.id == Some(hop))
+    }
+
+    /// Deletes a flow from the kernel's table: what it held, if it is of this incarnation still.
+    fn delete(&mut self, key: &FlowKey, incarnation: u32, now: Monotonic) -> Option<FlowUpdate> {
+        match self.tables.read_and_delete(key, incarnation, now) {
+            Ok(update) => {
+                self.deleted_count += u64::from(update.is_some());
+                update
+            }
+            Err(error) => {
+                tracing::debug!(error = format!("{error:#}"), "flow table");
+                None
+            }
+        }
+    }
+
     /// The hop of an event, which also proves that the programs run there.
     fn find_hop(&mut self, key: &FlowKey) -> Option<HopId> {
         let entry = self.hops.get_mut(&key.ifindex)?;
+        entry.id?;
         if entry.status.state != HopState::Running {
             tracing::info!(
                 interface = entry.status.interface,

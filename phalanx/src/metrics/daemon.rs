@@ -183,6 +183,10 @@ impl DaemonMetrics {
             status.events_unknown,
         );
         raise(
+            &self.events_read.with_label_values(&["unplaced"]),
+            status.events_unplaced,
+        );
+        raise(
             &self.records_read.with_label_values(&["read"]),
             status.records_read,
         );

@@ -140,7 +140,8 @@ table! {
     HOPS: Kind::Gauge, "phalanx_hops" ["state"]
         "Interfaces that were chosen, by how they are watched.";
     EVENTS_READ: Kind::Counter, "phalanx_daemon_events_total" ["outcome"]
-        "Events that the daemon took from the rings, or did not know.";
+        "Events that the daemon took from the rings; of these, those of a kind that it does not \
+         know, and those of an interface that it did not know yet or no longer.";
     RECORDS_READ: Kind::Counter, "phalanx_daemon_records_total" ["outcome"]
         "Records that the daemon took from the rings, or that no capture took in time.";
     EVENT_LAG: Kind::Gauge, "phalanx_event_lag_seconds" []
