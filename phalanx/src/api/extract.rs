@@ -1,5 +1,7 @@
 //! Extractors whose rejections are [`Problem`]s with the field that is to blame.
 
+use std::time::Duration;
+
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::header::CONTENT_TYPE;
@@ -12,6 +14,9 @@ use super::problem::{Kind, Problem};
 /// Largest body of a request in bytes: a capture request with the longest filter, each byte of it
 /// escaped, is 26 KiB.
 pub const BODY_SIZE_MAX: usize = 32 << 10;
+
+/// Longest time in which a body must have come.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest query of a request in bytes.
 pub const QUERY_LENGTH_MAX: usize = 2 << 10;
@@ -95,20 +100,25 @@ fn is_json(media_type: &str) -> bool {
 
 async fn read(request: Request) -> Result<Bytes, Problem> {
     let body = Limited::new(request.into_body(), BODY_SIZE_MAX);
-    body.collect()
-        .await
-        .map(|body| body.to_bytes())
-        .map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                Problem::new(
-                    Kind::BodyTooLarge,
-                    format!("the most is {BODY_SIZE_MAX} bytes"),
-                )
-                .remedy("send a smaller body")
-            } else {
-                Problem::new(Kind::Malformed, format!("the body broke off: {error}"))
-            }
-        })
+    let collected = tokio::time::timeout(BODY_TIMEOUT, body.collect()).await;
+    let collected = collected.map_err(|_| {
+        Problem::new(
+            Kind::TooSlow,
+            format!("the body did not come within {BODY_TIMEOUT:?}"),
+        )
+        .remedy("send it at once")
+    })?;
+    collected.map(|body| body.to_bytes()).map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            Problem::new(
+                Kind::BodyTooLarge,
+                format!("the most is {BODY_SIZE_MAX} bytes"),
+            )
+            .remedy("send a smaller body")
+        } else {
+            Problem::new(Kind::Malformed, format!("the body broke off: {error}"))
+        }
+    })
 }
 
 /// Whether a path names a field: it is `.` for the whole and `?` where the text broke off.

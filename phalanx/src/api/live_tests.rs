@@ -159,6 +159,19 @@ async fn connections_are_bounded() {
     panic!("no place became free");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let scratch = Scratch::new();
+    let fixture = Fixture::with_traffic(settings(&scratch));
+    let (_held, never) = http_body_util::channel::Channel::<axum::body::Bytes>::new(1);
+    let request = super::fixture::request("POST", "/api/v1/captures")
+        .header("content-type", "application/json");
+    let answer = fixture
+        .send(request.body(axum::body::Body::new(never)).unwrap())
+        .await;
+    assert_eq!(answer.status.as_u16(), 408, "{}", answer.text());
+}
+
 #[tokio::test]
 async fn a_download_follows_the_capture_to_its_end() {
     let scratch = Scratch::new();

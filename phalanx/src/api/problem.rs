@@ -45,6 +45,8 @@ pub struct Problem {
 pub enum Kind {
     /// The body or the query cannot be read at all.
     Malformed,
+    /// The body took too long.
+    TooSlow,
     /// A field has a value that is not acceptable.
     InvalidValue,
     /// A credential is missing or unknown.
@@ -104,6 +106,11 @@ impl Kind {
                 StatusCode::FORBIDDEN,
                 "urn:phalanx:problem:foreign_origin",
                 "The request comes from elsewhere",
+            ),
+            Self::TooSlow => (
+                StatusCode::REQUEST_TIMEOUT,
+                "urn:phalanx:problem:too_slow",
+                "The request took too long",
             ),
             Self::NotFound => (
                 StatusCode::NOT_FOUND,
