@@ -5,6 +5,7 @@
 //! way is part of the capture's state. **Invariant:** an acknowledged capture is listed until its
 //! file is deleted, also after a restart, and says whether it is whole.
 
+mod age;
 mod job;
 mod keeper;
 mod plan;

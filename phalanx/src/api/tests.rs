@@ -441,6 +441,24 @@ async fn settled(fixture: &Fixture, uri: &str) -> Value {
 }
 
 #[tokio::test]
+async fn a_capture_whose_client_has_gone_ends_all_the_same() {
+    use futures_util::FutureExt;
+    let scratch = Scratch::new();
+    let fixture = Fixture::with_traffic(settings(&scratch));
+    let captures = fixture.api.captures.clone().unwrap();
+    let request = serde_json::from_str(r#"{"filter": "tcp", "duration": 1}"#).unwrap();
+    // Dropped while the kernel side is being asked.
+    assert!(captures.create(request).now_or_never().is_none());
+    while captures.list().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let id = captures.list()[0].id.clone();
+    let ended = settled(&fixture, &format!("/api/v1/captures/{id}")).await;
+    assert_eq!(ended["end_reason"], "duration", "{ended}");
+    assert!(fixture.filters.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn a_stopped_capture_keeps_what_it_has() {
     let scratch = Scratch::new();
     let fixture = Fixture::with_traffic(settings(&scratch));
@@ -556,6 +574,12 @@ async fn a_capture_that_broke_off_is_listed_as_partial() {
     let found = other.get(&uri).await.json();
     assert_eq!(found["state"], "partial", "{found}");
     assert_eq!(found["end_reason"], "daemon_stopped");
+    // A deletion that broke off is done at the next start.
+    let id = created["id"].as_str().unwrap();
+    std::fs::remove_file(scratch.0.join(format!("{id}.pcapng"))).unwrap();
+    let third = Fixture::with_traffic(fixture.settings.clone());
+    assert_eq!(third.get(&uri).await.status, StatusCode::NOT_FOUND);
+    assert!(!scratch.0.join(format!("{id}.json")).exists());
 }
 
 #[tokio::test]

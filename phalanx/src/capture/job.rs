@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::daemon::Record;
 use crate::pcapng::{Interface, Packet, Statistics, WriteError, Writer, gso_comment};
 
-/// How often the thread looks whether it shall end, and hands over what it has written.
+/// How often the thread hands over what it has written.
 const TURN: Duration = Duration::from_millis(100);
 
 /// Largest packet in the file with its block around it: the bound on size is checked before.
@@ -35,7 +35,6 @@ pub(super) struct Progress {
     pub(super) filtered_out: AtomicU64,
     pub(super) undecided: AtomicU64,
     pub(super) queue_dropped: AtomicU64,
-    pub(super) should_end: AtomicBool,
 }
 
 impl Progress {
@@ -63,7 +62,7 @@ pub(super) struct Job {
 /// How the writing ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Outcome {
-    /// The limit that ended it; absent where it was told to.
+    /// The limit that ended it; absent where its records did.
     pub(super) end_reason: Option<EndReason>,
     /// Why the file could not be written.
     pub(super) failure: Option<(LossKind, String)>,
@@ -84,7 +83,7 @@ struct Sheet<W: Write> {
 }
 
 impl Job {
-    /// Writes until a limit, an error, or until it is told to end.
+    /// Writes until a limit, an error, or the end of the records.
     pub(super) fn run(self, file: File) -> Outcome {
         let synced = file.try_clone();
         let outcome = self.write(file);
@@ -167,11 +166,7 @@ impl Job {
                         }
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => {
-                    if self.progress.should_end.load(Ordering::Acquire) {
-                        return Ok(None);
-                    }
-                }
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
             }
             if flushed.elapsed() >= TURN {

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use phalanx_common::abi::Counter;
 use phalanx_engine::{Hop, HopId};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::age::Age;
 use super::job::{Job, Outcome, Progress};
 use super::plan::{Plan, free_numbers};
 use super::request::{BadField, CaptureRequest, Wanted};
@@ -18,6 +19,7 @@ use super::store::{Keeping, MARGIN_BYTES, Store};
 use super::view::{CaptureState, CaptureView, EndReason, Loss, LossKind};
 use super::{KEPT_COUNT_MAX, QUEUE_COUNT_MAX, RUNNING_COUNT_MAX};
 use crate::api::show::wall_time;
+use crate::clock::Reading;
 use crate::daemon::{DaemonHandle, Record};
 use crate::kernel::RecordingFilter;
 use crate::view::Outlook;
@@ -53,6 +55,8 @@ struct Capture {
     progress: Arc<Progress>,
     flushed: watch::Receiver<u64>,
     running: Mutex<Option<Running>>,
+    /// When it ended, on the clock that nobody sets.
+    ended: OnceLock<Age>,
 }
 
 /// What a capture has while it runs.
@@ -130,6 +134,15 @@ impl Captures {
     /// # Errors
     /// A field is not acceptable, a limit is reached, or the kernel side or the disk refuses.
     pub async fn create(self: &Arc<Self>, request: CaptureRequest) -> Result<CaptureView, Failure> {
+        let keeper = Arc::clone(self);
+        // In a task of its own: who asks may go away at any time, and what has begun by then must
+        // still be followed to its end.
+        let begun = tokio::spawn(async move { keeper.begin(request).await });
+        let broken = |_| Failure::Unavailable("the capture did not begin".to_owned());
+        begun.await.map_err(broken)?
+    }
+
+    async fn begin(self: Arc<Self>, request: CaptureRequest) -> Result<CaptureView, Failure> {
         let wanted = request.check(self.keeping.bytes_max)?;
         let plan = Plan::new(&wanted)?;
         let hops = self.choose(&wanted)?;
@@ -156,7 +169,7 @@ impl Captures {
         if let Err(error) = started {
             tracing::warn!(%error, "start the thread of a capture");
         }
-        let keeper = Arc::clone(self);
+        let keeper = Arc::clone(&self);
         tokio::spawn(async move { keeper.watch(&capture, outcome, stopped).await });
         self.count();
         Ok(view)
@@ -201,11 +214,7 @@ impl Captures {
         hops: BTreeMap<HopId, Arc<Hop>>,
     ) -> Result<Prepared, Failure> {
         self.check_limits(&wanted)?;
-        let used = self
-            .filters()
-            .iter()
-            .fold(0, |used, (number, _)| used | 1 << number);
-        let numbers = free_numbers(used, plan.filters.len()).ok_or_else(|| {
+        let numbers = free_numbers(self.used_numbers(), plan.filters.len()).ok_or_else(|| {
             Failure::Limit(format!(
                 "the filter needs {} of the kernel's recording filters, not as many are free",
                 plan.filters.len()
@@ -231,7 +240,10 @@ impl Captures {
         let unavailable =
             |error: std::io::Error| Failure::Unavailable(format!("write the capture: {error}"));
         let file = self.store.create(&view.id).map_err(unavailable)?;
-        self.store.describe(&view).map_err(unavailable)?;
+        self.store.describe(&view).map_err(|error| {
+            let _ = self.store.delete(&view.id);
+            unavailable(error)
+        })?;
         let (records, queue) = sync_channel(QUEUE_COUNT_MAX);
         let (flushed, flushed_receiver) = watch::channel(0);
         let (stop, stopped) = oneshot::channel();
@@ -260,6 +272,7 @@ impl Captures {
             progress,
             flushed: flushed_receiver,
             running: Mutex::new(Some(running)),
+            ended: OnceLock::new(),
         };
         Ok(Prepared {
             capture: Arc::new(capture),
@@ -318,6 +331,16 @@ impl Captures {
             .collect()
     }
 
+    /// Numbers of recording filters that captures have, as bits: also those of captures whose last
+    /// records are still on their way.
+    fn used_numbers(&self) -> u64 {
+        let captures = self.lock();
+        captures
+            .values()
+            .filter_map(|capture| capture.running().as_ref().map(|it| it.mask))
+            .fold(0, |used, mask| used | mask)
+    }
+
     /// What was lost so far, whichever capture it was for: ring, queue of the daemon.
     fn losses(&self) -> (u64, u64) {
         self.outlook.kernel().map_or((0, 0), |kernel| {
@@ -357,7 +380,10 @@ impl Captures {
             Some(outcome) => outcome,
             None => {
                 tokio::time::sleep(DRAIN).await;
-                capture.progress.should_end.store(true, Ordering::Release);
+                // The thread ends when it has written what waits in its queue.
+                if let Some(running) = &mut *capture.running() {
+                    running.records = None;
+                }
                 thread.await
             }
         };
@@ -418,6 +444,7 @@ impl Captures {
                 Some((LossKind::WriteFailed, "the writer broke off".to_owned())),
             ),
         };
+        let _ = capture.ended.set(Age::now());
         view.end_reason = Some(ended.unwrap_or(reason));
         view.ended = Some(wall_time(self.outlook.clock.wall_ns(crate::clock::now())));
         let failure = failure.map(|(kind, detail)| Loss {
@@ -602,16 +629,14 @@ impl Captures {
     /// Deletes kept captures that are too old, then the oldest beyond the bounds, so that `needed`
     /// more bytes fit.
     fn make_room(&self, needed: u64) {
-        let now = self.outlook.clock.wall_ns(crate::clock::now());
-        let age_max = u64::try_from(self.keeping.age_max.as_nanos()).unwrap_or(u64::MAX);
-        let oldest_kept = wall_time(now.saturating_sub(age_max));
+        let now = Age::now();
         let mut captures = self.lock();
-        let mut kept: Vec<(String, String, u64)> = captures
+        let mut kept: Vec<(Age, String, u64)> = captures
             .values()
             .filter(|capture| capture.running().is_none())
             .map(|capture| {
                 let view = capture.view();
-                let ended = view.ended.clone().unwrap_or_else(|| view.created.clone());
+                let ended = capture.ended.get().copied().unwrap_or(now);
                 (ended, view.id.clone(), view.bytes)
             })
             .collect();
@@ -619,7 +644,7 @@ impl Captures {
         let mut total: u64 = kept.iter().map(|(_, _, bytes)| bytes).sum();
         let mut count = kept.len();
         for (ended, id, bytes) in kept {
-            let is_old = ended < oldest_kept;
+            let is_old = now.since(ended) > self.keeping.age_max;
             let is_much = total.saturating_add(needed) > self.keeping.bytes_max;
             if !is_old && !is_much && count <= KEPT_COUNT_MAX {
                 break;
@@ -674,11 +699,16 @@ const UNDECIDED: &str =
 impl Capture {
     fn kept(view: CaptureView) -> Self {
         let (_, flushed) = watch::channel(view.bytes);
+        let ended = Age::at(
+            view.ended.as_ref().unwrap_or(&view.created),
+            Reading::take(),
+        );
         Self {
             view: Mutex::new(view),
             progress: Arc::default(),
             flushed,
             running: Mutex::new(None),
+            ended: ended.into(),
         }
     }
 

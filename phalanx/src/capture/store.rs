@@ -56,7 +56,9 @@ impl Store {
                 continue;
             }
             match self.read(&path) {
-                Ok(view) => found.push(view),
+                Ok(Some(view)) => found.push(view),
+                // Its deletion broke off after the file.
+                Ok(None) => fs::remove_file(&path)?,
                 Err(error) => {
                     tracing::warn!(path = %path.display(), %error, "skip a capture description");
                 }
@@ -65,7 +67,8 @@ impl Store {
         Ok(found)
     }
 
-    fn read(&self, path: &Path) -> io::Result<CaptureView> {
+    /// The capture of a description; none where its file is gone.
+    fn read(&self, path: &Path) -> io::Result<Option<CaptureView>> {
         if fs::metadata(path)?.len() > DESCRIPTION_SIZE_MAX {
             return Err(io::Error::other("too large for a description"));
         }
@@ -73,7 +76,11 @@ impl Store {
         if path.file_stem().is_none_or(|stem| stem != view.id.as_str()) {
             return Err(io::Error::other("names another capture"));
         }
-        view.bytes = fs::metadata(self.file(&view.id))?.len();
+        match fs::metadata(self.file(&view.id)) {
+            Ok(file) => view.bytes = file.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        }
         if view.state == CaptureState::Running {
             view.state = CaptureState::Partial;
             view.end_reason = Some(EndReason::DaemonStopped);
@@ -84,7 +91,7 @@ impl Store {
             });
             self.describe(&view)?;
         }
-        Ok(view)
+        Ok(Some(view))
     }
 
     /// The file of a capture.
@@ -94,6 +101,10 @@ impl Store {
 
     fn description(&self, id: &str) -> PathBuf {
         self.directory.join(format!("{id}.json"))
+    }
+
+    fn scratch(&self, id: &str) -> PathBuf {
+        self.directory.join(format!("{id}.json.new"))
     }
 
     /// A new file for a capture, for its owner only.
@@ -107,7 +118,7 @@ impl Store {
 
     /// Writes the description: the old one stays until the new one is whole.
     pub(super) fn describe(&self, view: &CaptureView) -> io::Result<()> {
-        let scratch = self.directory.join(format!("{}.json.new", view.id));
+        let scratch = self.scratch(&view.id);
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)
@@ -119,9 +130,9 @@ impl Store {
         fs::rename(scratch, self.description(&view.id))
     }
 
-    /// Deletes a capture's files.
+    /// Deletes a capture's files, the description last: what breaks off is found again.
     pub(super) fn delete(&self, id: &str) -> io::Result<()> {
-        for path in [self.description(id), self.file(id)] {
+        for path in [self.file(id), self.scratch(id), self.description(id)] {
             match fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 Ok(()) | Err(_) => {}
