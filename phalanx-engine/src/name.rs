@@ -15,7 +15,7 @@ use crate::hop::NamespaceId;
 use crate::limits::REVERSE_NAME_COUNT_MAX;
 use crate::side::Endpoint;
 use crate::tally::Tally;
-use owner::{Owners, clip};
+use owner::{Owners, label};
 
 pub use cgroup::{Runtime, Workload};
 pub use file::{NamesFile, NamesFileError};
@@ -114,6 +114,17 @@ pub struct Service {
     pub site: Option<Arc<str>>,
 }
 
+/// Whether a letter must not come to a terminal as it is: controls, and marks that turn the
+/// direction of the text around.
+#[must_use]
+pub fn is_unprintable(letter: char) -> bool {
+    let turns = |letter| {
+        matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}')
+            || matches!(letter, '\u{2066}'..='\u{2069}')
+    };
+    letter.is_control() || turns(letter)
+}
+
 struct Reverse {
     service: Arc<Service>,
     order: u64,
@@ -182,7 +193,7 @@ impl Names {
             self.reverse.remove(&oldest);
             tally.reverse_names_evicted += 1;
         }
-        let name = clip(host.trim_end_matches('.'));
+        let name = label(host.trim_end_matches('.'));
         let is_new = previous.is_none_or(|previous| previous.service.name != name);
         let basis = NameBasis::ReverseDns;
         let service = Arc::new(Service {
@@ -301,6 +312,25 @@ mod tests {
         assert_eq!(name(&names, "172.17.0.2"), "outside");
         owned(&mut names, Some("::ffff:172.17.0.2"), CONTAINER, "bound");
         assert_eq!(name(&names, "172.17.0.2"), "bound");
+    }
+
+    #[test]
+    fn hostile_names_are_made_plain() {
+        for (process, called) in [
+            ("\x1b[31mred\x07", "\u{fffd}[31mred\u{fffd}"),
+            ("a\nb\u{202e}c", "a\u{fffd}b\u{fffd}c"),
+            ("", "unnamed"),
+            (" \t", "unnamed"),
+            ("<script>", "<script>"),
+        ] {
+            let mut names = Names::default();
+            owned(&mut names, Some("10.0.0.1"), HOST, process);
+            assert_eq!(name(&names, "10.0.0.1"), called);
+        }
+        let long = "ü".repeat(300);
+        let mut names = Names::default();
+        owned(&mut names, Some("10.0.0.1"), HOST, &long);
+        assert_eq!(name(&names, "10.0.0.1").len(), 252);
     }
 
     #[test]

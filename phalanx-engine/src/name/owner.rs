@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::cgroup::Workload;
-use super::{NameBasis, Owner, Service, Socket};
+use super::{NameBasis, Owner, Service, Socket, is_unprintable};
 use crate::hop::NamespaceId;
 use crate::limits::{LOCAL_ADDRESS_COUNT_MAX, NAME_LENGTH_MAX, OWNER_COUNT_MAX};
 use crate::side::Endpoint;
@@ -151,7 +151,10 @@ fn service(owner: &Owner) -> Arc<Service> {
             },
         ) => {
             let short = id.get(..12).unwrap_or(id);
-            (format!("{}@{short}", owner.process), NameBasis::Workload)
+            (
+                format!("{}@{short}", label(&owner.process)),
+                NameBasis::Workload,
+            )
         }
         (
             None,
@@ -162,18 +165,33 @@ fn service(owner: &Owner) -> Arc<Service> {
         _ => (owner.process.to_string(), NameBasis::Process),
     };
     Arc::new(Service {
-        name: clip(&name),
+        name: label(&name),
         basis,
         host: None,
         site: None,
     })
 }
 
-/// A name cut to what is allowed.
-pub(crate) fn clip(name: &str) -> Arc<str> {
-    let mut end = name.len().min(NAME_LENGTH_MAX);
-    while !name.is_char_boundary(end) {
-        end -= 1;
+/// What a process is called that has no name, or one of blanks.
+const UNNAMED: &str = "unnamed";
+
+/// A name cut to what is allowed. Processes and resolvers choose names freely: what would move the
+/// cursor of a terminal, or turn the text around, is replaced.
+pub(crate) fn label(name: &str) -> Arc<str> {
+    if name.trim().is_empty() {
+        return Arc::from(UNNAMED);
     }
-    Arc::from(&name[..end])
+    let mut label = String::with_capacity(name.len().min(NAME_LENGTH_MAX));
+    for letter in name.chars() {
+        let letter = if is_unprintable(letter) {
+            char::REPLACEMENT_CHARACTER
+        } else {
+            letter
+        };
+        if label.len() + letter.len_utf8() > NAME_LENGTH_MAX {
+            break;
+        }
+        label.push(letter);
+    }
+    Arc::from(label)
 }

@@ -10,6 +10,9 @@ use phalanx_engine::name::Owner;
 /// this one ended.
 const LINK_COUNT_MAX: usize = 20_000;
 
+/// The process that systemd is: of sockets that activate a service it is the first holder only.
+const FIRST_PROCESS: u32 = 1;
+
 /// What a pass has found, by the socket's inode.
 pub(super) type Owners = BTreeMap<u32, Holder>;
 
@@ -54,7 +57,9 @@ impl Walk {
             }
             self.after = Some(pid);
             look_into(pid, wanted, found, &mut budget);
-            if found.len() == wanted.len() {
+            // The first process holds what it will hand to services that it starts on demand.
+            let is_done = |holder: &Holder| holder.pid != FIRST_PROCESS;
+            if found.len() == wanted.len() && found.values().all(is_done) {
                 break;
             }
         }
@@ -90,7 +95,8 @@ fn look_into(pid: u32, wanted: &BTreeSet<u32>, found: &mut Owners, budget: &mut 
         };
         // A socket that was handed on belongs to the first process that holds it: parents have
         // lower numbers, and the listener of a server's workers is their parent's.
-        if wanted.contains(&inode) && !found.contains_key(&inode) {
+        let is_held = |holder: &Holder| holder.pid != FIRST_PROCESS;
+        if wanted.contains(&inode) && !found.get(&inode).is_some_and(is_held) {
             let holder = holder.get_or_insert_with(|| read_holder(pid, &directory));
             found.insert(inode, holder.clone());
         }
@@ -98,7 +104,11 @@ fn look_into(pid: u32, wanted: &BTreeSet<u32>, found: &mut Owners, budget: &mut 
 }
 
 fn read_holder(pid: u32, directory: &Path) -> Holder {
-    let read = |name| std::fs::read_to_string(directory.join(name)).unwrap_or_default();
+    // Names of processes are bytes, and need be no UTF-8.
+    let read = |name| {
+        let bytes = std::fs::read(directory.join(name)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
     Holder {
         pid,
         process: Arc::from(read("comm").trim_end()),
