@@ -9,8 +9,10 @@ mod flows;
 mod status;
 mod up;
 
+use std::io::Write;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 /// Exit code of a command that failed; 2 where the command line is wrong, 0 otherwise.
@@ -80,10 +82,26 @@ pub enum Command {
     Man,
 }
 
+/// The reader of the standard output has seen enough (`| head`): no failure.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads the standard output any more")]
+struct ReaderGone;
+
+/// Prints to the standard output.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut output = std::io::stdout();
+    let written = output.write_all(text.as_bytes());
+    match written.and_then(|()| output.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(ReaderGone.into()),
+        written => written.context("write to the standard output"),
+    }
+}
+
 /// Runs the command that was typed and gives the exit code of the process.
 pub fn run() -> ExitCode {
     match execute(Arguments::parse()) {
         Ok(code) => code,
+        Err(error) if error.is::<ReaderGone>() => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("phalanx: {error:#}");
             ExitCode::from(EXIT_FAILURE)
@@ -102,12 +120,14 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Cleanup => cleanup::run().map(|()| ExitCode::SUCCESS),
         Command::Completions { shell } => {
             let mut command = Arguments::command();
-            clap_complete::generate(shell, &mut command, "phalanx", &mut std::io::stdout());
-            Ok(ExitCode::SUCCESS)
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command, "phalanx", &mut script);
+            print(&String::from_utf8_lossy(&script)).map(|()| ExitCode::SUCCESS)
         }
         Command::Man => {
-            clap_mangen::Man::new(Arguments::command()).render(&mut std::io::stdout())?;
-            Ok(ExitCode::SUCCESS)
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Arguments::command()).render(&mut page)?;
+            print(&String::from_utf8_lossy(&page)).map(|()| ExitCode::SUCCESS)
         }
     }
 }

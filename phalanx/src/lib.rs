@@ -16,6 +16,7 @@ pub mod kernel;
 pub mod metrics;
 mod netlink;
 pub mod pcapng;
+mod plain;
 pub mod privilege;
 pub mod socket;
 pub mod stream;

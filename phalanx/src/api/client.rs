@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::version::VERSION;
+use crate::plain::plain;
 
 /// Longest time to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -272,5 +273,5 @@ async fn problem(response: Response<Incoming>) -> anyhow::Error {
     if !text("remedy").is_empty() {
         line = format!("{line}; {}", text("remedy"));
     }
-    anyhow!(line)
+    anyhow!(plain(&line))
 }

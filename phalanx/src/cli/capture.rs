@@ -1,5 +1,6 @@
 //! `phalanx capture`: a capture through the API, into a file or a pipe.
 
+use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,6 +13,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::api::client::{Address, Client};
 use crate::capture::{CaptureRequest, CaptureState, CaptureView, DURATION_MAX_S};
+use crate::plain::plain;
 
 /// Exit code of a capture of which something is missing.
 const EXIT_PARTIAL: u8 = 3;
@@ -72,7 +74,7 @@ pub(super) fn run(arguments: &CaptureArguments) -> anyhow::Result<ExitCode> {
 
 async fn capture(arguments: &CaptureArguments) -> anyhow::Result<CaptureView> {
     let client = Client::new(&arguments.address)?;
-    let mut output = open(&arguments.write)?;
+    let output = Output::open(&arguments.write)?;
     let request = CaptureRequest {
         filter: arguments.filter.join(" "),
         interfaces: (!arguments.interface.is_empty()).then(|| arguments.interface.clone()),
@@ -81,12 +83,19 @@ async fn capture(arguments: &CaptureArguments) -> anyhow::Result<CaptureView> {
         max_packets: arguments.count,
         max_bytes: arguments.max_bytes,
     };
-    let view: CaptureView = client.post("/api/v1/captures", &request).await?;
+    let view: CaptureView = match client.post("/api/v1/captures", &request).await {
+        Ok(view) => view,
+        Err(error) => {
+            output.give_back();
+            return Err(error);
+        }
+    };
+    let mut output = output.begin()?;
     eprintln!(
         "capture {} on {}: {}",
-        view.id,
-        view.interfaces.join(", "),
-        view.plan.explanation
+        plain(&view.id),
+        plain(&view.interfaces.join(", ")),
+        plain(&view.plan.explanation)
     );
     let path = format!("/api/v1/captures/{}", view.id);
     let bar = progress_bar(&view);
@@ -102,22 +111,67 @@ async fn capture(arguments: &CaptureArguments) -> anyhow::Result<CaptureView> {
     stopped
 }
 
-/// The output; a file is replaced.
-fn open(path: &Path) -> anyhow::Result<Box<dyn Write>> {
-    if path == Path::new("-") {
-        let output = std::io::stdout();
-        if output.is_terminal() {
-            bail!(
-                "pcapng is not for terminals: pipe it, as in \
-                 phalanx capture -w - | wireshark -k -i -"
-            );
+/// Where the capture goes: opened before anything is asked for, and replaced only when the capture
+/// has begun.
+enum Output {
+    /// The standard output.
+    Pipe,
+    File {
+        path: PathBuf,
+        file: File,
+        is_new: bool,
+    },
+}
+
+impl Output {
+    fn open(path: &Path) -> anyhow::Result<Self> {
+        if path == Path::new("-") {
+            if std::io::stdout().is_terminal() {
+                bail!(
+                    "pcapng is not for terminals: pipe it, as in \
+                     phalanx capture -w - | wireshark -k -i -"
+                );
+            }
+            return Ok(Self::Pipe);
         }
-        return Ok(Box::new(output.lock()));
+        let is_new = !path.exists();
+        let file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .with_context(|| format!("write {}", path.display()))?;
+        Ok(Self::File {
+            path: path.to_owned(),
+            file,
+            is_new,
+        })
     }
-    let file = std::fs::File::create(path);
-    Ok(Box::new(
-        file.with_context(|| format!("write {}", path.display()))?,
-    ))
+
+    /// Leaves what was there as it was.
+    fn give_back(self) {
+        if let Self::File {
+            path, is_new: true, ..
+        } = self
+        {
+            // Fails only where somebody else was faster.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    fn begin(self) -> anyhow::Result<Box<dyn Write>> {
+        match self {
+            Self::Pipe => Ok(Box::new(std::io::stdout().lock())),
+            Self::File { path, file, .. } => {
+                // A pipe or a device has no length.
+                if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+                    file.set_len(0)
+                        .with_context(|| format!("write {}", path.display()))?;
+                }
+                Ok(Box::new(file))
+            }
+        }
+    }
 }
 
 /// Copies the file as it grows, until the capture has ended. The first interrupt stops the capture,
@@ -185,7 +239,11 @@ fn report(view: &CaptureView) {
         view.packets, view.bytes, view.filtered_out
     );
     for loss in &view.losses {
-        eprintln!("missing: {} ({} packets)", loss.detail, loss.packets);
+        eprintln!(
+            "missing: {} ({} packets)",
+            plain(&loss.detail),
+            loss.packets
+        );
     }
 }
 
@@ -214,6 +272,23 @@ fn parse_duration(text: &str) -> Result<u32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_replaced_only_when_the_capture_has_begun() {
+        let directory = std::env::temp_dir().join(format!("phalanx-output-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let (old, new) = (directory.join("old"), directory.join("new"));
+        std::fs::write(&old, "kept").unwrap();
+        Output::open(&old).unwrap().give_back();
+        Output::open(&new).unwrap().give_back();
+        assert_eq!(std::fs::read_to_string(&old).unwrap(), "kept");
+        assert!(!new.exists());
+        let mut output = Output::open(&old).unwrap().begin().unwrap();
+        output.write_all(b"x").unwrap();
+        assert_eq!(std::fs::read_to_string(&old).unwrap(), "x");
+        assert!(Output::open(&directory.join("no/where")).is_err());
+        std::fs::remove_dir_all(directory).unwrap();
+    }
 
     #[test]
     fn times_have_units_and_bounds() {

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Subcommand;
 
-use super::EXIT_FAILURE;
 use super::up::UpArguments;
+use super::{EXIT_FAILURE, print};
 use crate::config::{self, Config, Layers};
+use crate::socket::load_names;
 
 /// What to do with the configuration.
 #[derive(Debug, Subcommand)]
@@ -34,14 +35,11 @@ pub(super) fn run(command: &ConfigCommand) -> anyhow::Result<ExitCode> {
         ConfigCommand::Check { file } => check(file),
         ConfigCommand::Show { arguments } => {
             for (setting, value, origin) in arguments.layers()?.iter() {
-                println!("{} = {value}  # {origin}", setting.key);
+                print(&format!("{} = {value}  # {origin}\n", setting.key))?;
             }
             Ok(ExitCode::SUCCESS)
         }
-        ConfigCommand::Reference => {
-            print!("{}", config::reference());
-            Ok(ExitCode::SUCCESS)
-        }
+        ConfigCommand::Reference => print(&config::reference()).map(|()| ExitCode::SUCCESS),
     }
 }
 
@@ -51,11 +49,11 @@ fn check(file: &Path) -> anyhow::Result<ExitCode> {
     let mut layers = Layers::default();
     if let Err(faults) = layers.add_file(file, &text) {
         for fault in faults {
-            println!("{fault}");
+            print(&format!("{fault}\n"))?;
         }
         return Ok(ExitCode::from(EXIT_FAILURE));
     }
-    Config::new(&layers)?;
-    println!("{}: all right", file.display());
-    Ok(ExitCode::SUCCESS)
+    let config = Config::new(&layers)?;
+    load_names(config.names_file.as_ref())?;
+    print(&format!("{}: all right\n", file.display())).map(|()| ExitCode::SUCCESS)
 }

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::up::UpArguments;
-use super::{EXIT_FAILURE, Format};
+use super::{EXIT_FAILURE, Format, print};
 use crate::config::Config;
 use crate::doctor::{Outcome, examine};
+use crate::plain::plain;
 
 /// Flags of `phalanx doctor`: those of `phalanx up`, and how to print.
 #[derive(Args, Debug)]
@@ -22,7 +23,7 @@ pub struct DoctorArguments {
 pub(super) fn run(arguments: &DoctorArguments) -> anyhow::Result<ExitCode> {
     let checks = examine(&Config::new(&arguments.up.layers()?)?)?;
     match arguments.format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&checks)?),
+        Format::Json => print(&format!("{}\n", serde_json::to_string_pretty(&checks)?))?,
         Format::Text => {
             for check in &checks {
                 let mark = match check.outcome {
@@ -30,9 +31,13 @@ pub(super) fn run(arguments: &DoctorArguments) -> anyhow::Result<ExitCode> {
                     Outcome::Warn => "warn",
                     Outcome::Fail => "FAIL",
                 };
-                println!("{mark}  {}: {}", check.name, check.found);
+                print(&format!(
+                    "{mark}  {}: {}\n",
+                    plain(&check.name),
+                    plain(&check.found)
+                ))?;
                 if !check.remedy.is_empty() {
-                    println!("      -> {}", check.remedy);
+                    print(&format!("      -> {}\n", check.remedy))?;
                 }
             }
         }

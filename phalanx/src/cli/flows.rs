@@ -1,15 +1,15 @@
 //! `phalanx flows`: a table of flows, once or again and again.
 
 use std::fmt::Write;
-use std::io::{IsTerminal, Write as _};
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::Value;
 
-use super::Format;
-use super::client;
+use super::{Format, client, print};
 use crate::api::client::Address;
+use crate::plain::plain;
 
 /// Flags of `phalanx flows`.
 #[derive(Args, Debug)]
@@ -99,19 +99,17 @@ impl FlowsArguments {
 }
 
 pub(super) fn run(arguments: &FlowsArguments) -> anyhow::Result<()> {
-    let mut output = std::io::stdout();
+    let is_terminal = std::io::stdout().is_terminal();
     loop {
         let page = client::get(&arguments.api, &arguments.path())?;
-        let text = match arguments.format {
-            Format::Json => format!("{page}\n"),
-            Format::Text => describe(&page),
-        };
-        if arguments.watch.is_some() && arguments.format == Format::Text && output.is_terminal() {
+        match arguments.format {
+            Format::Json => print(&format!("{page}\n"))?,
             // Cursor home, clear to the end: the table replaces the one before.
-            write!(output, "\x1b[H\x1b[J")?;
+            Format::Text if arguments.watch.is_some() && is_terminal => {
+                print(&format!("\x1b[H\x1b[J{}", describe(&page)))?;
+            }
+            Format::Text => print(&describe(&page))?,
         }
-        output.write_all(text.as_bytes())?;
-        output.flush()?;
         match arguments.watch {
             Some(seconds) => std::thread::sleep(Duration::from_secs(seconds)),
             None => return Ok(()),
@@ -144,7 +142,7 @@ fn describe(page: &Value) -> String {
 }
 
 fn row(flow: &Value) -> [String; 10] {
-    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let word = |value: &Value| plain(value.as_str().unwrap_or_default());
     let sent = |side: &str, field: &str| flow[side][field].as_u64().unwrap_or(0);
     let retransmitted =
         sent("client_sent", "retransmitted_packets") + sent("server_sent", "retransmitted_packets");
@@ -171,7 +169,7 @@ fn endpoint(endpoint: &Value) -> String {
         address.to_owned()
     };
     match endpoint["service"].as_str() {
-        Some(service) => format!("{address}:{port} ({service})"),
+        Some(service) => format!("{address}:{port} ({})", plain(service)),
         None => format!("{address}:{port}"),
     }
 }
@@ -214,6 +212,14 @@ mod tests {
         assert_eq!(bytes(1023), "1023 B");
         assert_eq!(bytes(1536), "1.5 KiB");
         assert_eq!(bytes(u64::MAX), "16777215.9 TiB");
+    }
+
+    #[test]
+    fn names_do_not_reach_the_terminal_as_they_are() {
+        let end = json!({"address": "10.0.0.1", "port": 80, "service": "a\nb\x1b[2J"});
+        let text = describe(&json!({"flows": [{"client": end, "server": end}]}));
+        assert_eq!(text.lines().count(), 2);
+        assert!(!text.contains('\x1b'));
     }
 
     #[test]

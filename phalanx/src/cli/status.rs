@@ -5,9 +5,9 @@ use std::fmt::Write;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::Format;
-use super::client;
+use super::{Format, client, print};
 use crate::api::client::Address;
+use crate::plain::plain;
 
 /// Flags of `phalanx status`.
 #[derive(Args, Debug)]
@@ -23,10 +23,12 @@ pub(super) fn run(arguments: &StatusArguments) -> anyhow::Result<()> {
     let status = client::get(&arguments.api, "/api/v1/status")?;
     let hops = client::get(&arguments.api, "/api/v1/hops")?;
     match arguments.format {
-        Format::Text => print!("{}", describe(&status, &hops)),
-        Format::Json => println!("{:#}", json!({"status": status, "hops": hops["hops"]})),
+        Format::Text => print(&describe(&status, &hops)),
+        Format::Json => {
+            let both = json!({"status": status, "hops": hops["hops"]});
+            print(&format!("{both:#}\n"))
+        }
     }
-    Ok(())
 }
 
 fn describe(status: &Value, hops: &Value) -> String {
@@ -94,7 +96,7 @@ fn describe(status: &Value, hops: &Value) -> String {
 
 fn describe_hop(hop: &Value) -> String {
     let field = |name: &str| match &hop[name] {
-        Value::String(text) => text.clone(),
+        Value::String(text) => plain(text),
         Value::Null => String::new(),
         other => other.to_string(),
     };
