@@ -5,7 +5,6 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
@@ -113,23 +112,35 @@ pub struct Token {
     pub digest: TokenDigest,
 }
 
-impl Token {
+/// A token in the configuration that is not one; the digest is not repeated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadToken {
+    /// It has not three parts.
+    #[error("each token must be name:role:sha256")]
+    Form,
+    /// Its role is not known.
+    #[error("{0}: the role must be viewer, operator or admin")]
+    Role(String),
+    /// Its digest is not one.
+    #[error("{0}: {1}")]
+    Digest(String, BadDigest),
+}
+
+impl FromStr for Token {
+    type Err = BadToken;
+
     /// Reads `name:role:sha256`.
-    ///
-    /// # Errors
-    /// What is wrong with it, without the digest.
-    pub fn parse(text: &str) -> anyhow::Result<Self> {
+    fn from_str(text: &str) -> Result<Self, BadToken> {
         let parts: Vec<&str> = text.split(':').collect();
-        ensure!(parts.len() == 3, "each must be name:role:sha256");
-        let (name, role, digest) = (parts[0], parts[1], parts[2]);
-        let role = Role::named(role)
-            .with_context(|| format!("{name}: the role must be viewer, operator or admin"))?;
-        let digest = digest.parse().with_context(|| name.to_owned())?;
-        Ok(Self {
-            name: name.to_owned(),
-            role,
-            digest,
-        })
+        let [name, role, digest] = parts[..] else {
+            return Err(BadToken::Form);
+        };
+        let name = name.to_owned();
+        let role = Role::named(role).ok_or_else(|| BadToken::Role(name.clone()))?;
+        let digest = digest
+            .parse()
+            .map_err(|bad| BadToken::Digest(name.clone(), bad))?;
+        Ok(Self { name, role, digest })
     }
 }
 
@@ -259,21 +270,20 @@ mod tests {
 
     #[test]
     fn tokens_are_read_and_faults_named_without_the_digest() {
+        let parse = |text: &str| text.parse::<Token>();
         let digest = "ab".repeat(32);
-        let token = Token::parse(&format!("prometheus:viewer:{digest}")).unwrap();
+        let token = parse(&format!("prometheus:viewer:{digest}")).unwrap();
         assert_eq!(
             (token.name.as_str(), token.role),
             ("prometheus", Role::Viewer)
         );
-        let error = Token::parse(&format!("x:boss:{digest}"))
-            .unwrap_err()
-            .to_string();
+        let error = parse(&format!("x:boss:{digest}")).unwrap_err().to_string();
         assert!(
             error.contains("operator") && !error.contains(&digest),
             "{error}"
         );
-        assert!(Token::parse("x:viewer").is_err());
-        assert!(Token::parse("x:viewer:short").is_err());
+        assert!(parse("x:viewer").is_err());
+        assert!(parse("x:viewer:short").is_err());
     }
 
     fn access() -> Access {

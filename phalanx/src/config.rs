@@ -5,18 +5,19 @@
 mod layer;
 mod setting;
 
+use std::ffi::OsString;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use tracing_subscriber::EnvFilter;
 
 pub use layer::{Fault, Layers, Origin};
 pub use setting::{Kind, SETTINGS, Setting, Value, nearest};
 
-use crate::auth::{Role, Token};
+use crate::auth::{Role, Token, check_exposure};
 use crate::interface::{Namespace, Pattern, Selection};
 use crate::kernel::{HookChoice, TcAttachment};
 
@@ -89,9 +90,22 @@ pub fn read(file: Option<&Path>, flags: Flags) -> anyhow::Result<Layers> {
             return Err(error).with_context(|| format!("read configuration {}", path.display()));
         }
     }
-    layers.add_environment(std::env::vars()).map_err(join)?;
+    layers.add_environment(environment()?).map_err(join)?;
     layers.add_flags(flags).map_err(join)?;
     Ok(layers)
+}
+
+/// The variables of the environment that may be ours; others need not even be UTF-8.
+fn environment() -> anyhow::Result<Vec<(String, String)>> {
+    let name = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value));
+    std::env::vars_os()
+        .filter_map(name)
+        .filter(|(name, _)| name.starts_with("PHALANX_"))
+        .map(|(name, value)| match value.into_string() {
+            Ok(value) => Ok((name, value)),
+            Err(_) => Err(anyhow!("configuration: {name}: is no UTF-8")),
+        })
+        .collect()
 }
 
 fn join(faults: Vec<Fault>) -> anyhow::Error {
@@ -118,7 +132,7 @@ impl Config {
             false if patterns.is_empty() => otherwise,
             false => Selection::Patterns(patterns.clone()),
         };
-        Ok(Self {
+        let config = Self {
             selection: select(Selection::DefaultRoute),
             namespace_selection: select(Selection::All),
             namespaces,
@@ -131,11 +145,7 @@ impl Config {
             update_interval: Duration::from_millis(integer(layers, "update_interval_ms")),
             tcp_idle_timeout: Duration::from_secs(integer(layers, "tcp_idle_timeout_s")),
             listen: text(layers, "listen").parse().context("listen")?,
-            tokens: list(layers, "tokens")
-                .iter()
-                .map(|text| Token::parse(text))
-                .collect::<anyhow::Result<_>>()
-                .with_context(|| place(layers, "tokens"))?,
+            tokens: tokens(layers).with_context(|| place(layers, "tokens"))?,
             local_role: Role::named(text(layers, "local_role")).context("local_role")?,
             tls_certificate_file: path(layers, "tls_certificate_file"),
             tls_key_file: path(layers, "tls_key_file"),
@@ -147,7 +157,32 @@ impl Config {
             capture_age_max: Duration::from_secs(integer(layers, "capture_age_max_s")),
             log: check_log(text(layers, "log")).with_context(|| place(layers, "log"))?,
             has_json_log: text(layers, "log_format") == "json",
-        })
+        };
+        config.check(layers)?;
+        Ok(config)
+    }
+
+    /// What settings demand of each other.
+    fn check(&self, layers: &Layers) -> anyhow::Result<()> {
+        let origin = |key| {
+            layers
+                .get(key)
+                .map_or(String::new(), |it| format!("{}: ", it.1))
+        };
+        let has_tls = self.tls_certificate_file.is_some();
+        if has_tls != self.tls_key_file.is_some() {
+            let key = if has_tls {
+                "tls_certificate_file"
+            } else {
+                "tls_key_file"
+            };
+            bail!(
+                "{}tls_certificate_file and tls_key_file: set both or neither",
+                origin(key)
+            );
+        }
+        check_exposure(self.listen.ip(), !self.tokens.is_empty(), has_tls)
+            .map_err(|exposure| anyhow!("{}{exposure}", origin("listen")))
     }
 }
 
@@ -242,6 +277,11 @@ fn integer(layers: &Layers, key: &str) -> u64 {
     }
 }
 
+fn tokens(layers: &Layers) -> anyhow::Result<Vec<Token>> {
+    let parse = |text: String| text.parse::<Token>().map_err(anyhow::Error::msg);
+    list(layers, "tokens").into_iter().map(parse).collect()
+}
+
 fn list(layers: &Layers, key: &str) -> Vec<String> {
     match layers.get(key) {
         Some((Value::List(items), _)) => items.clone(),
@@ -274,6 +314,25 @@ mod tests {
         );
         assert_eq!(config.names_file, None);
         assert!(config.has_socket_owners && !config.has_reverse_dns);
+    }
+
+    #[test]
+    fn what_settings_demand_of_each_other_is_told_with_its_line() {
+        let fault = |text: &str| {
+            let mut layers = Layers::default();
+            layers.add_file(Path::new("p.toml"), text).unwrap();
+            Config::new(&layers).unwrap_err().to_string()
+        };
+        let open = fault("\nlisten = \"0.0.0.0:7070\"\n");
+        assert!(
+            open.starts_with("p.toml:2: ") && open.contains("set tokens"),
+            "{open}"
+        );
+        let half = fault("tls_key_file = \"/key.pem\"\n");
+        assert!(
+            half.starts_with("p.toml:1: ") && half.contains("both or neither"),
+            "{half}"
+        );
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! The table of settings: all that can be configured, from which the checks, the reference and the
 //! environment's names are made.
 
+use tracing_subscriber::EnvFilter;
+
+use crate::auth::Token;
+
 /// What a setting's value may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -19,20 +23,24 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// A list of texts; in the environment separated by commas.
     List,
+    /// A list of tokens: `name:role:sha256` each.
+    Tokens,
     /// An IP address and a port.
     Address,
+    /// What is logged.
+    LogFilter,
 }
 
 /// The value of a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// Of [`Kind::Text`], [`Kind::Choice`] and [`Kind::Address`].
+    /// Of [`Kind::Text`], [`Kind::Choice`], [`Kind::Address`] and [`Kind::LogFilter`].
     Text(String),
     /// Of [`Kind::Boolean`].
     Boolean(bool),
     /// Of [`Kind::Integer`].
     Integer(i64),
-    /// Of [`Kind::List`].
+    /// Of [`Kind::List`] and [`Kind::Tokens`].
     List(Vec<String>),
 }
 
@@ -76,7 +84,9 @@ impl Setting {
     /// What is wrong with it.
     pub fn parse(&self, text: &str) -> Result<Value, String> {
         let value = match self.kind {
-            Kind::Text | Kind::Choice(_) | Kind::Address => Value::Text(text.to_owned()),
+            Kind::Text | Kind::Choice(_) | Kind::Address | Kind::LogFilter => {
+                Value::Text(text.to_owned())
+            }
             Kind::Boolean => match text {
                 "true" | "1" | "yes" => Value::Boolean(true),
                 "false" | "0" | "no" => Value::Boolean(false),
@@ -86,7 +96,7 @@ impl Setting {
                 .parse()
                 .map(Value::Integer)
                 .map_err(|_| format!("{}: {text:?} is not a whole number", self.key))?,
-            Kind::List => {
+            Kind::List | Kind::Tokens => {
                 let items = text
                     .split(',')
                     .map(str::trim)
@@ -132,6 +142,13 @@ impl Setting {
                     .map(|_| ())
                     .map_err(|_| format!("{}: {address:?} is not an address and port", self.key))
             }
+            (Kind::Tokens, Value::List(tokens)) => tokens
+                .iter()
+                .try_for_each(|token| token.parse::<Token>().map(drop))
+                .map_err(|error| format!("{}: {error}", self.key)),
+            (Kind::LogFilter, Value::Text(filter)) => EnvFilter::try_new(filter)
+                .map(drop)
+                .map_err(|error| format!("{}: {error}; such as info,phalanx=debug", self.key)),
             (kind, _) => Err(format!("{}: must be {}", self.key, kind.name())),
         }
     }
@@ -147,7 +164,9 @@ impl Kind {
             Self::Integer { min, max } => format!("a whole number from {min} to {max}"),
             Self::Choice(words) => format!("one of {}", words.join(", ")),
             Self::List => "a list of texts".to_owned(),
+            Self::Tokens => "a list of texts `name:role:sha256`".to_owned(),
             Self::Address => "an address and port".to_owned(),
+            Self::LogFilter => "a level or directives".to_owned(),
         }
     }
 }
@@ -187,7 +206,7 @@ settings! {
         "Silence after which an established TCP flow is closed in the tables.";
     "listen", Kind::Address, "127.0.0.1:7070", false,
         "Where metrics and API are served. Beyond the loopback it takes tokens and TLS.";
-    "tokens", Kind::List, "", false,
+    "tokens", Kind::Tokens, "", false,
         "Who may use the API: `name:role:sha256` each, with the role `viewer`, `operator` or \
          `admin` and the SHA-256 of the token in hexadecimal digits.";
     "local_role", Kind::Choice(&["viewer", "operator", "admin"]), "operator", false,
@@ -207,7 +226,7 @@ settings! {
         false, "Bytes that kept captures may take; the oldest are deleted first.";
     "capture_age_max_s", Kind::Integer { min: 60, max: 31_536_000 }, "604800", false,
         "Age at which a kept capture is deleted.";
-    "log", Kind::Text, "info", false,
+    "log", Kind::LogFilter, "info", false,
         "What is logged: `error`, `warn`, `info`, `debug`, `trace`, or directives of \
          tracing-subscriber such as `info,phalanx::kernel=debug`.";
     "log_format", Kind::Choice(&["text", "json"]), "text", false, "How log lines look.";

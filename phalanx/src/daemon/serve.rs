@@ -54,14 +54,12 @@ impl Service {
             .build()
             .context("start the runtime")?;
         let access = Access::new(config.tokens.clone(), config.local_role);
-        let tls = match (&config.tls_certificate_file, &config.tls_key_file) {
-            (Some(certificate), Some(key)) => Some(TlsFiles {
-                certificate: certificate.clone(),
-                key: key.clone(),
-            }),
-            (None, None) => None,
-            _ => anyhow::bail!("tls_certificate_file and tls_key_file: set both or neither"),
-        };
+        let certificate = config.tls_certificate_file.as_ref();
+        let files = certificate.zip(config.tls_key_file.as_ref());
+        let tls = files.map(|(certificate, key)| TlsFiles {
+            certificate: certificate.clone(),
+            key: key.clone(),
+        });
         let listen = Listen {
             address: config.listen,
             tls,

@@ -182,11 +182,7 @@ impl Daemon {
             };
             if signal.ssi_signo == Signal::SIGHUP as u32 {
                 notify::reloading();
-                let reloaded = read().and_then(|fresh| {
-                    self.reload(&layers, &fresh)?;
-                    Ok(fresh)
-                });
-                match reloaded {
+                match read().and_then(|fresh| self.reload(&layers, &fresh).map(|()| fresh)) {
                     Ok(fresh) => layers = fresh,
                     Err(error) => {
                         tracing::error!(error = format!("{error:#}"), "nothing was reloaded");
