@@ -31,7 +31,7 @@ pub enum FlowSort {
     Packets,
     /// Segments retransmitted by both sides.
     Retransmitted,
-    /// Latest RTT, the larger of both sides.
+    /// Latest RTT, to the client and to the server together.
     Rtt,
     /// How long it lasts.
     Duration,
@@ -196,7 +196,7 @@ impl FlowSort {
             Self::Bytes => entry.total(|half| half.bytes),
             Self::Packets => entry.total(|half| half.packets),
             Self::Retransmitted => entry.total(|half| u64::from(half.retransmitted_packets)),
-            Self::Rtt => u64::from(entry.rtt.client.last_us.max(entry.rtt.server.last_us)),
+            Self::Rtt => u64::from(entry.rtt.client.last_us) + u64::from(entry.rtt.server.last_us),
             Self::Duration => entry.last_seen().since_ns(entry.opened),
         }
     }
