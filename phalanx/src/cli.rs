@@ -63,6 +63,10 @@ pub enum Command {
     /// Shows the flows that the running daemon knows.
     Flows(Box<flows::FlowsArguments>),
     /// Captures packets of the running daemon as pcapng.
+    #[command(
+        after_help = "Exit codes: 0 the capture is whole, 1 it failed, 2 wrong usage, \
+        3 something is missing, as said."
+    )]
     Capture(Box<capture::CaptureArguments>),
     /// Checks and shows the configuration.
     Config {
@@ -129,5 +133,30 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             clap_mangen::Man::new(Arguments::command()).render(&mut page)?;
             print(&String::from_utf8_lossy(&page)).map(|()| ExitCode::SUCCESS)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_may_stand_before_or_after_the_flags() {
+        let filter = |words: &[&str]| {
+            let arguments = Arguments::try_parse_from([&["phalanx", "capture"], words].concat());
+            match arguments.map(|it| it.command) {
+                Ok(Command::Capture(arguments)) => arguments.expression(),
+                other => panic!("{other:?}"),
+            }
+        };
+        let whole = "tcp port 443 and host 10.0.0.2";
+        assert_eq!(filter(&[whole, "-w", "x.pcapng"]), whole);
+        let words: Vec<&str> = whole.split(' ').collect();
+        assert_eq!(filter(&[&["-w", "-", "-c", "3"], &*words].concat()), whole);
+        assert_eq!(
+            filter(&["-w", "-", "len", "-", "4", ">", "-1"]),
+            "len - 4 > -1"
+        );
+        assert_eq!(filter(&["-w", "-"]), "");
     }
 }

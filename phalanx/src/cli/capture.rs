@@ -21,13 +21,11 @@ const EXIT_PARTIAL: u8 = 3;
 /// How often the progress is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Captures packets of the running daemon as pcapng.
-///
-/// Exit codes: 0 the capture is whole; 1 it failed; 2 wrong usage; 3 something is missing, as said.
+/// Flags of `phalanx capture`, and the filter.
 #[derive(Args, Clone, Debug)]
 pub struct CaptureArguments {
     /// Which packets, as for tcpdump; all where absent.
-    #[arg(value_name = "FILTER", trailing_var_arg = true)]
+    #[arg(value_name = "FILTER", allow_negative_numbers = true)]
     filter: Vec<String>,
     /// File to write; `-`: the standard output, packets as they come.
     #[arg(short = 'w', long = "write", value_name = "FILE")]
@@ -56,6 +54,13 @@ pub struct CaptureArguments {
     address: Address,
 }
 
+impl CaptureArguments {
+    /// The filter, whether it was typed as one word or as many.
+    pub(super) fn expression(&self) -> String {
+        self.filter.join(" ")
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -76,7 +81,7 @@ async fn capture(arguments: &CaptureArguments) -> anyhow::Result<CaptureView> {
     let client = Client::new(&arguments.address)?;
     let output = Output::open(&arguments.write)?;
     let request = CaptureRequest {
-        filter: arguments.filter.join(" "),
+        filter: arguments.expression(),
         interfaces: (!arguments.interface.is_empty()).then(|| arguments.interface.clone()),
         duration: arguments.duration,
         snaplen: arguments.snaplen,
