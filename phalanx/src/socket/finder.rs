@@ -1,6 +1,7 @@
 //! The thread that finds names: sockets and their owners, addresses, the names file.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use phalanx_engine::name::{NamesFile, Socket};
 use phalanx_engine::{NameFact, NamespaceId};
@@ -21,6 +22,8 @@ use crate::privilege;
 
 /// Facts that wait for the loop; full: the finder waits, names come later.
 pub(crate) const FACT_COUNT_MAX: usize = 1_024;
+/// Largest names file in bytes: 16,384 entries of 1,000 bytes each.
+const NAMES_FILE_SIZE_MAX: u64 = 16 << 20;
 /// Shortest time between two looks, however many flows are opened.
 const LOOK_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// Time between two looks where nothing happens.
@@ -65,8 +68,15 @@ struct Told {
 
 /// Reads a names file.
 pub(crate) fn read_names(path: &Path) -> anyhow::Result<NameFact> {
-    let text = std::fs::read_to_string(path)
+    let mut text = String::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(NAMES_FILE_SIZE_MAX + 1).read_to_string(&mut text))
         .with_context(|| format!("read names file {}", path.display()))?;
+    ensure!(
+        text.len() as u64 <= NAMES_FILE_SIZE_MAX,
+        "names file {}: more than {NAMES_FILE_SIZE_MAX} bytes; name prefixes, not each address",
+        path.display()
+    );
     let file = NamesFile::parse(&text).with_context(|| format!("names file {}", path.display()))?;
     Ok(NameFact::File(Arc::new(file)))
 }
@@ -323,6 +333,12 @@ mod tests {
         }
         drop(finder);
         assert_eq!(reader.join().unwrap(), [true, true]);
+    }
+
+    #[test]
+    fn an_endless_names_file_is_refused() {
+        let error = read_names(Path::new("/dev/zero")).unwrap_err().to_string();
+        assert!(error.contains("more than"), "{error}");
     }
 
     #[test]
