@@ -9,7 +9,7 @@ use crate::limits::{RECORD_DIGEST_SIZE, SAMPLE_COUNT};
 use crate::packet::Unparsed;
 
 /// The version of this contract. The object carries it, the loader compares.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Both directions of one 5-tuple at one interface: the same for a packet and for its answer.
 ///
@@ -122,8 +122,31 @@ pub struct HalfCounters {
     pub packets: u64,
     /// IP bytes on the wire: headers are counted once for each segment of a super-segment.
     pub bytes: u64,
+    /// Packets (upper 28 bits) and bytes that are not yet in the two above: see
+    /// [`FlowUpdate::settle`].
+    pub recent: u64,
     /// Payload bytes that this hop had seen before (TCP).
     pub retransmitted_bytes: u64,
+    /// When `next_sequence` was reached, in ticks like `seen_tick` (TCP).
+    pub next_sequence_tick: u32,
+    /// Highest sequence number plus one (TCP).
+    pub next_sequence: u32,
+    /// Highest acknowledgement number sent by this end (TCP).
+    pub acknowledged: u32,
+    /// Time of the last packet: `CLOCK_MONOTONIC` in units of 1,024 ns, modulo 2³²; 0: none yet.
+    pub seen_tick: u32,
+    /// Smallest TTL or hop limit.
+    pub ttl_min: u8,
+    /// Largest TTL or hop limit.
+    pub ttl_max: u8,
+    /// All TCP flags seen, ORed.
+    pub flags_seen: u8,
+    /// Window scale of the SYN plus one, 0 where absent or not seen (TCP).
+    pub window_scale_plus_one: u8,
+    /// Last window sent, not scaled, plus one; 0: none yet (TCP).
+    pub window_plus_one: u32,
+    /// MSS option of the SYN in bytes, 0 where absent (TCP).
+    pub mss: u32,
     /// Segments whose bytes this hop had all or partly seen before (TCP, SYN and FIN included).
     pub retransmitted_packets: u32,
     /// Segments behind the highest sequence that may be retransmissions of what was lost before
@@ -149,34 +172,17 @@ pub struct HalfCounters {
     pub icmp_error_count: u32,
     /// Acknowledgements from this end of bytes that this hop had not seen (TCP).
     pub acknowledged_unseen_count: u32,
+    /// Segments and acknowledgements of this end whose numbers lie beyond any window: forged, or
+    /// of a connection whose middle was not seen. They move nothing (TCP).
+    pub implausible_packets: u32,
     /// Smallest RTT sample of data sent in this direction, in microseconds; 0 before the first.
     pub rtt_min_us: u32,
     /// RTT samples taken for data sent in this direction.
     pub rtt_sample_count: u32,
-    /// Samples that found no room between two updates.
-    pub sample_lost_count: u32,
-    /// Highest sequence number plus one (TCP).
-    pub next_sequence: u32,
-    /// Highest acknowledgement number sent by this end (TCP).
-    pub acknowledged: u32,
-    /// Time of the last packet: `CLOCK_MONOTONIC` in units of 1,024 ns, modulo 2³²; 0: none yet.
-    pub seen_tick: u32,
-    /// Last window sent, not scaled (TCP).
-    pub window: u16,
-    /// MSS option of the SYN in bytes, 0 where absent (TCP).
-    pub mss: u16,
-    /// Window scale of the SYN plus one, 0 where absent or not seen (TCP).
-    pub window_scale_plus_one: u8,
-    /// All TCP flags seen, ORed.
-    pub flags_seen: u8,
-    /// Smallest TTL or hop limit.
-    pub ttl_min: u8,
-    /// Largest TTL or hop limit.
-    pub ttl_max: u8,
 }
 
-/// What user space learns of a flow: cumulative counters of both directions, and the samples since
-/// the update before.
+/// What user space learns of a flow: cumulative counters of both directions, and the latest
+/// samples. It is the head of the flow's entry in the table, sent as it lies there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FlowUpdate {
@@ -202,14 +208,14 @@ pub struct FlowUpdate {
     pub handshake_client_us: u32,
     /// Type (upper byte) and code (lower byte) of the last ICMP error that quoted this flow.
     pub icmp_error: u32,
-    /// How many of `samples` are filled; the others are 0, in any place.
+    /// Samples since the flow was opened; the last [`SAMPLE_COUNT`] of them are in `samples`.
     pub sample_count: u32,
     /// Which recording filters match this flow: bits by number of filter.
     pub matched: u64,
     /// Counters by [`Direction`].
     pub halves: [HalfCounters; 2],
-    /// Samples since the update before: see [`Sample`].
-    pub samples: [u32; SAMPLE_COUNT],
+    /// The latest samples as [`SampleWord`]s; sample number n lies at n modulo [`SAMPLE_COUNT`].
+    pub samples: [u64; SAMPLE_COUNT],
 }
 
 /// What a sample measures.
@@ -224,52 +230,134 @@ pub enum SampleKind {
     Turn(Direction),
 }
 
-/// A sample packed in a word: kind in the upper three bits, microseconds in the lower 29
-/// (saturating at 536 s, and at least 1 so that no sample is the empty word).
+/// One measured time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sample(pub u32);
+pub struct Sample {
+    /// What was measured.
+    pub kind: SampleKind,
+    /// How long it took, in microseconds; at least 1.
+    pub microseconds: u32,
+}
 
-impl Sample {
-    const MICROSECONDS_BITS: u32 = 29;
-    const MICROSECONDS_MAX: u32 = (1 << Self::MICROSECONDS_BITS) - 1;
+/// A sample as it lies in an update, with its number, so that a reader knows which one it holds
+/// while a program may be writing there: from the highest bit down the number modulo 256 (8 bits),
+/// the code of its kind (16), microseconds (32), and the number once more (8). A word of which only
+/// a part was written when it was copied has two different numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SampleWord(pub u64);
 
-    /// Packs a sample.
+impl SampleWord {
+    /// Packs sample number `number` of its flow, counted from 0.
     #[inline(always)]
     #[must_use]
-    pub const fn new(kind: SampleKind, microseconds: u32) -> Self {
-        let code = match kind {
-            SampleKind::Rtt(direction) => direction as u32,
-            SampleKind::Turn(direction) => 2 + direction as u32,
-            SampleKind::RttByTimestamp(direction) => 4 + direction as u32,
+    pub const fn new(number: u32, sample: Sample) -> Self {
+        let code = match sample.kind {
+            SampleKind::Rtt(direction) => 1 + direction as u64,
+            SampleKind::Turn(direction) => 3 + direction as u64,
+            SampleKind::RttByTimestamp(direction) => 5 + direction as u64,
         };
-        let value = if microseconds == 0 {
+        let microseconds = if sample.microseconds == 0 {
             1
-        } else if microseconds > Self::MICROSECONDS_MAX {
-            Self::MICROSECONDS_MAX
         } else {
-            microseconds
+            sample.microseconds
         };
-        Self(code << Self::MICROSECONDS_BITS | value)
+        let number = (number & 0xff) as u64;
+        Self(number << 56 | code << 40 | (microseconds as u64) << 8 | number)
     }
 
-    /// What was measured, or `None` for a word that no kernel program writes.
+    /// The number of the sample modulo 256, or `None` where only a part of it was written.
     #[must_use]
-    pub const fn kind(self) -> Option<SampleKind> {
-        match self.0 >> Self::MICROSECONDS_BITS {
-            0 => Some(SampleKind::Rtt(Direction::FromLow)),
-            1 => Some(SampleKind::Rtt(Direction::FromHigh)),
-            2 => Some(SampleKind::Turn(Direction::FromLow)),
-            3 => Some(SampleKind::Turn(Direction::FromHigh)),
-            4 => Some(SampleKind::RttByTimestamp(Direction::FromLow)),
-            5 => Some(SampleKind::RttByTimestamp(Direction::FromHigh)),
-            _ => None,
+    pub const fn number(self) -> Option<u8> {
+        let number = self.0 as u8;
+        if (self.0 >> 56) as u8 == number {
+            Some(number)
+        } else {
+            None
         }
     }
 
-    /// The measured time in microseconds.
+    /// The sample, or `None` for a word that no kernel program writes.
     #[must_use]
-    pub const fn microseconds(self) -> u32 {
-        self.0 & Self::MICROSECONDS_MAX
+    pub const fn sample(self) -> Option<Sample> {
+        let kind = match (self.0 >> 40) as u16 {
+            1 => SampleKind::Rtt(Direction::FromLow),
+            2 => SampleKind::Rtt(Direction::FromHigh),
+            3 => SampleKind::Turn(Direction::FromLow),
+            4 => SampleKind::Turn(Direction::FromHigh),
+            5 => SampleKind::RttByTimestamp(Direction::FromLow),
+            6 => SampleKind::RttByTimestamp(Direction::FromHigh),
+            _ => return None,
+        };
+        let microseconds = (self.0 >> 8) as u32;
+        Some(Sample { kind, microseconds })
+    }
+}
+
+/// What a reader of a flow's updates finds of its samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadSample {
+    /// The next sample.
+    Sample(Sample),
+    /// So many were overwritten before this update was made, or are of no known kind.
+    Lost(u32),
+}
+
+/// Bits of [`HalfCounters::recent`] that count bytes.
+pub const RECENT_BYTES_BITS: u32 = 36;
+
+impl HalfCounters {
+    /// Adds what is recent to packets and bytes.
+    pub const fn settle(&mut self) {
+        self.packets = self.packets.wrapping_add(self.recent >> RECENT_BYTES_BITS);
+        self.bytes = self
+            .bytes
+            .wrapping_add(self.recent & ((1 << RECENT_BYTES_BITS) - 1));
+        self.recent = 0;
+    }
+}
+
+impl FlowUpdate {
+    /// Makes the packets and bytes of an update that comes from the kernel whole.
+    #[must_use]
+    pub const fn settle(mut self) -> Self {
+        self.halves[0].settle();
+        self.halves[1].settle();
+        self
+    }
+
+    /// Adds a sample as the programs do.
+    pub fn push_sample(&mut self, sample: Sample) {
+        let number = self.sample_count;
+        self.samples[number as usize % SAMPLE_COUNT] = SampleWord::new(number, sample).0;
+        self.sample_count = number.wrapping_add(1);
+    }
+
+    /// The samples after the first `read_count` of the flow, in their order. `read_count` moves on;
+    /// a sample that was being written when the update was made is left for the next one.
+    pub fn read_samples(&self, read_count: &mut u32, mut each: impl FnMut(ReadSample)) {
+        let waiting = self.sample_count.wrapping_sub(*read_count);
+        if waiting > u32::MAX / 2 {
+            // An update that is older than one read before.
+            return;
+        }
+        let overwritten = waiting.saturating_sub(SAMPLE_COUNT as u32);
+        if overwritten > 0 {
+            each(ReadSample::Lost(overwritten));
+            *read_count = read_count.wrapping_add(overwritten);
+        }
+        while *read_count != self.sample_count {
+            let number = *read_count;
+            let word = SampleWord(self.samples[number as usize % SAMPLE_COUNT]);
+            let read = match (word.number(), word.sample()) {
+                (Some(found), Some(sample)) if found == number as u8 => ReadSample::Sample(sample),
+                // A number before the wanted one: not written yet. 128 back are 8 rounds.
+                (None, _) => return,
+                (Some(found), _) if (number as u8).wrapping_sub(found) < 128 => return,
+                _ => ReadSample::Lost(1),
+            };
+            each(read);
+            *read_count = number.wrapping_add(1);
+        }
     }
 }
 
@@ -399,8 +487,14 @@ pub enum Counter {
     PendingFolded = 21,
     /// Packets that waited in the pending table until their connection was refused.
     PendingCleared = 22,
+    /// Packets on the wire that `Pended` stands for: each segment of a super-segment counts.
+    PendedPackets = 23,
+    /// IP bytes that were lost for the flows because their pending entry was displaced.
+    PendingDisplacedBytes = 24,
+    /// Flows that would have been promoted, more often than may be.
+    PromotionsLimited = 25,
     /// The first of the [`Unparsed`] reasons; the others follow in their order.
-    UnparsedFirst = 24,
+    UnparsedFirst = 32,
 }
 
 /// How many counter slots there are: the counters and the reasons of [`Unparsed`], rounded up.

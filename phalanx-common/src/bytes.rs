@@ -9,6 +9,14 @@ pub trait Bytes: Copy {
 
     /// The `LENGTH` bytes at `offset`, or `None` where the capture ends before.
     fn window<const LENGTH: usize>(self, offset: usize) -> Option<Self::Window>;
+
+    /// The same number, of which the kernel's verifier forgets what it has found out on the way
+    /// there: on ways that cannot be taken Linux 6.1 finds out contradictions, and then refuses an
+    /// offset that is masked for all it should care.
+    #[inline(always)]
+    fn forget(self, number: u32) -> u32 {
+        number
+    }
 }
 
 /// A checked run of bytes. Multi-byte reads are big-endian, as on the wire.

@@ -24,8 +24,8 @@ pub const LINK_STEP_COUNT_MAX: usize = 16;
 /// beyond that ends the walk.
 pub const TCP_OPTION_COUNT_MAX: usize = 20;
 
-/// Samples that an update carries: at 16 a busy request–response flow sends one update in eight
-/// exchanges (one RTT and one turn each), and an update stays below 512 bytes.
+/// The latest samples that an update carries: at 16 a busy request–response flow sends one update in
+/// seven exchanges (one RTT and one turn each), and an update stays below 512 bytes.
 pub const SAMPLE_COUNT: usize = 16;
 
 /// Payload bytes in a record's digest: 16 for TCP, 32 for UDP.
@@ -50,14 +50,22 @@ pub const RTT_SLOT_COUNT: usize = 8;
 /// Default size of the flow table.
 pub const FLOW_COUNT_DEFAULT: u32 = 131_072;
 
-/// Entries of the table of flows not yet opened: a power of two, indexed by hash.
-pub const PENDING_COUNT: u32 = 32_768;
+/// Buckets of the table of flows not yet open: a power of two, indexed by hash.
+pub const BUCKET_COUNT: u32 = 8_192;
+
+/// Places in a bucket, for each direction: 8,192 × 4 = 32,768 flows. With 1,000 flows that wait at
+/// once, one in 500,000 finds its four places taken (Poisson with a mean of 1/8).
+pub const BUCKET_PLACE_COUNT: usize = 4;
 
 /// Bytes of the ring of events: 2 MiB hold 4,600 updates.
 pub const EVENT_RING_SIZE: u32 = 2 << 20;
 
 /// Bytes of the ring of records: 8 MiB hold some 32,000 records of the smallest class.
 pub const RECORD_RING_SIZE: u32 = 8 << 20;
+
+/// Outstanding data that was sent within this part of the least round trip is timed as one range:
+/// its samples are off by less than a thousandth (2¹⁰).
+pub const RTT_RANGE_SHIFT: u32 = 10;
 
 /// Packets of one direction without an answer after which a flow is opened all the same: one-way
 /// UDP, or a direction whose answers take another path.

@@ -18,13 +18,16 @@ mod tunnel;
 
 #[cfg(not(target_arch = "bpf"))]
 pub use encapsulation::Encapsulation;
-pub use icmp::{is_error, parse_quote};
+pub use icmp::{is_error, parse_quote, parse_quote_into};
 pub use ip::{Headers, parse_ip};
 #[cfg(not(target_arch = "bpf"))]
 pub use layer::{Layer, Layers, parse_layers};
 pub use link::{Link, LinkKind, parse_link};
 pub use reason::Unparsed;
-pub use tcp::{TcpFlags, TcpOptions, parse_tcp_options, parse_timestamps};
+pub use tcp::{
+    TcpFlags, TcpOptions, is_syn, parse_tcp_options, parse_timestamps, read_options,
+    read_syn_options, read_timestamps,
+};
 
 #[cfg(not(target_arch = "bpf"))]
 pub use tunnel::Tunnel;
@@ -64,7 +67,7 @@ pub mod protocol {
 }
 
 /// Parses a frame down to its transport header, the way the kernel programs do: one link layer,
-/// up to two VLAN tags, the outermost IP layer.
+/// up to two VLAN tags, the outermost IP layer. TCP's options are for [`read_options`].
 ///
 /// `wire_length` is the length of the whole frame in bytes, of which `bytes` may hold only the
 /// first part.
@@ -75,4 +78,20 @@ pub mod protocol {
 pub fn parse<B: Bytes>(bytes: B, kind: LinkKind, wire_length: u32) -> Result<Headers, Unparsed> {
     let link = parse_link(bytes, kind)?;
     parse_ip(bytes, link, wire_length)
+}
+
+/// The same into `headers`, all of which is written where the packet is parsed: the kernel programs
+/// have no stack to spare for a copy.
+///
+/// # Errors
+/// The reason why the packet does not take part in any flow.
+#[inline(always)]
+pub fn parse_into<B: Bytes>(
+    bytes: B,
+    kind: LinkKind,
+    wire_length: u32,
+    headers: &mut Headers,
+) -> Result<(), Unparsed> {
+    let link = parse_link(bytes, kind)?;
+    ip::parse_ip_into(bytes, link, wire_length, headers)
 }

@@ -13,14 +13,12 @@ mod open;
 mod pending;
 mod rtt;
 mod sequence;
-mod update;
 
-pub use entry::{FlowEntry, Half};
-pub use pending::{Pending, PendingHalf};
-pub use update::write_update;
+pub use entry::{FlowEntry, Half, HalfCells, HalfMemory};
+pub use open::first_packets;
+pub use pending::{Bucket, PendingHalf};
 
 use crate::abi::{Counter, Direction, FlowKey, Sample, SampleKind, update_reason};
-use crate::bytes::Bytes;
 use crate::packet::{Headers, TcpFlags, protocol};
 
 /// Time inside the state of a flow: units of 1,024 ns, modulo 2³² (73 minutes). A shift costs a
@@ -57,24 +55,47 @@ pub const fn is_after(a: u32, b: u32) -> bool {
 
 /// One packet on its way through the rule.
 #[derive(Clone, Copy, Debug)]
-pub struct Sighting<'packet, B> {
-    /// Its decoded headers.
-    pub headers: &'packet Headers,
+#[repr(C)]
+pub struct Sighting {
+    /// Its decoded headers, with the options that `packet::read_options` reads.
+    pub headers: Headers,
     /// Its flow.
-    pub key: &'packet FlowKey,
-    /// Which way it goes through its flow.
-    pub direction: Direction,
+    pub key: FlowKey,
     /// When it was seen: `CLOCK_MONOTONIC` nanoseconds.
     pub now_ns: u64,
     /// Packets on the wire that it stands for: 1, or the segments of a super-segment.
     pub segments: u32,
     /// Payload bytes of each segment of a super-segment, 0 for a plain packet.
     pub segment_size: u32,
-    /// Its bytes, for the options that only some packets are asked for.
-    pub bytes: B,
+    /// Which way it goes through its flow.
+    pub direction: DirectionWord,
 }
 
-impl<B> Sighting<'_, B> {
+/// A [`Direction`] in memory that is shared with the verifier, which does not know that it is one
+/// of two.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(transparent)]
+pub struct DirectionWord(u32);
+
+impl From<Direction> for DirectionWord {
+    #[inline(always)]
+    fn from(direction: Direction) -> Self {
+        Self(direction as u32)
+    }
+}
+
+impl Sighting {
+    /// Which way the packet goes through its flow.
+    #[inline(always)]
+    #[must_use]
+    pub fn direction(&self) -> Direction {
+        if self.direction.0 & 1 == 0 {
+            Direction::FromLow
+        } else {
+            Direction::FromHigh
+        }
+    }
+
     #[inline(always)]
     fn now(&self) -> Tick {
         tick(self.now_ns)
@@ -85,10 +106,19 @@ impl<B> Sighting<'_, B> {
         self.headers.tcp_flags
     }
 
+    /// TTL, flags and window in one word; a TTL is never 0.
+    #[inline(always)]
+    fn look(&self) -> u32 {
+        let headers = &self.headers;
+        u32::from(headers.window) << 16
+            | u32::from(headers.tcp_flags.0) << 8
+            | u32::from(headers.ttl)
+    }
+
     /// IP bytes on the wire: a super-segment's headers are sent once with each segment.
     #[inline(always)]
     fn wire_bytes(&self) -> u32 {
-        let headers = self.headers;
+        let headers = &self.headers;
         if self.segments <= 1 {
             return headers.ip_length;
         }
@@ -107,6 +137,17 @@ impl<B> Sighting<'_, B> {
     }
 }
 
+/// How many segments of `size` payload bytes a super-segment holds, at least one.
+#[inline(always)]
+#[must_use]
+pub const fn segments_of(headers: &Headers, size: u32) -> u32 {
+    match headers.payload_length.checked_div(size) {
+        None | Some(0) => 1,
+        Some(whole) if whole * size == headers.payload_length => whole,
+        Some(whole) => whole + 1,
+    }
+}
+
 /// Writes the flow of a packet at an interface, and returns which way the packet goes through it.
 #[inline(always)]
 #[must_use]
@@ -122,19 +163,32 @@ pub fn write_key(headers: &Headers, ifindex: u32, key: &mut FlowKey) -> Directio
     key.vlan = headers.vlan;
     key.protocol = headers.protocol;
     key.reserved = 0;
+    // Each field is written in either branch, word by word: a copy between places that may overlap
+    // would be a loop over bytes in the kernel programs.
     if is_from_low {
-        key.low = zerocopy::transmute!(headers.source);
-        key.high = zerocopy::transmute!(headers.destination);
+        key.low = words(headers.source);
+        key.high = words(headers.destination);
         key.low_port = headers.source_port;
         key.high_port = headers.destination_port;
         Direction::FromLow
     } else {
-        key.low = zerocopy::transmute!(headers.destination);
-        key.high = zerocopy::transmute!(headers.source);
+        key.low = words(headers.destination);
+        key.high = words(headers.source);
         key.low_port = headers.destination_port;
         key.high_port = headers.source_port;
         Direction::FromHigh
     }
+}
+
+/// An address in four words instead of two.
+#[inline(always)]
+const fn words(address: [u64; 2]) -> [u32; 4] {
+    [
+        address[0] as u32,
+        (address[0] >> 32) as u32,
+        address[1] as u32,
+        (address[1] >> 32) as u32,
+    ]
 }
 
 #[inline(always)]
@@ -161,8 +215,13 @@ pub fn watch_icmp_error<T: Tables>(
         return open::unreachable(tables, key, direction, now_ns, icmp_error);
     };
     entry.half(direction).icmp_error_count.add(1);
-    entry.icmp_error.store(icmp_error);
-    tables.send_update(key, entry, update_reason::ICMP_ERROR, now_ns);
+    // Anyone can send errors that quote a known flow: after the first one of a kind they are told
+    // with the next update, and send none more often than the interval.
+    let is_first = entry.icmp_error.load() != icmp_error;
+    if is_first || is_due(tables, entry, now_ns) {
+        entry.icmp_error.store(icmp_error);
+        send(tables, entry, update_reason::ICMP_ERROR, now_ns);
+    }
     true
 }
 
@@ -190,94 +249,131 @@ pub trait Tables {
     fn open(&self, key: &FlowKey, now_ns: u64) -> Option<&FlowEntry>;
     /// Forgets an open flow.
     fn remove(&self, key: &FlowKey);
-    /// The pending entry at `index`, below [`crate::limits::PENDING_COUNT`].
-    fn pending(&self, index: u32) -> Option<&Pending>;
+    /// The bucket of flows not yet open at `index`, below [`crate::limits::BUCKET_COUNT`].
+    fn bucket(&self, index: u32) -> Option<&Bucket>;
     /// The seed of the pending table's hash: attackers choose keys.
     fn seed(&self) -> u64;
     /// Adds to a counter.
     fn count(&self, counter: Counter, amount: u32);
     /// Longest time between two updates, in nanoseconds.
     fn update_interval_ns(&self) -> u64;
-    /// Sends an update of a flow.
-    fn send_update(&self, key: &FlowKey, entry: &FlowEntry, reason: u32, now_ns: u64);
+    /// Sends the head of a flow's entry as its update.
+    fn send_update(&self, entry: &FlowEntry);
     /// Sends word of an attempt to open the flow `key`.
     fn send_attempt(&self, key: &FlowKey, attempt: &AttemptState);
+
+    /// Runs [`observe`]: the kernel programs give it a function that is verified on its own.
+    #[inline(always)]
+    fn observe(&self, entry: &FlowEntry, sighting: &Sighting) -> u32 {
+        observe(entry, sighting)
+    }
+
+    /// Runs [`first_packets`], likewise.
+    #[inline(always)]
+    fn first_packets(&self, sighting: &Sighting) -> bool
+    where
+        Self: Sized,
+    {
+        first_packets(self, sighting)
+    }
 }
 
 /// Runs the rule on a packet and returns its flow, if it has one that is open.
 #[inline(always)]
-pub fn watch<'tables, T: Tables, B: Bytes>(
+pub fn watch<'tables, T: Tables>(
     tables: &'tables T,
-    sighting: &Sighting<'_, B>,
+    sighting: &Sighting,
 ) -> Option<&'tables FlowEntry> {
-    if let Some(entry) = tables.flow(sighting.key) {
+    if let Some(entry) = tables.flow(&sighting.key) {
         let is_syn = sighting.flags().any(TcpFlags::SYN) && !sighting.flags().any(TcpFlags::ACK);
         if !(is_syn && open::is_reuse(entry, sighting)) {
-            tables.count(Counter::Watched, 1);
-            observe(tables, entry, sighting);
+            watch_open(tables, entry, sighting, 0);
             return Some(entry);
         }
-        tables.send_update(sighting.key, entry, update_reason::REUSED, sighting.now_ns);
-        tables.remove(sighting.key);
+        send(tables, entry, update_reason::REUSED, sighting.now_ns);
+        tables.remove(&sighting.key);
     }
-    open::first_packets(tables, sighting)
+    if tables.first_packets(sighting) {
+        tables.flow(&sighting.key)
+    } else {
+        None
+    }
 }
 
-/// Counts a packet in its open flow. A function of its own in the kernel too: inlined twice, its
-/// variables would not fit on the stack of 512 bytes that all callers share.
-#[inline(never)]
-fn observe<T: Tables, B: Bytes>(tables: &T, entry: &FlowEntry, sighting: &Sighting<'_, B>) {
-    let own = entry.half(sighting.direction);
-    own.packets.add(u64::from(sighting.segments));
-    own.bytes.add(u64::from(sighting.wire_bytes()));
+/// Counts a packet in its open flow and tells of it, where there is something to tell.
+#[inline(always)]
+fn watch_open<T: Tables>(tables: &T, entry: &FlowEntry, sighting: &Sighting, reasons: u32) {
+    tables.count(Counter::Watched, 1);
+    let mut reasons = reasons | tables.observe(entry, sighting);
+    if is_due(tables, entry, sighting.now_ns) {
+        reasons |= update_reason::INTERVAL;
+    }
+    if reasons != 0 {
+        send(tables, entry, reasons, sighting.now_ns);
+    }
+}
+
+/// Counts a packet in its flow; returns the reasons to send an update, bits of
+/// [`update_reason`].
+#[inline(always)]
+pub fn observe(entry: &FlowEntry, sighting: &Sighting) -> u32 {
+    let own = entry.half(sighting.direction());
+    entry.count(
+        sighting.direction(),
+        sighting.segments,
+        sighting.wire_bytes(),
+    );
     let now = sighting.now();
     own.seen.store(now);
-    note_traits(own, sighting);
-    let mut reasons = 0;
+    // RFC 3168 section 5: both bits set say "congestion experienced".
+    if sighting.headers.traffic_class & 3 == 3 {
+        own.ecn_marked_packets.add(sighting.segments);
+    }
+    let look = sighting.look();
+    let is_like_before = own.memory.look.load() == look;
+    if !is_like_before {
+        note_traits(own, sighting);
+        let is_plain = !sighting
+            .flags()
+            .any(TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST);
+        own.memory.look.store(if is_plain { look } else { 0 });
+    }
+    let mut reasons = entry.waiting.load();
     let mut has_new_payload = sighting.headers.payload_length > 0;
     if sighting.headers.protocol == protocol::TCP {
-        let seen = sequence::observe(entry, sighting);
+        let seen = sequence::observe(entry, sighting, is_like_before);
         reasons |= seen.reasons;
         has_new_payload &= seen.is_new;
     }
     if has_new_payload {
-        reasons |= note_turn(entry, sighting.direction, now);
+        reasons |= note_turn(entry, sighting.direction(), now);
     }
-    if sighting.now_ns.wrapping_sub(entry.pushed_ns.load()) > tables.update_interval_ns() {
-        reasons |= update_reason::INTERVAL;
-    }
-    if reasons != 0 {
-        send(tables, entry, sighting, reasons);
-    }
+    reasons
 }
 
-/// Sends an update; of several CPUs that see the same interval pass, one sends.
-#[inline(never)]
-fn send<T: Tables, B: Bytes>(
-    tables: &T,
-    entry: &FlowEntry,
-    sighting: &Sighting<'_, B>,
-    reasons: u32,
-) {
-    let pushed = entry.pushed_ns.load();
-    let is_first = entry.pushed_ns.replace(pushed, sighting.now_ns);
-    if is_first || reasons != update_reason::INTERVAL {
-        tables.send_update(sighting.key, entry, reasons, sighting.now_ns);
-    }
-}
-
-/// Keeps the range of TTLs, the flags seen and the ECN marks.
+/// Whether the longest time between two updates has passed.
 #[inline(always)]
-fn note_traits<B: Bytes>(own: &Half, sighting: &Sighting<'_, B>) {
-    let headers = sighting.headers;
-    // RFC 3168 section 5: both bits set say "congestion experienced".
-    if headers.traffic_class & 3 == 3 {
-        own.ecn_marked_packets.add(sighting.segments);
+fn is_due<T: Tables>(tables: &T, entry: &FlowEntry, now_ns: u64) -> bool {
+    now_ns.wrapping_sub(entry.pushed_ns.load()) > tables.update_interval_ns()
+}
+
+/// Sends an update of a flow; of several CPUs that would at once, one does.
+#[inline(never)]
+fn send<T: Tables>(tables: &T, entry: &FlowEntry, reasons: u32, now_ns: u64) {
+    if entry.begin_update(reasons, now_ns) {
+        tables.send_update(entry);
+        entry.end_update();
     }
+}
+
+/// Keeps the range of TTLs and the flags seen.
+#[inline(always)]
+fn note_traits(own: Half<'_>, sighting: &Sighting) {
+    let headers = &sighting.headers;
     let traits = own.traits.load();
     let merged = entry::merge_traits(traits, headers.ttl, headers.tcp_flags.0);
     if merged != traits {
-        // A lost race is mended by the next packet that carries the same.
+        // A lost race is mended by the next packet that carries the same and looks new.
         own.traits.store(merged);
     }
 }
@@ -285,13 +381,15 @@ fn note_traits<B: Bytes>(own: &Half, sighting: &Sighting<'_, B>) {
 /// Takes a turn sample where new payload changes direction: think time, or idle time, and path.
 #[inline(always)]
 fn note_turn(entry: &FlowEntry, direction: Direction, now: Tick) -> u32 {
-    let own = entry.half(direction);
+    let own = entry.half(direction).memory;
     let own_last = own.payload.load();
-    let other_last = entry.half(direction.reverse()).payload.load();
+    let other_last = entry.half(direction.reverse()).memory.payload.load();
     own.payload.store(now);
     if other_last == 0 || (own_last != 0 && !is_after(other_last, own_last)) {
         return 0;
     }
-    let waited = microseconds_between(other_last, now);
-    entry.push_sample(Sample::new(SampleKind::Turn(direction), waited), own)
+    entry.push_sample(Sample {
+        kind: SampleKind::Turn(direction),
+        microseconds: microseconds_between(other_last, now),
+    })
 }

@@ -38,6 +38,12 @@ macro_rules! word {
                 backend::$atomic::add(self.0.get(), value);
             }
 
+            /// Sets the bits of `value`.
+            #[inline(always)]
+            pub fn or(&self, value: $integer) {
+                backend::$atomic::or(self.0.get(), value);
+            }
+
             /// Adds, wrapping, and returns what the word held before.
             #[inline(always)]
             pub fn fetch_add(&self, value: $integer) -> $integer {
@@ -85,6 +91,10 @@ mod backend {
 
                 pub(in super::super) fn add(at: *mut $integer, value: $integer) {
                     cell(at).fetch_add(value, Relaxed);
+                }
+
+                pub(in super::super) fn or(at: *mut $integer, value: $integer) {
+                    cell(at).fetch_or(value, SeqCst);
                 }
 
                 pub(in super::super) fn fetch_add(at: *mut $integer, value: $integer) -> $integer {
@@ -135,6 +145,14 @@ mod backend {
                     // SAFETY: as in `load`.
                     unsafe {
                         intrinsics::atomic_xadd::<_, _, { AtomicOrdering::Relaxed }>(at, value);
+                    }
+                }
+
+                #[inline(always)]
+                pub(in super::super) fn or(at: *mut $integer, value: $integer) {
+                    // SAFETY: as in `load`.
+                    unsafe {
+                        intrinsics::atomic_or::<_, _, { AtomicOrdering::SeqCst }>(at, value);
                     }
                 }
 

@@ -5,7 +5,7 @@ mod ground;
 
 use ground::Ground;
 use phalanx_common::abi::{
-    Counter, Direction, FlowUpdate, SampleKind, attempt_outcome, update_reason,
+    Counter, Direction, FlowUpdate, ReadSample, SampleKind, attempt_outcome, update_reason,
 };
 use phalanx_common::packet::{LinkKind, TcpFlags};
 
@@ -517,4 +517,172 @@ fn a_flood_of_invented_sources_opens_nothing_and_is_counted() {
         count(Counter::PendingDisplacedPackets),
         count(Counter::PendingDisplaced)
     );
+}
+
+#[test]
+fn an_acknowledgement_inside_a_super_segment_times_it() {
+    let mut script = Script::new();
+    script.handshake().client(data(1, 10_000, 1)).wait(40);
+    // Two acknowledgements in its middle, the second of which waited, and the one of its end.
+    script.server(ack(1, 2_897)).wait(1).server(ack(1, 5_793));
+    script.wait(1).server(ack(1, 10_001));
+    let rtts = script.rtts(Direction::FromLow);
+    assert_eq!(rtts.len(), 3);
+    for (rtt, expected) in rtts.into_iter().zip([40_000, 41_000, 42_000]) {
+        assert_about(rtt, expected);
+    }
+    // Part of it is sent again: the rest is ambiguous.
+    script.client(data(10_001, 10_000, 1)).wait(40);
+    script.server(ack(1, 12_897)).wait(10);
+    script.client(data(12_897, 1_448, 1)).wait(40);
+    script.server(ack(1, 20_001));
+    assert_eq!(script.rtts(Direction::FromLow).len(), 4);
+}
+
+#[test]
+fn segments_that_follow_at_once_share_a_range() {
+    let mut script = Script::new();
+    script.handshake().client(data(1, 100, 1)).wait(40);
+    script.server(ack(1, 101));
+    // A burst of 60, four microseconds apart: a slot holds what came within 40 ms / 1,024.
+    for number in 0..60 {
+        script.client(data(101 + number * 100, 100, 1));
+        script.now_ns += 4_000;
+    }
+    script.wait(40).server(ack(1, 101 + 60 * 100));
+    let rtts = script.rtts(Direction::FromLow);
+    assert_eq!(rtts.len(), 2);
+    assert!(rtts[1].abs_diff(40_000) <= 42, "{rtts:?}");
+}
+
+#[test]
+fn a_forged_acknowledgement_far_ahead_moves_nothing() {
+    let mut script = Script::new();
+    script.handshake().client(data(1, 100, 1)).wait(20);
+    script.server(ack(1, 1_500_000_000)).wait(20);
+    script.server(ack(1, 101)).wait(5);
+    script.client(data(101, 100, 1)).wait(40);
+    script.server(ack(1, 201));
+    let half = script.flow().halves[SERVER];
+    assert_eq!(half.implausible_packets, 1);
+    assert_eq!(half.acknowledged_unseen_count, 0);
+    assert_eq!(script.rtts(Direction::FromLow).len(), 2);
+    assert_eq!(script.flow().halves[CLIENT].retransmitted_packets, 0);
+}
+
+#[test]
+fn forged_data_far_ahead_moves_nothing() {
+    let mut script = Script::new();
+    script.handshake().client(data(1, 100, 1)).wait(40);
+    script.server(ack(1, 101)).wait(5);
+    script.client(data(1_500_000_000, 100, 1)).wait(5);
+    script.client(data(101, 100, 1)).wait(40);
+    script.server(ack(1, 201));
+    let half = script.flow().halves[CLIENT];
+    assert_eq!((half.implausible_packets, half.gap_count), (1, 0));
+    assert_eq!(half.out_of_sequence_packets + half.retransmitted_packets, 0);
+    assert_eq!(script.rtts(Direction::FromLow).len(), 2);
+}
+
+#[test]
+fn a_connection_whose_middle_was_not_seen_is_followed_again() {
+    let mut script = Script::new();
+    script.handshake().client(data(1, 100, 1)).wait(40);
+    script.server(ack(1, 101)).wait(5);
+    // Two gigabytes passed elsewhere.
+    let far = 2_000_000_001;
+    script.client(data(far, 100, 1)).wait(40);
+    script.server(ack(1, far + 100)).wait(5);
+    script.client(data(far + 100, 100, 1)).wait(40);
+    script.server(ack(1, far + 200)).wait(5);
+    script.client(data(far + 200, 100, 1)).wait(40);
+    script.server(ack(1, far + 300));
+    let [client, server] = script.flow().halves;
+    assert_eq!(
+        (client.implausible_packets, server.implausible_packets),
+        (1, 1)
+    );
+    assert_eq!(client.retransmitted_packets, 0);
+    let sequence = script.client_isn.wrapping_add(far + 300);
+    assert_eq!(client.next_sequence, sequence);
+    assert_eq!(script.rtts(Direction::FromLow).len(), 3);
+}
+
+#[test]
+fn a_flood_of_icmp_errors_sends_one_update() {
+    let mut script = Script::new();
+    script.handshake().client(data(1, 100, 1));
+    let quoted = script.frame(data(1, 100, 1), true, script.client_isn, script.server_isn);
+    let mut error = vec![0x45, 0, 0, 56, 0, 9, 0, 0, 64, 1, 0, 0];
+    error.extend([10, 0, 0, 9, 10, 0, 0, 1]);
+    error.extend([3, 1, 0, 0, 0, 0, 0, 0]);
+    error.extend(&quoted[..28]);
+    let before = script.ground.updates.borrow().len();
+    for _ in 0..1_000 {
+        script.ground.see(&error, LinkKind::None, 7, script.now_ns);
+    }
+    assert_eq!(script.ground.updates.borrow().len(), before + 1);
+    assert_eq!(script.flow().halves[CLIENT].icmp_error_count, 1_000);
+}
+
+#[test]
+fn flows_that_share_a_bucket_wait_side_by_side() {
+    let mut script = Script::new();
+    let mut opened = 0;
+    // 6,000 handshakes whose SYNs all come before the first answer: at most 0.3 % of the buckets
+    // have more than four of them (Poisson with a mean of 0.73).
+    for step in 0..3 {
+        for port in 0..6_000 {
+            script.port = 20_000 + port;
+            match step {
+                0 => script.client(Segment {
+                    flags: SYN,
+                    ..Segment::default()
+                }),
+                1 => script.server(Segment {
+                    flags: SYN | ACK,
+                    acknowledgement: 1,
+                    ..Segment::default()
+                }),
+                _ => script.client(ack(1, 1)),
+            };
+        }
+        script.wait(20);
+    }
+    let flows = script.ground.flows.borrow();
+    for entry in flows.values() {
+        let [client, server] = entry.update().halves;
+        opened += usize::from((client.packets, server.packets) == (2, 1));
+    }
+    assert!(opened > 5_980, "{opened} whole ones");
+    let lost = script.ground.counter(Counter::PendingDisplacedPackets);
+    assert_eq!(
+        script.ground.counter(Counter::PendedPackets),
+        script.ground.counter(Counter::PendingFolded) + lost
+    );
+    let bytes = script.ground.counter(Counter::PendingDisplacedBytes);
+    assert_eq!(bytes, 40 * lost);
+}
+
+#[test]
+fn an_update_that_was_lost_costs_no_sample_that_still_lies_there() {
+    let mut script = Script::new();
+    script.handshake();
+    for round in 0..40 {
+        script.client(data(1 + round * 100, 100, 1)).wait(40);
+        script.server(ack(1, 101 + round * 100));
+    }
+    assert_eq!(script.rtts(Direction::FromLow).len(), 40);
+    // Whoever comes late is told how many are gone.
+    let (mut read_count, mut samples, mut lost) = (0, 0, 0);
+    script
+        .flow()
+        .read_samples(&mut read_count, |read| match read {
+            ReadSample::Sample(_) => samples += 1,
+            ReadSample::Lost(count) => lost += count,
+        });
+    assert_eq!((samples, lost, read_count), (16, 24, 40));
+    script
+        .flow()
+        .read_samples(&mut read_count, |read| panic!("{read:?} comes again"));
 }

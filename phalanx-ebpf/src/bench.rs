@@ -149,6 +149,38 @@ pub fn control_event(context: XdpContext) -> u32 {
     XDP_PASS
 }
 
+/// A part of the way of a packet: parsed, its key written, the time taken.
+#[xdp]
+pub fn sighted(context: XdpContext) -> u32 {
+    let _ = advance(&context);
+    if let Some(ground) = table::Ground::get() {
+        let _ = packet::sight(
+            &ground,
+            XdpFrame::new(&context),
+            Hook::Xdp,
+            LinkKind::Ethernet,
+        );
+    }
+    XDP_PASS
+}
+
+/// A part of the way of a packet: the same, and its flow looked up.
+#[xdp]
+pub fn found(context: XdpContext) -> u32 {
+    let _ = advance(&context);
+    if let Some(ground) = table::Ground::get()
+        && let Some(sighting) = packet::sight(
+            &ground,
+            XdpFrame::new(&context),
+            Hook::Xdp,
+            LinkKind::Ethernet,
+        )
+    {
+        let _ = phalanx_common::watch::Tables::flow(&ground, &sighting.key);
+    }
+    XDP_PASS
+}
+
 /// Under test: the whole way of a packet.
 #[xdp]
 pub fn watched(context: XdpContext) -> u32 {

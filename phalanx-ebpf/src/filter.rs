@@ -7,7 +7,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
 use phalanx_common::abi::{Filter, FlowKey, Shape, TupleKey};
 use phalanx_common::limits::{FILTER_COUNT_MAX, SHAPE_COUNT_MAX};
-use phalanx_common::watch::FlowEntry;
+use phalanx_common::watch::{FlowEntry, Sighting};
 use phalanx_common::word::{Word32, Word64};
 
 use crate::table::Ground;
@@ -26,18 +26,19 @@ static TUPLES: HashMap<TupleKey, u64> = HashMap::with_max_entries(2 * FILTER_COU
 
 /// The filters that match a flow (bits by number), and how much of its packets they ask for.
 #[inline(always)]
-pub(crate) fn matched(ground: &Ground, key: &FlowKey, entry: Option<&FlowEntry>) -> (u64, u32) {
+pub(crate) fn matched(
+    ground: &Ground,
+    sighting: &Sighting,
+    entry: Option<&FlowEntry>,
+) -> (u64, u32) {
     let generation = ground.control().generation;
     if let Some(entry) = entry
         && entry.filter_generation.load() == generation
     {
         return (entry.matched.load(), entry.snap.load());
     }
+    phalanx_match(&sighting.key);
     let found = ground.found();
-    found.straight.store(0);
-    found.swapped.store(0);
-    search(found, key, generation, ground.control().shape_count);
-    check(found, key);
     let (matched, snap) = (found.matched.load(), found.snap.load());
     if let Some(entry) = entry {
         entry.matched.store(matched);
@@ -45,6 +46,23 @@ pub(crate) fn matched(ground: &Ground, key: &FlowKey, entry: Option<&FlowEntry>)
         entry.filter_generation.store(generation);
     }
     (matched, snap)
+}
+
+/// Searches the filters that match a flow, and leaves them in the scratch. Proven on its own by
+/// the verifier.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn phalanx_match(key: *const FlowKey) -> u32 {
+    // SAFETY: what is not null is a key in the scratch.
+    let (Some(key), Some(ground)) = (unsafe { key.as_ref() }, Ground::get()) else {
+        return 0;
+    };
+    let (found, control) = (ground.found(), ground.control());
+    found.straight.store(0);
+    found.swapped.store(0);
+    search(found, key, control.generation, control.shape_count);
+    check(found, key);
+    1
 }
 
 /// What a search gathers: kept beside the stack, since of a sum that lies in registers the verifier

@@ -22,7 +22,7 @@ pub(crate) trait Frame: Copy {
     fn parse_length(self) -> u32;
     /// Index of the interface.
     fn ifindex(self) -> u32;
-    /// Segments of a super-segment, 1 for a plain packet.
+    /// Segments of a super-segment, 1 for a plain packet, 0 where the kernel does not say.
     fn segments(self) -> u32;
     /// Payload bytes of each segment of a super-segment, 0 for a plain packet.
     fn segment_size(self) -> u32;
@@ -57,6 +57,18 @@ impl Bytes for Linear {
             Some(Pointer(at as *const u8))
         }
     }
+
+    #[inline(always)]
+    fn forget(self, number: u32) -> u32 {
+        forget(number)
+    }
+}
+
+/// Takes a number through memory, where verifiers that need it lose track of it.
+#[inline(always)]
+fn forget(number: u32) -> u32 {
+    // SAFETY: a local variable; read so that the compiler forgets what it knows of it.
+    unsafe { (&raw const number).read_volatile() }
 }
 
 /// A place in packet memory from which a window's bytes have been proven to be readable.
@@ -96,6 +108,38 @@ impl Window for Pointer {
     #[inline(always)]
     fn word(self, at: usize) -> u32 {
         self.read(at)
+    }
+}
+
+/// A length of 1 to `max` bytes, in a form that every verifier understands: Linux 6.1 forgets a
+/// bound that was checked on one copy of a register and used on another, which is what the compiler
+/// makes of a plain comparison.
+#[inline(always)]
+pub(crate) fn one_to(length: u32, max: u32) -> u32 {
+    let less_one = forget(length.wrapping_sub(1));
+    let bounded = if less_one > max - 1 {
+        max - 1
+    } else {
+        less_one
+    };
+    bounded + 1
+}
+
+/// TCP options at most, in bytes (RFC 9293 section 3.1).
+pub(crate) const OPTIONS_MAX: u32 = 40;
+
+/// The options of a SYN, copied, and room behind them: an offset that is masked stays inside.
+#[repr(C, align(8))]
+pub(crate) struct Options(pub(crate) [u8; 128]);
+
+impl Bytes for &Options {
+    type Window = Pointer;
+
+    #[inline(always)]
+    fn window<const LENGTH: usize>(self, offset: usize) -> Option<Pointer> {
+        const { assert!(LENGTH <= 64) };
+        // What the options' own length allows, the parser checks.
+        Some(Pointer(self.0.as_ptr().wrapping_add(offset & 63)))
     }
 }
 
@@ -220,8 +264,12 @@ impl Frame for SkbFrame {
     #[inline(always)]
     fn segments(self) -> u32 {
         // SAFETY: as above.
-        let segments = unsafe { (*self.context).gso_segs };
-        if segments == 0 { 1 } else { segments }
+        let (segments, size) = unsafe { ((*self.context).gso_segs, (*self.context).gso_size) };
+        if segments == 0 && size == 0 {
+            1
+        } else {
+            segments
+        }
     }
 
     #[inline(always)]

@@ -3,9 +3,9 @@
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use phalanx_common::abi::{Counter, Hook};
 use phalanx_common::packet::{self, Headers, LinkKind, Unparsed};
-use phalanx_common::watch::{self, Sighting, Tables as _};
+use phalanx_common::watch::{self, FlowEntry, Sighting, Tables as _};
 
-use crate::frame::Frame;
+use crate::frame::{Frame, OPTIONS_MAX, Options, one_to};
 use crate::table::Ground;
 use crate::{filter, record};
 
@@ -13,23 +13,82 @@ use crate::{filter, record};
 #[inline(always)]
 pub(crate) fn follow<F: Frame>(frame: F, hook: Hook, kind: LinkKind) {
     let Some(ground) = Ground::get() else { return };
+    let Some(sighting) = sight(&ground, frame, hook, kind) else {
+        return;
+    };
+    let entry = if packet::is_error(&sighting.headers) {
+        watch_error(&ground, frame, sighting);
+        None
+    } else {
+        watch::watch(&ground, sighting)
+    };
+    if ground.control().generation != 0 {
+        record_matched(&ground, frame, sighting, (hook, kind), entry);
+    }
+}
+
+/// Parses a packet and finds its key; `None` for one that takes part in no flow, which is counted.
+#[inline(always)]
+pub(crate) fn sight<F: Frame>(
+    ground: &Ground,
+    frame: F,
+    hook: Hook,
+    kind: LinkKind,
+) -> Option<&Sighting> {
     ground.count(Counter::Seen, 1);
     ground.count(hook_counter(hook), 1);
     // SAFETY: the scratch is this CPU's alone while the program runs.
-    let headers = unsafe { &mut (*ground.scratch()).headers };
-    let mut reason = parse(frame, kind, headers);
+    let sighting = unsafe { &mut (*ground.scratch()).sighting };
+    let mut reason = parse(frame, kind, &mut sighting.headers);
     if reason == Unparsed::Truncated as u32 && frame.pull() {
-        reason = parse(frame, kind, headers);
+        reason = parse(frame, kind, &mut sighting.headers);
     }
     if reason != PARSED {
         ground.count_unparsed(reason);
-        return;
+        return None;
     }
     ground.count(Counter::Parsed, 1);
     if frame.vlan_tag() != 0 {
-        headers.vlan = frame.vlan_tag() & 0x0fff;
+        sighting.headers.vlan = frame.vlan_tag() & 0x0fff;
     }
-    watch_packet(&ground, frame, hook, kind, headers);
+    if packet::is_syn(&sighting.headers) {
+        read_syn_options(frame, ground);
+    }
+    sighting.segments = frame.segments();
+    sighting.segment_size = frame.segment_size();
+    // A super-segment that came in with a virtio header (from a virtual machine) has a size only.
+    if sighting.segments == 0 {
+        sighting.segments = watch::segments_of(&sighting.headers, sighting.segment_size);
+    }
+    sighting.direction =
+        watch::write_key(&sighting.headers, frame.ifindex(), &mut sighting.key).into();
+    // After the key is written: while the clock is asked, it reaches the cache, where the lookup
+    // reads it in other pieces than it was written in.
+    // SAFETY: the helper has no preconditions.
+    sighting.now_ns = unsafe { bpf_ktime_get_ns() };
+    Some(sighting)
+}
+
+/// Records the packet where a filter asks for it.
+#[inline(always)]
+fn record_matched<F: Frame>(
+    ground: &Ground,
+    frame: F,
+    sighting: &Sighting,
+    (hook, kind): (Hook, LinkKind),
+    entry: Option<&FlowEntry>,
+) {
+    let (matched, snap) = filter::matched(ground, sighting, entry);
+    if matched != 0 {
+        let origin = record::Origin {
+            hook,
+            kind,
+            matched,
+            snap,
+            entry,
+        };
+        record::record(ground, frame, sighting, origin);
+    }
 }
 
 /// What [`parse`] returns beside the numbers of the reasons.
@@ -39,13 +98,58 @@ const PARSED: u32 = u32::MAX;
 /// so that the verifier goes on with one state from here, however many ways led through it.
 #[inline(never)]
 fn parse<F: Frame>(frame: F, kind: LinkKind, headers: &mut Headers) -> u32 {
-    match packet::parse(frame.bytes(), kind, frame.parse_length()) {
-        Ok(parsed) => {
-            *headers = parsed;
+    match packet::parse_into(frame.bytes(), kind, frame.parse_length(), headers) {
+        Ok(()) => {
+            packet::read_timestamps(frame.bytes(), headers);
             PARSED
         }
         Err(reason) => reason as u32,
     }
+}
+
+/// Copies the options of a SYN beside the stack and reads them there.
+#[inline(never)]
+fn read_syn_options<F: Frame>(frame: F, ground: &Ground) {
+    // SAFETY: the scratch is this CPU's alone while the program runs.
+    let scratch = unsafe { &mut *ground.scratch() };
+    let headers = &scratch.sighting.headers;
+    let length = headers
+        .payload_offset
+        .wrapping_sub(headers.transport_offset + 20);
+    if length == 0 || length > OPTIONS_MAX {
+        return;
+    }
+    let length = one_to(length, OPTIONS_MAX);
+    // SAFETY: `options` has room for `OPTIONS_MAX` bytes.
+    let is_loaded = unsafe {
+        frame.load(
+            headers.transport_offset + 20,
+            scratch.options.0.as_mut_ptr(),
+            length,
+        )
+    };
+    if is_loaded {
+        phalanx_syn_options(
+            &raw const scratch.options,
+            length,
+            &raw mut scratch.sighting.headers,
+        );
+    }
+}
+
+/// Reads the options of a SYN. Proven on its own by the verifier.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn phalanx_syn_options(
+    options: *const Options,
+    length: u32,
+    headers: *mut Headers,
+) -> u32 {
+    // SAFETY: what is not null lies in the scratch.
+    if let (Some(options), Some(headers)) = unsafe { (options.as_ref(), headers.as_mut()) } {
+        packet::read_syn_options(options, 0, length, headers);
+    }
+    0
 }
 
 #[inline(always)]
@@ -57,63 +161,16 @@ const fn hook_counter(hook: Hook) -> Counter {
     }
 }
 
-#[inline(always)]
-fn watch_packet<F: Frame>(
-    ground: &Ground,
-    frame: F,
-    hook: Hook,
-    kind: LinkKind,
-    headers: &Headers,
-) {
-    // SAFETY: the helper has no preconditions.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
-    // SAFETY: the scratch is this CPU's alone while the program runs.
-    let key = unsafe { &mut (*ground.scratch()).key };
-    let direction = watch::write_key(headers, frame.ifindex(), key);
-    let key = &*key;
-    let sighting = Sighting {
-        headers,
-        key,
-        direction,
-        now_ns,
-        segments: frame.segments(),
-        segment_size: frame.segment_size(),
-        bytes: frame.bytes(),
-    };
-    let entry = if packet::is_error(headers) {
-        watch_error(ground, frame, headers, now_ns);
-        None
-    } else {
-        watch::watch(ground, &sighting)
-    };
-    if ground.control().generation != 0 {
-        let (matched, snap) = filter::matched(ground, key, entry);
-        if matched != 0 {
-            record::record(
-                ground,
-                frame,
-                &sighting,
-                record::Origin {
-                    hook,
-                    kind,
-                    matched,
-                    snap,
-                    entry,
-                },
-            );
-        }
-    }
-}
-
 /// An ICMP error speaks of another flow.
 #[inline(never)]
-fn watch_error<F: Frame>(ground: &Ground, frame: F, headers: &Headers, now_ns: u64) {
+fn watch_error<F: Frame>(ground: &Ground, frame: F, sighting: &Sighting) {
     ground.count(Counter::IcmpErrors, 1);
     // SAFETY: the scratch is this CPU's alone while the program runs.
     let scratch = unsafe { &mut *ground.scratch() };
     let (quote, key) = (&mut scratch.quote, &mut scratch.quote_key);
-    if parse_quote(frame, headers, quote)
-        && watch::watch_icmp_error(ground, headers, quote, frame.ifindex(), now_ns, key)
+    let (error, now_ns) = (&sighting.headers, sighting.now_ns);
+    if parse_quote(frame, error, quote)
+        && watch::watch_icmp_error(ground, error, quote, frame.ifindex(), now_ns, key)
     {
         ground.count(Counter::IcmpErrorsMatched, 1);
     }
@@ -121,11 +178,5 @@ fn watch_error<F: Frame>(ground: &Ground, frame: F, headers: &Headers, now_ns: u
 
 #[inline(never)]
 fn parse_quote<F: Frame>(frame: F, headers: &Headers, quote: &mut Headers) -> bool {
-    match packet::parse_quote(frame.bytes(), headers) {
-        Ok(parsed) => {
-            *quote = parsed;
-            true
-        }
-        Err(_) => false,
-    }
+    packet::parse_quote_into(frame.bytes(), headers, quote).is_ok()
 }

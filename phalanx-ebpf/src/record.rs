@@ -9,7 +9,7 @@ use phalanx_common::limits::{
 use phalanx_common::packet::{LinkKind, protocol};
 use phalanx_common::watch::{FlowEntry, Sighting, Tables as _};
 
-use crate::frame::{Frame, Linear};
+use crate::frame::{Frame, one_to};
 use crate::table::Ground;
 
 /// Records of packets, apart from the events: a flood of packets must not drown the updates.
@@ -34,12 +34,7 @@ struct Record<const SNAP: usize> {
 
 /// Records a packet.
 #[inline(never)]
-pub(crate) fn record<F: Frame>(
-    ground: &Ground,
-    frame: F,
-    sighting: &Sighting<'_, Linear>,
-    origin: Origin<'_>,
-) {
+pub(crate) fn record<F: Frame>(ground: &Ground, frame: F, sighting: &Sighting, origin: Origin<'_>) {
     ground.count(Counter::Matched, 1);
     let is_delivered = match origin.snap & 0xff {
         0 => write::<F, { SNAP_CLASSES[0] }>(ground, frame, sighting, origin),
@@ -59,7 +54,7 @@ pub(crate) fn record<F: Frame>(
 fn write<F: Frame, const SNAP: usize>(
     ground: &Ground,
     frame: F,
-    sighting: &Sighting<'_, Linear>,
+    sighting: &Sighting,
     origin: Origin<'_>,
 ) -> bool {
     let Some(mut place) = RECORDS.reserve::<Record<SNAP>>(0) else {
@@ -87,12 +82,7 @@ fn write<F: Frame, const SNAP: usize>(
 
 /// How many bytes of the frame are captured: up to the end of the headers, or of the snap length.
 #[inline(always)]
-fn wanted_length<F: Frame>(
-    frame: F,
-    sighting: &Sighting<'_, Linear>,
-    origin: Origin<'_>,
-    snap: u32,
-) -> u32 {
+fn wanted_length<F: Frame>(frame: F, sighting: &Sighting, origin: Origin<'_>, snap: u32) -> u32 {
     let has_payload = origin.snap >> 8 != 0;
     let wanted = if has_payload {
         snap
@@ -105,12 +95,12 @@ fn wanted_length<F: Frame>(
 }
 
 #[inline(always)]
-fn head<F: Frame>(frame: F, sighting: &Sighting<'_, Linear>, origin: Origin<'_>) -> RecordHeader {
-    let headers = sighting.headers;
+fn head<F: Frame>(frame: F, sighting: &Sighting, origin: Origin<'_>) -> RecordHeader {
+    let headers = &sighting.headers;
     RecordHeader {
         time_ns: sighting.now_ns,
         matched: origin.matched,
-        key: *sighting.key,
+        key: sighting.key,
         incarnation: origin.entry.map_or(0, |entry| entry.incarnation.load()),
         frame_length: frame.length(),
         captured_length: 0,
@@ -121,27 +111,11 @@ fn head<F: Frame>(frame: F, sighting: &Sighting<'_, Linear>, origin: Origin<'_>)
         gso_size: sighting.segment_size as u16,
         vlan_tag: frame.vlan_tag(),
         hook: origin.hook as u8,
-        direction: sighting.direction as u8,
+        direction: sighting.direction() as u8,
         has_ethernet: (origin.kind as u32 == LinkKind::Ethernet as u32) as u8,
         digest_length: 0,
         digest: [0; RECORD_DIGEST_SIZE],
     }
-}
-
-/// A length of 1 to `max` bytes, in a form that every verifier understands: Linux 6.1 forgets a
-/// bound that was checked on one copy of a register and used on another, which is what the compiler
-/// makes of a plain comparison.
-#[inline(always)]
-fn one_to(length: u32, max: u32) -> u32 {
-    let less_one = length.wrapping_sub(1);
-    // SAFETY: a local variable; read so that the compiler forgets what it knows of it.
-    let less_one = unsafe { (&raw const less_one).read_volatile() };
-    let bounded = if less_one > max - 1 {
-        max - 1
-    } else {
-        less_one
-    };
-    bounded + 1
 }
 
 /// Copies the first bytes of the payload, which stitching needs.
@@ -149,8 +123,8 @@ fn one_to(length: u32, max: u32) -> u32 {
 /// # Safety
 /// `header` must be a reserved record's.
 #[inline(always)]
-unsafe fn digest<F: Frame>(frame: F, sighting: &Sighting<'_, Linear>, header: *mut RecordHeader) {
-    let headers = sighting.headers;
+unsafe fn digest<F: Frame>(frame: F, sighting: &Sighting, header: *mut RecordHeader) {
+    let headers = &sighting.headers;
     let most = match headers.protocol {
         protocol::TCP => RECORD_DIGEST_TCP as u32,
         protocol::UDP => RECORD_DIGEST_SIZE as u32,

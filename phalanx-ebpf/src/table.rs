@@ -1,15 +1,16 @@
 //! The maps behind the watch rule: flows, pending flows, counters, events.
 
 use crate::filter::Found;
+use crate::frame::Options;
 use aya_ebpf::bindings::{BPF_NOEXIST, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use phalanx_common::abi::{
     Attempt, COUNTER_COUNT, Control, Counter, FlowKey, FlowUpdate, event_kind,
 };
-use phalanx_common::limits::{EVENT_RING_SIZE, FLOW_COUNT_DEFAULT, PENDING_COUNT};
+use phalanx_common::limits::{BUCKET_COUNT, EVENT_RING_SIZE, FLOW_COUNT_DEFAULT};
 use phalanx_common::packet::{Headers, Unparsed};
-use phalanx_common::watch::{AttemptState, FlowEntry, Pending, Tables, write_update};
+use phalanx_common::watch::{self, AttemptState, Bucket, FlowEntry, Sighting, Tables};
 use phalanx_common::word::Word32;
 
 /// All open flows. Preallocated: an insertion never allocates, and nothing is evicted.
@@ -18,7 +19,7 @@ static FLOWS: HashMap<FlowKey, FlowEntry> = HashMap::with_max_entries(FLOW_COUNT
 
 /// Flows not yet open.
 #[map]
-static PENDING: Array<Pending> = Array::with_max_entries(PENDING_COUNT, 0);
+static PENDING: Array<Bucket> = Array::with_max_entries(BUCKET_COUNT, 0);
 
 /// Room beside the stack, by CPU, which runs one program of ours at a time.
 #[map]
@@ -29,12 +30,12 @@ static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 /// within its patience.
 #[repr(C)]
 pub(crate) struct Scratch {
-    /// The packet's headers.
-    pub(crate) headers: Headers,
+    /// The packet.
+    pub(crate) sighting: Sighting,
+    /// The options of a SYN.
+    pub(crate) options: Options,
     /// The headers of the packet that an ICMP error quotes.
     pub(crate) quote: Headers,
-    /// The packet's flow.
-    pub(crate) key: FlowKey,
     /// The flow of the packet that an ICMP error quotes.
     pub(crate) quote_key: FlowKey,
     /// What the search for filters gathers.
@@ -134,11 +135,11 @@ impl Tables for Ground {
 
     #[inline(always)]
     fn open(&self, key: &FlowKey, now_ns: u64) -> Option<&FlowEntry> {
-        // SAFETY: a live map value of this CPU; only the words that `begin` writes ever differ
-        // from zero.
-        let empty = unsafe { &(*self.scratch).empty };
-        empty.begin(now_ns);
-        if FLOWS.insert(key, empty, u64::from(BPF_NOEXIST)).is_ok() {
+        // SAFETY: a live map value of this CPU, which nothing else borrows; only the words that
+        // `begin` writes ever differ from zero.
+        let empty = unsafe { &mut (*self.scratch).empty };
+        empty.begin(key, now_ns);
+        if FLOWS.insert(key, &*empty, u64::from(BPF_NOEXIST)).is_ok() {
             self.count(Counter::FlowsOpened, 1);
         }
         self.flow(key)
@@ -150,7 +151,7 @@ impl Tables for Ground {
     }
 
     #[inline(always)]
-    fn pending(&self, index: u32) -> Option<&Pending> {
+    fn bucket(&self, index: u32) -> Option<&Bucket> {
         PENDING.get(index)
     }
 
@@ -171,22 +172,28 @@ impl Tables for Ground {
         self.control().update_interval_ns
     }
 
-    #[inline(never)]
-    fn send_update(&self, key: &FlowKey, entry: &FlowEntry, reason: u32, now_ns: u64) {
-        let Some(mut place) = EVENTS.reserve::<FlowUpdate>(0) else {
-            self.count(Counter::EventsDroppedRingFull, 1);
-            return;
+    #[inline(always)]
+    fn send_update(&self, entry: &FlowEntry) {
+        // SAFETY: the head of an entry has the layout of an update, as `entry.rs` proves; where
+        // other CPUs write meanwhile, each word is either the old or the new one.
+        let update = unsafe { &*core::ptr::from_ref(entry).cast::<FlowUpdate>() };
+        let counter = match EVENTS.output::<FlowUpdate>(update, self.wake_flags()) {
+            Ok(()) => Counter::EventsDelivered,
+            Err(_) => Counter::EventsDroppedRingFull,
         };
-        // SAFETY: `write_update` writes every field.
-        write_update(
-            unsafe { place.assume_init_mut() },
-            key,
-            entry,
-            reason,
-            now_ns,
-        );
-        place.submit(self.wake_flags());
-        self.count(Counter::EventsDelivered, 1);
+        self.count(counter, 1);
+    }
+
+    #[inline(always)]
+    fn observe(&self, entry: &FlowEntry, sighting: &Sighting) -> u32 {
+        phalanx_observe(entry, sighting)
+    }
+
+    #[inline(always)]
+    fn first_packets(&self, sighting: &Sighting) -> bool {
+        // The sighting lies in the scratch.
+        let _ = sighting;
+        phalanx_first_packets() != 0
     }
 
     #[inline(never)]
@@ -207,4 +214,31 @@ impl Tables for Ground {
         place.submit(self.wake_flags());
         self.count(Counter::EventsDelivered, 1);
     }
+}
+
+// Functions that the verifier proves on their own, once for each program, whatever calls them with
+// what: they are exported, so their arguments may be anything of their type, or null.
+
+/// [`watch::observe`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn phalanx_observe(entry: *const FlowEntry, sighting: *const Sighting) -> u32 {
+    // SAFETY: what is not null is a live map value.
+    match unsafe { (entry.as_ref(), sighting.as_ref()) } {
+        (Some(entry), Some(sighting)) => watch::observe(entry, sighting),
+        _ => 0,
+    }
+}
+
+/// [`watch::first_packets`] on the sighting in the scratch; returns 1 where the flow was opened, or
+/// else 0. Without arguments: Linux 6.1 takes no key for a map from them.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn phalanx_first_packets() -> u32 {
+    let Some(ground) = Ground::get() else {
+        return 0;
+    };
+    // SAFETY: the scratch is this CPU's alone while the program runs.
+    let sighting = unsafe { &(*ground.scratch).sighting };
+    u32::from(watch::first_packets(&ground, sighting))
 }

@@ -63,7 +63,7 @@ pub(crate) struct Member {
 /// What the headers of one side told.
 #[derive(Clone, Copy, Debug, Default)]
 struct Traits {
-    mss: u16,
+    mss: u32,
     ttl_min: u8,
     ttl_max: u8,
 }

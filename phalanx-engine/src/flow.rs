@@ -5,8 +5,9 @@
 
 use std::collections::VecDeque;
 
-use phalanx_common::abi::{Direction, FlowKey, FlowUpdate, SampleKind, update_reason};
-use phalanx_common::abi::{HalfCounters, Sample};
+use phalanx_common::abi::{
+    Direction, FlowKey, FlowUpdate, HalfCounters, ReadSample, SampleKind, update_reason,
+};
 use phalanx_common::watch::tick;
 
 use crate::change::CloseReason;
@@ -56,6 +57,8 @@ pub(crate) struct Flow {
     /// The highest value of each counter, by sender.
     pub(crate) counted: Sides<Counts>,
     has_handshake: Sides<bool>,
+    /// How many of its samples have been read, lost ones included.
+    samples_read: u32,
     /// When its timer fires, as it stands in the queue.
     pub(crate) timer: Monotonic,
     /// When it has been silent for too long; may be later than its timer.
@@ -117,6 +120,7 @@ impl Flow {
             state: FlowState::Open,
             counted: Sides::default(),
             has_handshake: Sides::default(),
+            samples_read: 0,
             timer: crate::limits::NEVER,
             deadline: crate::limits::NEVER,
             is_read: false,
@@ -198,15 +202,14 @@ impl Flow {
             client: path_us(totals.server.rtt_min_us, update.handshake_client_us),
             server: path_us(totals.client.rtt_min_us, update.handshake_server_us),
         };
-        for word in update.samples.iter().filter(|word| **word != 0) {
-            let sample = Sample(*word);
-            match sample.kind() {
-                Some(kind) => {
-                    self.measure_sample(kind, sample.microseconds(), &path, &mut measures)
-                }
-                None => tally.samples_unknown += 1,
+        let mut read = self.samples_read;
+        update.read_samples(&mut read, |read| match read {
+            ReadSample::Sample(it) => {
+                self.measure_sample(it.kind, it.microseconds, &path, &mut measures);
             }
-        }
+            ReadSample::Lost(count) => tally.samples_lost += u64::from(count),
+        });
+        self.samples_read = read;
         measures
     }
 

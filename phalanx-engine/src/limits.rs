@@ -61,7 +61,8 @@ pub const PAIR_COUNT_MAX: usize = 1_024;
 pub const HISTOGRAM_WINDOW_NS: u64 = 60 * SECOND_NS;
 
 /// Attempts to connect that are waited for: as many as the kernel's pending table holds.
-pub const ATTEMPT_COUNT_MAX: usize = phalanx_common::limits::PENDING_COUNT as usize;
+pub const ATTEMPT_COUNT_MAX: usize =
+    phalanx_common::limits::BUCKET_COUNT as usize * phalanx_common::limits::BUCKET_PLACE_COUNT;
 
 /// How long an attempt waits for its answer: the first four SYNs of a usual client (at 0, 1, 3 and
 /// 7 s) and some time for an answer to the last.

@@ -90,8 +90,9 @@ counts! {
     acknowledged_unseen_count,
     /// RTT samples taken for data of this side.
     rtt_sample_count,
-    /// Samples for which the kernel had no room.
-    sample_lost_count,
+    /// Packets whose numbers lie beyond any window: forged, or of a connection whose middle the hop
+    /// did not see.
+    implausible_packets,
 }
 
 /// What a measured time is.

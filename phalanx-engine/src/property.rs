@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use phalanx_common::abi::{Attempt, FlowKey, FlowUpdate, HalfCounters, event_kind};
+use phalanx_common::abi::{
+    Attempt, Direction, FlowKey, FlowUpdate, HalfCounters, Sample, SampleKind, event_kind,
+};
 use proptest::prelude::*;
 
 use crate::change::{Change, ChangeKind};
@@ -72,7 +74,7 @@ fn any_update() -> impl Strategy<Value = FlowUpdate> {
         0..4u32,
         any::<u8>(),
     );
-    let samples = (prop::array::uniform16(any::<u32>()), any_count());
+    let samples = (prop::array::uniform16(any::<u64>()), any_count(), 0..20_u32);
     (
         any_key(),
         numbers,
@@ -81,21 +83,35 @@ fn any_update() -> impl Strategy<Value = FlowUpdate> {
         samples,
     )
         .prop_map(
-            |(key, (incarnation, version, initiator, reason), times, halves, samples)| FlowUpdate {
-                key,
-                incarnation,
-                version,
-                initiator,
-                reason: u32::from(reason),
-                opened_ns: times.0,
-                now_ns: times.1,
-                halves: [halves.0, halves.1],
-                handshake_server_us: halves.0.gap_count,
-                samples: samples.0,
-                sample_count: samples.1,
-                ..update(1)
+            |(key, (incarnation, version, initiator, reason), times, halves, samples)| {
+                with_samples(
+                    samples.2,
+                    FlowUpdate {
+                        key,
+                        incarnation,
+                        version,
+                        initiator,
+                        reason: u32::from(reason),
+                        opened_ns: times.0,
+                        now_ns: times.1,
+                        halves: [halves.0, halves.1],
+                        handshake_server_us: halves.0.gap_count,
+                        samples: samples.0,
+                        sample_count: samples.1,
+                        ..update(1)
+                    },
+                )
             },
         )
+}
+
+/// Half of the updates have samples that a program could have written.
+fn with_samples(count: u32, mut update: FlowUpdate) -> FlowUpdate {
+    for microseconds in 0..count / 2 {
+        let kind = SampleKind::Rtt(Direction::FromLow);
+        update.push_sample(Sample { kind, microseconds });
+    }
+    update
 }
 
 fn any_attempt() -> impl Strategy<Value = Attempt> {

@@ -1,6 +1,6 @@
 //! Who is the client of a flow whose opening may not have been seen.
 
-use phalanx_common::abi::{Direction, FlowUpdate, Sample, SampleKind};
+use phalanx_common::abi::{Direction, FlowUpdate, ReadSample, SampleKind};
 
 use crate::side::RoleBasis;
 
@@ -60,20 +60,22 @@ fn by_port(low: u16, high: u16) -> Option<Direction> {
 
 /// The first turn was made by the end that answered.
 fn by_first_payload(update: &FlowUpdate) -> Option<Direction> {
-    update
-        .samples
-        .iter()
-        .filter(|word| **word != 0)
-        .find_map(|word| match Sample(*word).kind() {
-            Some(SampleKind::Turn(answerer)) => Some(answerer.reverse()),
-            _ => None,
-        })
+    let mut first = None;
+    update.read_samples(&mut 0, |read| {
+        if let (None, ReadSample::Sample(sample)) = (first, read)
+            && let SampleKind::Turn(answerer) = sample.kind
+        {
+            first = Some(answerer.reverse());
+        }
+    });
+    first
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fixture::update;
+    use phalanx_common::abi::Sample;
 
     #[test]
     fn the_best_evidence_decides() {
@@ -167,8 +169,9 @@ mod tests {
             update.key.low_port = low_port;
             update.key.high_port = high_port;
             if let Some(answerer) = turn {
-                update.samples[0] = Sample::new(SampleKind::Turn(answerer), 5).0;
-                update.sample_count = 1;
+                let kind = SampleKind::Turn(answerer);
+                let microseconds = 5;
+                update.push_sample(Sample { kind, microseconds });
             }
             let decided = decide(&update, |end| Some(end) == listener);
             assert_eq!(decided, (client, basis), "ports {low_port} and {high_port}");

@@ -158,12 +158,13 @@ fn line(change: &Change) -> String {
     format!("{head} {tail}")
 }
 
+fn sample(kind: SampleKind, microseconds: u32) -> Sample {
+    Sample { kind, microseconds }
+}
+
 fn with_samples(version: u32, samples: &[Sample]) -> FlowUpdate {
     let mut update = update(version);
-    for (place, sample) in update.samples.iter_mut().zip(samples) {
-        *place = sample.0;
-    }
-    update.sample_count = samples.len() as u32;
+    samples.iter().for_each(|it| update.push_sample(*it));
     update
 }
 
@@ -194,8 +195,8 @@ fn a_connection_seen_at_two_hops_is_counted_once() {
     first.reason = update_reason::OPENED;
     first.handshake_server_us = 40_000;
     first.handshake_client_us = 100;
-    let asked = Sample::new(SampleKind::Turn(Direction::FromHigh), 65_000);
-    let acknowledged = Sample::new(SampleKind::Rtt(Direction::FromLow), 41_000);
+    let asked = sample(SampleKind::Turn(Direction::FromHigh), 65_000);
+    let acknowledged = sample(SampleKind::Rtt(Direction::FromLow), 41_000);
     let mut second = with_samples(2, &[acknowledged, asked]);
     second.halves[0].rtt_min_us = 41_000;
     let mut last = update(4);
@@ -467,7 +468,7 @@ fn a_tuple_used_again_is_another_conversation() {
 #[test]
 fn udp_has_no_path_to_subtract() {
     let mut stage = Stage::new();
-    let turn = Sample::new(SampleKind::Turn(Direction::FromHigh), 20_000);
+    let turn = sample(SampleKind::Turn(Direction::FromHigh), 20_000);
     let mut update = with_samples(1, &[turn]);
     update.key = key([10, 0, 0, 1], 40_000, [10, 0, 0, 2], 53, 17);
     update.initiator = 0;

@@ -34,8 +34,8 @@ tally! {
     updates_after_close,
     /// Updates with a counter that fell.
     counters_fell,
-    /// Samples of a kind that is not known.
-    samples_unknown,
+    /// Samples that were overwritten before an update told of them.
+    samples_lost,
     /// Flows closed to make room for others.
     flows_evicted,
     /// Answers to a read that nobody waits for.

@@ -44,15 +44,7 @@ fn update(number: u32, version: u32, now_ns: u64) -> FlowUpdate {
         rtt_min_us: 20_000,
         ..HalfCounters::default()
     };
-    let mut samples = [0; SAMPLE_COUNT];
-    for (index, sample) in samples.iter_mut().enumerate() {
-        let kind = match index % 2 {
-            0 => SampleKind::Rtt(Direction::FromLow),
-            _ => SampleKind::Turn(Direction::FromHigh),
-        };
-        *sample = Sample::new(kind, 20_000 + (number * 7 + version) % 5_000).0;
-    }
-    FlowUpdate {
+    let mut update = FlowUpdate {
         kind: event_kind::FLOW_UPDATE,
         reason: if version == 1 {
             update_reason::OPENED
@@ -68,11 +60,20 @@ fn update(number: u32, version: u32, now_ns: u64) -> FlowUpdate {
         handshake_server_us: 20_000,
         handshake_client_us: 300,
         icmp_error: 0,
-        sample_count: SAMPLE_COUNT as u32,
+        sample_count: (version - 1) * SAMPLE_COUNT as u32,
         matched: 0,
         halves: [half; 2],
-        samples,
+        samples: [0; SAMPLE_COUNT],
+    };
+    for index in 0..SAMPLE_COUNT {
+        let kind = match index % 2 {
+            0 => SampleKind::Rtt(Direction::FromLow),
+            _ => SampleKind::Turn(Direction::FromHigh),
+        };
+        let microseconds = 20_000 + (number * 7 + version) % 5_000;
+        update.push_sample(Sample { kind, microseconds });
     }
+    update
 }
 
 /// Resident memory of this process in bytes; `None` where `/proc` does not tell.

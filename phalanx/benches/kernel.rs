@@ -108,7 +108,9 @@ impl Bench {
     }
 }
 
-const PROGRAMS: [&str; 5] = [
+const PROGRAMS: [&str; 7] = [
+    "sighted",
+    "found",
     "control_empty",
     "control_time",
     "control_hash",
@@ -127,13 +129,25 @@ fn main() -> anyhow::Result<()> {
     if !std::env::args().any(|argument| argument == "--bench") {
         return Ok(());
     }
+    // What is named on the command line alone: `data packet, 1 flows`, `event`, a part of it.
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with("--"))
+        .collect();
+    let is_wanted =
+        |name: &str| wanted.is_empty() || wanted.iter().any(|part| name.contains(part.as_str()));
     let mut bench = Bench::start()?;
     for flow_count in [1, 100_000] {
         for traffic in traffic() {
-            measure(&mut bench, &traffic, flow_count)?;
+            if is_wanted(&format!("{}, {flow_count} flows", traffic.name)) {
+                measure(&mut bench, &traffic, flow_count)?;
+            }
         }
     }
-    measure_event(&mut bench)
+    if is_wanted("event") {
+        measure_event(&mut bench)?;
+    }
+    Ok(())
 }
 
 fn traffic() -> [Traffic; 4] {
@@ -171,7 +185,14 @@ fn traffic() -> [Traffic; 4] {
 /// One kind of traffic against the three controls.
 fn measure(bench: &mut Bench, traffic: &Traffic, flow_count: u64) -> anyhow::Result<()> {
     bench.set_interval(u64::MAX / 2)?;
-    let names = ["control_empty", "control_time", "control_hash", "watched"];
+    let names = [
+        "control_empty",
+        "control_time",
+        "control_hash",
+        "watched",
+        "sighted",
+        "found",
+    ];
     // Open the flows, and warm up: five packets of each.
     let warm_up = u32::try_from(flow_count * 5)?.max(REPEAT);
     for name in names {
@@ -179,8 +200,8 @@ fn measure(bench: &mut Bench, traffic: &Traffic, flow_count: u64) -> anyhow::Res
         bench.run(name, traffic, warm_up)?;
     }
     // Each program's flows go on from where its last round ended.
-    let mut counts = [u64::from(warm_up); 4];
-    let mut rounds = [const { Vec::new() }; 4];
+    let mut counts = [u64::from(warm_up); 6];
+    let mut rounds = [const { Vec::new() }; 6];
     for _ in 0..ROUND_COUNT {
         for (index, name) in names.iter().enumerate() {
             let mut course = bench.course.get(&0, 0)?;
@@ -190,12 +211,12 @@ fn measure(bench: &mut Bench, traffic: &Traffic, flow_count: u64) -> anyhow::Res
             counts[index] += u64::from(REPEAT);
         }
     }
-    let [empty, time, hash, watched] = rounds.map(median);
+    let [empty, time, hash, watched, sighted, found] = rounds.map(median);
     let ratio = watched / hash;
     let name = traffic.name;
     println!(
         "{name}, {flow_count} flows: empty {empty:.0} ns, time {time:.0} ns, time and hash \
-         {hash:.0} ns, watched {watched:.0} ns"
+         {hash:.0} ns, watched {watched:.0} ns (of it sighted {sighted:.0} ns, found {found:.0} ns)"
     );
     let budget = (name == "data packet").then_some(DATA_PACKET_BUDGET);
     report(

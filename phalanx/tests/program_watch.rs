@@ -22,8 +22,8 @@ use phalanx_common::abi::{
     COUNTER_COUNT, Control, Counter, FlowKey, FlowUpdate, HalfCounters, event_kind,
 };
 use phalanx_common::packet::{LinkKind, Unparsed};
-use phalanx_common::watch::{FlowEntry, write_update};
-use zerocopy::{FromBytes as _, FromZeros as _, IntoBytes as _};
+use phalanx_common::watch::FlowEntry;
+use zerocopy::{FromBytes as _, IntoBytes as _};
 
 /// A test run happens on the loopback interface of the namespace.
 const LOOPBACK: u32 = 1;
@@ -48,6 +48,7 @@ fn counts(update: &FlowUpdate) -> Counts {
     let halves = update.halves.map(|half| HalfCounters {
         rtt_min_us: 0,
         seen_tick: 0,
+        next_sequence_tick: 0,
         ..half
     });
     Counts {
@@ -110,19 +111,13 @@ fn kernel_flows(ebpf: &mut Ebpf) -> BTreeMap<FlowKey, Counts> {
         let key = FlowKey::read_from_bytes(&key).unwrap();
         // SAFETY: an entry is made of plain words, of which any bit pattern is one.
         let entry: FlowEntry = unsafe { std::ptr::read_unaligned(entry.as_ptr().cast()) };
-        let mut update = FlowUpdate::new_zeroed();
-        write_update(&mut update, &key, &entry, 0, 0);
-        (key, counts(&update))
+        (key, counts(&entry.update()))
     };
     map.iter().map(|pair| read(pair.unwrap())).collect()
 }
 
 fn library_flows(ground: &Ground) -> BTreeMap<FlowKey, Counts> {
-    let read = |(key, entry): (&FlowKey, &&FlowEntry)| {
-        let mut update = FlowUpdate::new_zeroed();
-        write_update(&mut update, key, entry, 0, 0);
-        (*key, counts(&update))
-    };
+    let read = |(key, entry): (&FlowKey, &&FlowEntry)| (*key, counts(&entry.update()));
     ground.flows.borrow().iter().map(read).collect()
 }
 

@@ -184,10 +184,15 @@ fn write_wrapper(folder: &Path) -> Result<PathBuf> {
 /// The flags of the compiler: the instruction set of Linux 5.12, which has atomic operations that
 /// give a value back, type information for the maps, and no path of this machine.
 fn flags() -> Result<Vec<String>> {
-    let mut flags: Vec<String> = ["-Ctarget-cpu=v3", "-Cdebuginfo=2", "-Clink-arg=--btf"]
-        .iter()
-        .map(|flag| (*flag).to_owned())
-        .collect();
+    let mut flags: Vec<String> = [
+        "-Ctarget-cpu=v3",
+        "-Cdebuginfo=2",
+        "-Clink-arg=--btf",
+        "-Clink-arg=--disable-expand-memcpy-in-order",
+    ]
+    .iter()
+    .map(|flag| (*flag).to_owned())
+    .collect();
     let mut remap = |from: &Path, to: &str| {
         flags.push(format!("--remap-path-prefix={}={to}", from.display()));
     };

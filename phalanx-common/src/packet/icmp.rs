@@ -46,12 +46,27 @@ pub const fn is_error(headers: &Headers) -> bool {
 /// The reason why the quote names no flow.
 #[inline(always)]
 pub fn parse_quote<B: Bytes>(bytes: B, error: &Headers) -> Result<Headers, Unparsed> {
+    let mut quote = Headers::default();
+    parse_quote_into(bytes, error, &mut quote)?;
+    Ok(quote)
+}
+
+/// The same into `quote`, as [`super::parse_into`] does.
+///
+/// # Errors
+/// The reason why the quote names no flow.
+#[inline(always)]
+pub fn parse_quote_into<B: Bytes>(
+    bytes: B,
+    error: &Headers,
+    quote: &mut Headers,
+) -> Result<(), Unparsed> {
     let link = Link {
         offset: error.payload_offset & OFFSET_MASK,
         version: 0,
         vlan: error.vlan,
     };
-    let mut quote = ip::parse_quoted(bytes, link)?;
+    ip::parse_quoted(bytes, link, quote)?;
     // Eight bytes behind the quoted IP header are promised (RFC 792); what lies behind the error
     // itself is padding of the frame.
     let end = link.offset.saturating_add(error.payload_length);
@@ -70,9 +85,9 @@ pub fn parse_quote<B: Bytes>(bytes: B, error: &Headers) -> Result<Headers, Unpar
             }
         }
         protocol::ICMP | protocol::ICMPV6 => {
-            parse_icmp(bytes, at, &mut quote)?;
+            parse_icmp(bytes, at, quote)?;
         }
         _ => {}
     }
-    Ok(quote)
+    Ok(())
 }

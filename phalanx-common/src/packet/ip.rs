@@ -52,6 +52,15 @@ pub struct Headers {
     pub acknowledgement: u32,
     /// TCP window as sent, not scaled.
     pub window: u16,
+    /// MSS option of a SYN in bytes, 0 where absent; see [`super::read_options`] for this and what
+    /// follows.
+    pub mss: u16,
+    /// Window scale option of a SYN plus one, 0 where absent.
+    pub window_scale_plus_one: u8,
+    /// `TSval` of the timestamps option, 0 where absent.
+    pub timestamp_value: u32,
+    /// `TSecr` of the timestamps option, 0 where absent.
+    pub timestamp_echo: u32,
 }
 
 /// `::ffff:0:0/96` in wire order: the second half of a mapped address is this, then the address.
@@ -72,6 +81,20 @@ fn mapped(address: u32) -> [u64; 2] {
 /// The reason why the packet does not take part in any flow.
 #[inline(always)]
 pub fn parse_ip<B: Bytes>(bytes: B, link: Link, wire_length: u32) -> Result<Headers, Unparsed> {
+    let mut headers = Headers::default();
+    parse_ip_into(bytes, link, wire_length, &mut headers)?;
+    Ok(headers)
+}
+
+/// The same into `headers`, all of which is written where the packet is parsed: the kernel programs
+/// have no stack to spare for a copy.
+#[inline(always)]
+pub(super) fn parse_ip_into<B: Bytes>(
+    bytes: B,
+    link: Link,
+    wire_length: u32,
+    headers: &mut Headers,
+) -> Result<(), Unparsed> {
     // The verifier learns nothing from a check for a single byte at the start of a packet; no IP
     // header is shorter than 20.
     let first = bytes
@@ -82,14 +105,13 @@ pub fn parse_ip<B: Bytes>(bytes: B, link: Link, wire_length: u32) -> Result<Head
     if link.version != 0 && link.version != version {
         return Err(Unparsed::BadIpHeader);
     }
-    let mut headers = match version {
-        4 => parse_ipv4(bytes, link, wire_length)?,
-        6 => parse_ipv6(bytes, link, wire_length)?,
+    match version {
+        4 => parse_ipv4(bytes, link, wire_length, headers)?,
+        6 => parse_ipv6(bytes, link, wire_length, headers)?,
         _ if link.version == 0 => return Err(Unparsed::NotIp),
         _ => return Err(Unparsed::BadIpHeader),
-    };
-    parse_transport(bytes, &mut headers)?;
-    Ok(headers)
+    }
+    parse_transport(bytes, headers)
 }
 
 /// The longest packet that an IP header can declare, in bytes: IPv6's header and its payload.
@@ -97,15 +119,19 @@ pub(super) const PACKET_LENGTH_MAX: u32 = 40 + 65_535;
 
 /// Parses a quoted IP header, whose declared length is not held against the quote's own.
 #[inline(always)]
-pub(super) fn parse_quoted<B: Bytes>(bytes: B, link: Link) -> Result<Headers, Unparsed> {
+pub(super) fn parse_quoted<B: Bytes>(
+    bytes: B,
+    link: Link,
+    quote: &mut Headers,
+) -> Result<(), Unparsed> {
     let first = bytes
         .window::<20>(link.offset as usize)
         .ok_or(Unparsed::Truncated)?
         .u8(0);
     let wire_length = link.offset.saturating_add(PACKET_LENGTH_MAX);
     match first >> 4 {
-        4 => parse_ipv4(bytes, link, wire_length),
-        6 => parse_ipv6(bytes, link, wire_length),
+        4 => parse_ipv4(bytes, link, wire_length, quote),
+        6 => parse_ipv6(bytes, link, wire_length, quote),
         _ => Err(Unparsed::BadIpHeader),
     }
 }
@@ -123,7 +149,12 @@ fn clamp_length(declared: u32, offset: u32, wire_length: u32) -> u32 {
 }
 
 #[inline(always)]
-fn parse_ipv4<B: Bytes>(bytes: B, link: Link, wire_length: u32) -> Result<Headers, Unparsed> {
+fn parse_ipv4<B: Bytes>(
+    bytes: B,
+    link: Link,
+    wire_length: u32,
+    headers: &mut Headers,
+) -> Result<(), Unparsed> {
     let ip = bytes
         .window::<20>(link.offset as usize)
         .ok_or(Unparsed::Truncated)?;
@@ -136,7 +167,7 @@ fn parse_ipv4<B: Bytes>(bytes: B, link: Link, wire_length: u32) -> Result<Header
     if fragment & 0x1fff != 0 {
         return Err(Unparsed::NonFirstFragment);
     }
-    Ok(Headers {
+    *headers = Headers {
         source: mapped(ip.word(12)),
         destination: mapped(ip.word(16)),
         protocol: ip.u8(9),
@@ -151,11 +182,17 @@ fn parse_ipv4<B: Bytes>(bytes: B, link: Link, wire_length: u32) -> Result<Header
         transport_offset: link.offset + header_length,
         ip_length,
         ..Headers::default()
-    })
+    };
+    Ok(())
 }
 
 #[inline(always)]
-fn parse_ipv6<B: Bytes>(bytes: B, link: Link, wire_length: u32) -> Result<Headers, Unparsed> {
+fn parse_ipv6<B: Bytes>(
+    bytes: B,
+    link: Link,
+    wire_length: u32,
+    headers: &mut Headers,
+) -> Result<(), Unparsed> {
     let ip = bytes
         .window::<40>(link.offset as usize)
         .ok_or(Unparsed::Truncated)?;
@@ -168,7 +205,7 @@ fn parse_ipv6<B: Bytes>(bytes: B, link: Link, wire_length: u32) -> Result<Header
     if ip_length < 40 {
         return Err(Unparsed::BadIpHeader);
     }
-    let mut headers = Headers {
+    *headers = Headers {
         source: ip.address(8),
         destination: ip.address(24),
         protocol: ip.u8(6),
@@ -182,8 +219,7 @@ fn parse_ipv6<B: Bytes>(bytes: B, link: Link, wire_length: u32) -> Result<Header
         ip_length,
         ..Headers::default()
     };
-    walk_extensions(bytes, &mut headers)?;
-    Ok(headers)
+    walk_extensions(bytes, headers)
 }
 
 /// Walks the chain of IPv6 extension headers (RFC 8200 section 4) up to the transport header.
@@ -239,7 +275,7 @@ const fn is_extension(next: u8) -> bool {
 
 #[inline(always)]
 fn parse_transport<B: Bytes>(bytes: B, headers: &mut Headers) -> Result<(), Unparsed> {
-    let offset = (headers.transport_offset & OFFSET_MASK) as usize;
+    let offset = (bytes.forget(headers.transport_offset) & OFFSET_MASK) as usize;
     // No overflow: `clamp_length` keeps the sum within the length of the frame.
     let mut length = (headers.network_offset + headers.ip_length)
         .checked_sub(headers.transport_offset)

@@ -1,5 +1,6 @@
 //! TCP flags and options.
 
+use super::{Headers, protocol};
 use crate::bytes::{Bytes, Window};
 use crate::limits::{OFFSET_MASK, TCP_OPTION_COUNT_MAX};
 
@@ -64,6 +65,44 @@ impl TcpOptions {
             Some((block.u32(0), block.u32(4)))
         })
     }
+}
+
+/// Reads the options that flows are measured by into `headers`: the timestamps of every segment
+/// that carries them where nearly every stack puts them, and what a SYN announces. Nothing for what
+/// is not TCP.
+pub fn read_options<B: Bytes>(bytes: B, headers: &mut Headers) {
+    read_timestamps(bytes, headers);
+    if is_syn(headers) {
+        let (start, end) = (headers.transport_offset + 20, headers.payload_offset);
+        read_syn_options(bytes, start, end, headers);
+    }
+}
+
+/// Whether the packet is a SYN, or a SYN-ACK.
+#[inline(always)]
+#[must_use]
+pub const fn is_syn(headers: &Headers) -> bool {
+    headers.protocol == protocol::TCP && headers.tcp_flags.any(TcpFlags::SYN)
+}
+
+/// The first part of [`read_options`].
+#[inline(always)]
+pub fn read_timestamps<B: Bytes>(bytes: B, headers: &mut Headers) {
+    let (start, end) = (headers.transport_offset + 20, headers.payload_offset);
+    if headers.protocol == protocol::TCP
+        && let Some((value, echo)) = parse_timestamps(bytes, start, end)
+    {
+        headers.timestamp_value = value;
+        headers.timestamp_echo = echo;
+    }
+}
+
+/// The second part of [`read_options`], for a SYN whose options lie between `start` and `end`.
+#[inline(always)]
+pub fn read_syn_options<B: Bytes>(bytes: B, start: u32, end: u32, headers: &mut Headers) {
+    let options = parse_tcp_options(bytes, start, end);
+    headers.mss = options.mss;
+    headers.window_scale_plus_one = options.window_scale_plus_one;
 }
 
 /// Reads the options between `start` and `end` (bytes from the start of the frame). What is

@@ -1,7 +1,14 @@
-//! The state of one flow, as it lies in the flow table.
+//! The state of one flow, as it lies in the flow table. Its head has the layout of a `FlowUpdate`,
+//! so that an update is sent as it lies there, in one copy; what only the rule needs comes after.
+
+use core::mem::offset_of;
+use core::ops::Deref;
 
 use super::{Tick, tick};
-use crate::abi::{Direction, Sample, update_reason};
+use crate::abi::{
+    Direction, FlowKey, FlowUpdate, HalfCounters, RECENT_BYTES_BITS, Sample, SampleWord,
+    event_kind, update_reason,
+};
 use crate::limits::{RTT_SLOT_COUNT, SAMPLE_COUNT};
 use crate::word::{Word32, Word64};
 
@@ -9,36 +16,52 @@ use crate::word::{Word32, Word64};
 #[derive(Default)]
 #[repr(C)]
 pub struct FlowEntry {
+    /// See `abi::FlowUpdate` for this and what follows up to `samples`.
+    pub kind: Word32,
+    /// Why the last update was sent; belongs to the program that holds `sending`.
+    pub reason: Word32,
+    /// Which flow; never written again.
+    pub key: FlowKey,
+    /// Tells apart the flows that used one key one after the other.
+    pub incarnation: Word32,
+    /// Number of the last update; belongs to the program that holds `sending`.
+    pub version: Word32,
+    /// 0: not known; 1: the low end opened the flow; 2: the high end did.
+    pub initiator: Word32,
     /// When the first packet was seen, in nanoseconds.
     pub opened_ns: Word64,
     /// When the last update was sent, in nanoseconds.
     pub pushed_ns: Word64,
-    /// Which recording filters match, as of `filter_generation`.
-    pub matched: Word64,
-    /// Each direction has its own half.
-    pub halves: [Half; 2],
-    /// Samples since the last update; 0 is an empty place.
-    pub samples: [Word32; SAMPLE_COUNT],
-    /// How many samples came since the last update.
-    pub sample_count: Word32,
-    /// Number of the last update.
-    pub version: Word32,
-    /// Tells apart the flows that used one key one after the other.
-    pub incarnation: Word32,
-    /// 0: not known; 1: the low end opened the flow; 2: the high end did.
-    pub initiator: Word32,
     /// SYN to SYN-ACK in microseconds, 0 where not measured.
     pub handshake_server_us: Word32,
     /// SYN-ACK to ACK in microseconds, 0 where not measured.
     pub handshake_client_us: Word32,
     /// Type and code of the last ICMP error that quoted the flow.
     pub icmp_error: Word32,
+    /// How many samples came since the flow was opened.
+    pub sample_count: Word32,
+    /// Which recording filters match, as of `filter_generation`.
+    pub matched: Word64,
+    /// What each direction has counted.
+    pub counters: [HalfCells; 2],
+    /// The latest samples, as `abi::SampleWord`s.
+    pub samples: [Word64; SAMPLE_COUNT],
+    /// 1 while a program sends an update of the flow.
+    pub sending: Word32,
+    /// Reasons to send an update that came up meanwhile.
+    pub waiting: Word32,
+    /// How many samples there were at the last update.
+    pub samples_sent: Word32,
     /// Bits of the closing: FIN sent and acknowledged by direction, closed, reset.
     pub state: Word32,
     /// The generation of the filters that `matched` answers for.
     pub filter_generation: Word32,
     /// Snap class of the records, as of `filter_generation`: see `abi::Filter`.
     pub snap: Word32,
+    /// When the flow is no longer to be recorded for being sick, in nanoseconds; 0: it is not.
+    pub promoted_until_ns: Word64,
+    /// What each direction remembers for the next packets.
+    pub memories: [HalfMemory; 2],
 }
 
 /// Bits of a flow's closing.
@@ -53,50 +76,33 @@ pub(super) mod state {
     pub(crate) const RESET: u32 = 1 << 5;
 }
 
-/// The state of one direction of a flow: what its sender sent, and the clocks of its data.
+/// What one direction of a flow has counted: the cells of an `abi::HalfCounters`, see there.
 #[derive(Default)]
 #[repr(C)]
-pub struct Half {
+pub struct HalfCells {
     /// Packets on the wire.
     pub packets: Word64,
     /// IP bytes on the wire.
     pub bytes: Word64,
+    /// Packets and bytes that are not yet in the two above, in one word: an atomic addition is
+    /// the dearest thing that is done to a packet.
+    pub recent: Word64,
+    /// Payload bytes seen before.
+    pub retransmitted_bytes: Word64,
     /// Highest sequence number plus one (upper half) and the tick when it was reached: 0 before
     /// the first segment.
     pub head: Word64,
     /// Highest acknowledgement number sent by this end.
     pub acknowledged: Word32,
-    /// TTL minimum, TTL maximum, flags seen, window scale plus one, from the lowest byte up.
-    pub traits: Word32,
     /// Tick of the last packet.
     pub seen: Word32,
-    /// Tick of the last new payload.
-    pub payload: Word32,
-    /// Slots filled since the flow was opened.
-    pub slots_filled: Word32,
-    /// Slots consumed since the flow was opened.
-    pub slots_consumed: Word32,
+    /// TTL minimum, TTL maximum, flags seen, window scale plus one, from the lowest byte up.
+    pub traits: Word32,
     /// Last window sent, not scaled, plus one; 0: none yet.
     pub window: Word32,
-    /// IP id (upper half) and lower half of the sequence number of the last segment with payload.
-    pub last_segment: Word32,
-    /// Outstanding segments: end of the sequence range (upper half) and tick; 0 is a free slot,
-    /// tick 0 a segment that can no longer be timed.
-    pub slots: [Word64; RTT_SLOT_COUNT],
-    /// `TSval` of the segments in `slots`, 0 where there was none.
-    pub slot_timestamps: [Word32; RTT_SLOT_COUNT],
-    /// A retransmission that its timestamp can tell from the original: end of range and tick.
-    pub retransmission: Word64,
-    /// `TSval` of that retransmission.
-    pub retransmission_timestamp: Word32,
-    /// Initial sequence number.
-    pub initial_sequence: Word32,
-    /// Payload bytes seen before.
-    pub retransmitted_bytes: Word64,
-    /// First byte after the data that was contiguous before the oldest hole, and the end of the
-    /// newest hole: all holes lie between (upper half: start, lower: end). Equal where none is.
-    pub hole: Word64,
-    /// See `abi::HalfCounters` for this and what follows.
+    /// MSS option of the SYN.
+    pub mss: Word32,
+    /// Segments whose bytes were all or partly seen before.
     pub retransmitted_packets: Word32,
     /// Segments behind the highest sequence that may have been lost before this hop.
     pub out_of_sequence_packets: Word32,
@@ -120,37 +126,189 @@ pub struct Half {
     pub icmp_error_count: Word32,
     /// Acknowledgements of what this hop has not seen.
     pub acknowledged_unseen_count: Word32,
+    /// Packets whose numbers lie beyond any window.
+    pub implausible_packets: Word32,
     /// Smallest RTT sample in microseconds.
     pub rtt_min_us: Word32,
     /// RTT samples.
     pub rtt_sample_count: Word32,
-    /// Samples that found no room.
-    pub sample_lost_count: Word32,
-    /// MSS option of the SYN.
-    pub mss: Word32,
+}
+
+/// What one direction of a flow remembers: the clocks of its data, what it repeated, its holes.
+/// What every packet touches comes first, within one line of the cache.
+#[derive(Default)]
+#[repr(C)]
+pub struct HalfMemory {
+    /// TTL, flags and window of the last packet, unless it was one of a handshake or a closing:
+    /// most packets look like the one before.
+    pub look: Word32,
+    /// Tick of the last new payload.
+    pub payload: Word32,
+    /// IP id (upper half) and lower half of the sequence number of the last segment with payload.
+    pub last_segment: Word32,
+    /// Slots filled since the flow was opened.
+    pub slots_filled: Word32,
+    /// Slots consumed since the flow was opened.
+    pub slots_consumed: Word32,
+    /// `TSval` of the retransmission.
+    pub retransmission_timestamp: Word32,
+    /// A retransmission that its timestamp can tell from the original: end of range and tick.
+    pub retransmission: Word64,
+    /// First byte after the data that was contiguous before the oldest hole, and the end of the
+    /// newest hole: all holes lie between (upper half: start, lower: end). Equal where none is.
+    pub hole: Word64,
+    /// Initial sequence number.
+    pub initial_sequence: Word32,
     /// Sequence number of the FIN plus one; counts once `FIN_SENT` is set.
     pub fin_end: Word32,
+    /// An acknowledgement number beyond any window, plus one: the next one shows whether it was
+    /// forged. 0: none.
+    pub doubted_acknowledgement: Word32,
+    /// The same for a sequence number.
+    pub doubted_sequence: Word32,
     /// Nothing.
-    pub reserved: Word32,
+    pub reserved: [Word32; 2],
+    /// Outstanding data: end of the sequence range (upper half) and tick; 0 is a free slot, tick 0
+    /// a range that can no longer be timed.
+    pub slots: [Word64; RTT_SLOT_COUNT],
+    /// Where the ranges in `slots` begin.
+    pub slot_starts: [Word32; RTT_SLOT_COUNT],
+    /// Latest `TSval` of the ranges in `slots`, 0 where there was none.
+    pub slot_timestamps: [Word32; RTT_SLOT_COUNT],
+}
+
+/// Proves that fields of ours lie where those of the contract do.
+macro_rules! same_places {
+    ($ours:ty, $contract:ty: $($field:ident = $name:ident),+ $(,)?) => {
+        const _: () = {
+            $(assert!(offset_of!($ours, $field) == offset_of!($contract, $name));)+
+        };
+    };
+}
+
+same_places!(FlowEntry, FlowUpdate:
+    kind = kind, reason = reason, key = key, incarnation = incarnation, version = version,
+    initiator = initiator, opened_ns = opened_ns, pushed_ns = now_ns,
+    handshake_server_us = handshake_server_us, handshake_client_us = handshake_client_us,
+    icmp_error = icmp_error, sample_count = sample_count, matched = matched,
+    counters = halves, samples = samples,
+);
+const _: () = assert!(offset_of!(FlowEntry, sending) == size_of::<FlowUpdate>());
+
+// The halves of a packed word, and the bytes of the traits, lie in the order of the machine.
+#[cfg(target_endian = "little")]
+same_places!(HalfCells, HalfCounters:
+    packets = packets, bytes = bytes, recent = recent, retransmitted_bytes = retransmitted_bytes,
+    head = next_sequence_tick, acknowledged = acknowledged, seen = seen_tick, traits = ttl_min,
+    window = window_plus_one, mss = mss, retransmitted_packets = retransmitted_packets,
+    out_of_sequence_packets = out_of_sequence_packets, duplicate_packets = duplicate_packets,
+    gap_count = gap_count, zero_window_count = zero_window_count,
+    keep_alive_count = keep_alive_count, ecn_marked_packets = ecn_marked_packets,
+    syn_count = syn_count, fin_count = fin_count, rst_count = rst_count,
+    icmp_error_count = icmp_error_count, acknowledged_unseen_count = acknowledged_unseen_count,
+    implausible_packets = implausible_packets, rtt_min_us = rtt_min_us,
+    rtt_sample_count = rtt_sample_count,
+);
+const _: () = assert!(size_of::<HalfCells>() == size_of::<HalfCounters>());
+#[cfg(not(target_endian = "little"))]
+compile_error!("the contract with the kernel is written for little-endian machines");
+
+/// One direction of a flow: what it has counted, and beside it what it remembers.
+#[derive(Clone, Copy)]
+pub struct Half<'entry> {
+    counters: &'entry HalfCells,
+    /// What it remembers.
+    pub memory: &'entry HalfMemory,
+}
+
+impl Deref for Half<'_> {
+    type Target = HalfCells;
+
+    #[inline(always)]
+    fn deref(&self) -> &HalfCells {
+        self.counters
+    }
 }
 
 impl FlowEntry {
     /// The half of a direction.
     #[inline(always)]
-    pub fn half(&self, direction: Direction) -> &Half {
-        match direction {
-            Direction::FromLow => &self.halves[0],
-            Direction::FromHigh => &self.halves[1],
+    pub fn half(&self, direction: Direction) -> Half<'_> {
+        let index = match direction {
+            Direction::FromLow => 0,
+            Direction::FromHigh => 1,
+        };
+        Half {
+            counters: &self.counters[index],
+            memory: &self.memories[index],
         }
     }
 
-    /// Marks an empty entry as opened now.
+    /// Makes an empty entry that of a flow opened now.
     #[inline(always)]
-    pub fn begin(&self, now_ns: u64) {
+    pub fn begin(&mut self, key: &FlowKey, now_ns: u64) {
+        self.key = *key;
+        self.kind.store(event_kind::FLOW_UPDATE);
         self.opened_ns.store(now_ns);
         self.pushed_ns.store(now_ns);
         // Two flows of one key cannot be opened within one tick: their packets alone take longer.
         self.incarnation.store(tick(now_ns));
+    }
+
+    /// The head of the entry: the last update, with what has come since.
+    #[cfg(not(target_arch = "bpf"))]
+    #[must_use]
+    pub fn update(&self) -> FlowUpdate {
+        // SAFETY: the head has the layout of an update, as proven above, of which any bits are one;
+        // where other threads write, a word is either the old or the new one.
+        let update = unsafe {
+            core::ptr::from_ref(self)
+                .cast::<FlowUpdate>()
+                .read_volatile()
+        };
+        update.settle()
+    }
+
+    /// Begins an update, unless another program is just sending one: that one, or the next packet,
+    /// sends it then.
+    #[inline(always)]
+    pub(super) fn begin_update(&self, reasons: u32, now_ns: u64) -> bool {
+        if !self.sending.replace(0, 1) {
+            if reasons != update_reason::INTERVAL {
+                self.waiting.or(reasons);
+            }
+            return false;
+        }
+        let waiting = if self.waiting.load() == 0 {
+            0
+        } else {
+            self.waiting.swap(0)
+        };
+        self.reason.store(reasons | waiting);
+        self.version.store(self.version.load().wrapping_add(1));
+        self.pushed_ns.store(now_ns);
+        self.samples_sent.store(self.sample_count.load());
+        true
+    }
+
+    /// Ends an update that `begin_update` has begun.
+    #[inline(always)]
+    pub(super) fn end_update(&self) {
+        self.sending.store(0);
+    }
+
+    /// Counts packets and bytes of a direction.
+    #[inline(always)]
+    pub(super) fn count(&self, direction: Direction, packets: u32, bytes: u32) {
+        let own = self.half(direction);
+        let more = u64::from(packets) << RECENT_BYTES_BITS | u64::from(bytes);
+        let before = own.recent.fetch_add(more);
+        // Long before either part is full: other CPUs may add some more until it is emptied.
+        if before & (1 << 63 | 1 << (RECENT_BYTES_BITS - 1)) != 0 {
+            let recent = own.recent.swap(0);
+            own.packets.add(recent >> RECENT_BYTES_BITS);
+            own.bytes.add(recent & ((1 << RECENT_BYTES_BITS) - 1));
+        }
     }
 
     /// Whether the bits of `mask` are all set in the state.
@@ -166,22 +324,24 @@ impl FlowEntry {
         old & mask != mask && self.state.replace(old, old | mask)
     }
 
-    /// Keeps a sample for the next update; returns the reason to send one when the place is full.
+    /// Keeps a sample for the next update; returns the reason to send one before its place is
+    /// needed again.
     #[inline(always)]
-    pub(super) fn push_sample(&self, sample: Sample, half: &Half) -> u32 {
-        let index = self.sample_count.fetch_add(1);
-        if index >= SAMPLE_COUNT as u32 {
-            half.sample_lost_count.add(1);
-            return 0;
-        }
-        self.samples[(index as usize) & (SAMPLE_COUNT - 1)].store(sample.0);
-        if index == SAMPLE_COUNT as u32 - 1 {
+    pub(super) fn push_sample(&self, sample: Sample) -> u32 {
+        let number = self.sample_count.fetch_add(1);
+        let word = SampleWord::new(number, sample);
+        self.samples[number as usize & (SAMPLE_COUNT - 1)].store(word.0);
+        let waiting = number.wrapping_sub(self.samples_sent.load());
+        if waiting >= SAMPLE_COUNT as u32 - SAMPLES_SPARE {
             update_reason::SAMPLES
         } else {
             0
         }
     }
 }
+
+/// Places left when an update is sent for the samples: another CPU may bring some meanwhile.
+const SAMPLES_SPARE: u32 = 2;
 
 const _: () = assert!(SAMPLE_COUNT.is_power_of_two() && RTT_SLOT_COUNT.is_power_of_two());
 

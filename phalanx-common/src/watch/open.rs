@@ -2,20 +2,19 @@
 //! by an answer from the other end or by going on.
 
 use super::entry::{FlowEntry, Half, merge_traits, pack, state, with_window_scale};
-use super::pending::{Counts, Pended, Pending, PendingHalf, Place, Syn};
-use super::{AttemptState, Sighting, Tables, Tick, microseconds_between, observe, tick};
+use super::pending::{Address, Bucket, Counts, Pended, PendingHalf, Syn};
+use super::{AttemptState, Sighting, Tables, Tick, microseconds_between, tick, watch_open};
 use crate::abi::{Counter, Direction, FlowKey, attempt_outcome, update_reason};
-use crate::bytes::Bytes;
-use crate::limits::{ONE_WAY_PACKETS_MAX, REUSE_SILENCE_NS};
-use crate::packet::{TcpFlags, TcpOptions, parse_tcp_options, protocol};
+use crate::limits::{BUCKET_PLACE_COUNT, ONE_WAY_PACKETS_MAX, REUSE_SILENCE_NS};
+use crate::packet::{TcpFlags, protocol};
 
 /// Whether a SYN on an open flow begins a new connection: after the old one's end, or with another
 /// sequence number after a silence. A late copy of the old SYN does not, nor does one that is
 /// thrown at a live connection (RFC 5961 section 4).
 #[inline(never)]
-pub(super) fn is_reuse<B: Bytes>(entry: &FlowEntry, sighting: &Sighting<'_, B>) -> bool {
-    let own = entry.half(sighting.direction);
-    if own.initial_sequence.load() == sighting.headers.sequence && own.head.load() != 0 {
+pub(super) fn is_reuse(entry: &FlowEntry, sighting: &Sighting) -> bool {
+    let own = entry.half(sighting.direction());
+    if own.memory.initial_sequence.load() == sighting.headers.sequence && own.head.load() != 0 {
         return false;
     }
     let has_ended = entry.has_state(state::CLOSED) || entry.has_state(state::RESET);
@@ -23,24 +22,45 @@ pub(super) fn is_reuse<B: Bytes>(entry: &FlowEntry, sighting: &Sighting<'_, B>) 
     has_ended || silent_ticks > (REUSE_SILENCE_NS >> 10) as u32
 }
 
-/// Follows a packet that belongs to no open flow; opens the flow if it is time.
-#[inline(never)]
-pub(super) fn first_packets<'tables, T: Tables, B: Bytes>(
-    tables: &'tables T,
-    sighting: &Sighting<'_, B>,
-) -> Option<&'tables FlowEntry> {
-    let place = Place::of(sighting.key, tables.seed());
-    let Some(pending) = tables.pending(place.index) else {
+/// Where a flow that is not open waits.
+#[derive(Clone, Copy)]
+struct Waiting<'tables> {
+    bucket: &'tables Bucket,
+    address: Address,
+}
+
+impl<'tables> Waiting<'tables> {
+    #[inline(always)]
+    fn of<T: Tables>(tables: &'tables T, key: &FlowKey) -> Option<Self> {
+        let address = Address::of(key, tables.seed());
+        let bucket = tables.bucket(address.bucket)?;
+        Some(Self { bucket, address })
+    }
+
+    /// How many packets of a direction wait.
+    #[inline(always)]
+    fn packets(self, direction: Direction) -> u32 {
+        self.bucket
+            .find(direction, self.address)
+            .map_or(0, |place| place.packets(self.address))
+    }
+}
+
+/// Follows a packet that belongs to no open flow; opens the flow if it is time, and returns whether
+/// it did.
+#[inline(always)]
+pub fn first_packets<T: Tables>(tables: &T, sighting: &Sighting) -> bool {
+    let Some(waiting) = Waiting::of(tables, &sighting.key) else {
         tables.count(Counter::UntrackedTableFull, 1);
-        return None;
+        return false;
     };
-    match judge(pending, place, sighting) {
-        Judgement::Open => open(tables, pending, place, sighting),
+    match judge(waiting, sighting) {
+        Judgement::Open => open(tables, waiting, sighting),
         Judgement::Refused => {
-            refuse(tables, pending, place, sighting);
-            None
+            refuse(tables, waiting, sighting);
+            false
         }
-        Judgement::Wait => wait(tables, pending, place, sighting),
+        Judgement::Wait => wait(tables, waiting, sighting),
     }
 }
 
@@ -52,16 +72,9 @@ enum Judgement {
 
 /// Decides what a packet does to a flow that is not open.
 #[inline(always)]
-fn judge<B: Bytes>(pending: &Pending, place: Place, sighting: &Sighting<'_, B>) -> Judgement {
-    let is_answered = pending
-        .half(sighting.direction.reverse())
-        .peek(place)
-        .is_some();
-    let waiting = pending
-        .half(sighting.direction)
-        .peek(place)
-        .unwrap_or_default();
-    let goes_on = waiting.packets >= ONE_WAY_PACKETS_MAX;
+fn judge(waiting: Waiting<'_>, sighting: &Sighting) -> Judgement {
+    let is_answered = waiting.packets(sighting.direction().reverse()) > 0;
+    let goes_on = waiting.packets(sighting.direction()) >= ONE_WAY_PACKETS_MAX;
     if sighting.headers.protocol == protocol::TCP {
         let flags = sighting.flags();
         if flags.any(TcpFlags::RST) {
@@ -90,29 +103,27 @@ fn judge<B: Bytes>(pending: &Pending, place: Place, sighting: &Sighting<'_, B>) 
 
 /// Counts a packet as waiting.
 #[inline(always)]
-fn wait<'tables, T: Tables, B: Bytes>(
-    tables: &'tables T,
-    pending: &Pending,
-    place: Place,
-    sighting: &Sighting<'_, B>,
-) -> Option<&'tables FlowEntry> {
-    let half = pending.half(sighting.direction);
-    let is_first = match half.count(place, sighting.segments, sighting.wire_bytes()) {
-        Pended::Counted(packets) => packets == sighting.segments,
-        Pended::Displaced(packets) => {
+fn wait<T: Tables>(tables: &T, waiting: Waiting<'_>, sighting: &Sighting) -> bool {
+    let half = waiting.bucket.place(sighting.direction(), waiting.address);
+    let (segments, bytes) = (sighting.segments, sighting.wire_bytes());
+    let is_first = match half.count(waiting.address, segments, bytes) {
+        Pended::Counted(packets) => packets == segments,
+        Pended::Displaced(lost) => {
             tables.count(Counter::PendingDisplaced, 1);
-            tables.count(Counter::PendingDisplacedPackets, packets);
+            tables.count(Counter::PendingDisplacedPackets, lost.packets);
+            tables.count(Counter::PendingDisplacedBytes, lost.bytes);
             true
         }
-        Pended::Contended => return open(tables, pending, place, sighting),
+        Pended::Contended => return open(tables, waiting, sighting),
     };
     tables.count(Counter::Pended, 1);
+    tables.count(Counter::PendedPackets, segments);
     if is_first {
         half.clear_syn();
         half.first_ns.store(sighting.now_ns);
         half.traits.store(0);
     }
-    let headers = sighting.headers;
+    let headers = &sighting.headers;
     half.traits.store(merge_traits(
         half.traits.load(),
         headers.ttl,
@@ -124,20 +135,15 @@ fn wait<'tables, T: Tables, B: Bytes>(
     // Another CPU may have opened the flow meanwhile, without this packet: then it is folded in
     // here. Opening writes the flow first and then looks here; this writes here first and then
     // looks for the flow: one of the two sees the other.
-    let entry = tables.flow(sighting.key)?;
-    fold(tables, entry, pending, place, sighting.direction);
-    None
+    if let Some(entry) = tables.flow(&sighting.key) {
+        fold(tables, entry, waiting, sighting.direction());
+    }
+    false
 }
 
 #[inline(always)]
-fn keep_syn<T: Tables, B: Bytes>(
-    tables: &T,
-    half: &PendingHalf,
-    sighting: &Sighting<'_, B>,
-    is_first: bool,
-) {
-    let options = options(sighting);
-    let (mss, scale) = (options.mss, options.window_scale_plus_one);
+fn keep_syn<T: Tables>(tables: &T, half: &PendingHalf, sighting: &Sighting, is_first: bool) {
+    let (mss, scale) = (sighting.headers.mss, sighting.headers.window_scale_plus_one);
     let is_answer = sighting.flags().any(TcpFlags::ACK);
     half.keep_syn(
         sighting.headers.sequence,
@@ -148,49 +154,38 @@ fn keep_syn<T: Tables, B: Bytes>(
     );
     if is_first && !is_answer {
         let attempt = AttemptState {
-            initiator: sighting.direction,
+            initiator: sighting.direction(),
             now_ns: sighting.now_ns,
             outcome: attempt_outcome::STARTED,
             answer_us: 0,
             icmp_error: 0,
         };
-        tables.send_attempt(sighting.key, &attempt);
+        tables.send_attempt(&sighting.key, &attempt);
     }
-}
-
-#[inline(always)]
-fn options<B: Bytes>(sighting: &Sighting<'_, B>) -> TcpOptions {
-    let headers = sighting.headers;
-    parse_tcp_options(
-        sighting.bytes,
-        headers.transport_offset + 20,
-        headers.payload_offset,
-    )
 }
 
 /// A RST answers what waits: the flow does not come to be.
 #[inline(always)]
-fn refuse<T: Tables, B: Bytes>(
-    tables: &T,
-    pending: &Pending,
-    place: Place,
-    sighting: &Sighting<'_, B>,
-) {
+fn refuse<T: Tables>(tables: &T, waiting: Waiting<'_>, sighting: &Sighting) {
     tables.count(Counter::Refused, 1);
-    let initiator = sighting.direction.reverse();
-    let syn = pending.half(initiator).syn();
-    let answered = pending
-        .half(sighting.direction)
-        .take(place)
+    let initiator = sighting.direction().reverse();
+    let answered = waiting
+        .bucket
+        .find(sighting.direction(), waiting.address)
+        .and_then(|half| half.take(waiting.address))
         .unwrap_or_default();
-    let Some(waiting) = pending.half(initiator).take(place) else {
+    let Some(half) = waiting.bucket.find(initiator, waiting.address) else {
         return;
     };
-    tables.count(Counter::PendingCleared, answered.packets + waiting.packets);
+    let syn = half.syn();
+    let Some(asked) = half.take(waiting.address) else {
+        return;
+    };
+    tables.count(Counter::PendingCleared, answered.packets + asked.packets);
     if syn.sent_count == 0 {
         return;
     }
-    pending.half(initiator).clear_syn();
+    half.clear_syn();
     let answer_us = microseconds_between(syn.tick, sighting.now());
     let attempt = AttemptState {
         initiator,
@@ -199,7 +194,7 @@ fn refuse<T: Tables, B: Bytes>(
         answer_us,
         icmp_error: 0,
     };
-    tables.send_attempt(sighting.key, &attempt);
+    tables.send_attempt(&sighting.key, &attempt);
 }
 
 /// An ICMP error quotes a packet of a flow that is not open: returns whether one was waiting.
@@ -211,14 +206,12 @@ pub(super) fn unreachable<T: Tables>(
     now_ns: u64,
     icmp_error: u32,
 ) -> bool {
-    let place = Place::of(key, tables.seed());
-    let Some(pending) = tables.pending(place.index) else {
+    let Some(waiting) = Waiting::of(tables, key) else {
         return false;
     };
-    let half = pending.half(quoted);
-    if half.peek(place).is_none() {
+    let Some(half) = waiting.bucket.find(quoted, waiting.address) else {
         return false;
-    }
+    };
     let syn = half.syn();
     if syn.sent_count != 0 {
         let answer_us = microseconds_between(syn.tick, tick(now_ns));
@@ -236,49 +229,52 @@ pub(super) fn unreachable<T: Tables>(
 
 /// Opens the flow of a packet and counts the packet in it.
 #[inline(always)]
-fn open<'tables, T: Tables, B: Bytes>(
-    tables: &'tables T,
-    pending: &Pending,
-    place: Place,
-    sighting: &Sighting<'_, B>,
-) -> Option<&'tables FlowEntry> {
-    let Some(entry) = tables.open(sighting.key, sighting.now_ns) else {
+fn open<T: Tables>(tables: &T, waiting: Waiting<'_>, sighting: &Sighting) -> bool {
+    let Some(entry) = tables.open(&sighting.key, sighting.now_ns) else {
         tables.count(Counter::UntrackedTableFull, 1);
-        return None;
+        return false;
     };
-    let from_low = fold(tables, entry, pending, place, Direction::FromLow);
-    let from_high = fold(tables, entry, pending, place, Direction::FromHigh);
+    let from_low = fold(tables, entry, waiting, Direction::FromLow);
+    let from_high = fold(tables, entry, waiting, Direction::FromHigh);
     complete_handshake(entry, sighting, from_low, from_high);
-    tables.count(Counter::Watched, 1);
-    observe(tables, entry, sighting);
-    tables.send_update(sighting.key, entry, update_reason::OPENED, sighting.now_ns);
-    Some(entry)
+    watch_open(tables, entry, sighting, update_reason::OPENED);
+    true
 }
 
 /// Moves what waits of one direction into the open flow; returns the SYN that was there.
-#[inline(always)]
+#[inline(never)]
 fn fold<T: Tables>(
     tables: &T,
     entry: &FlowEntry,
-    pending: &Pending,
-    place: Place,
+    waiting: Waiting<'_>,
     direction: Direction,
 ) -> Syn {
-    let waiting = pending.half(direction);
-    let syn = waiting.syn();
-    let packets = move_counts(entry, entry.half(direction), waiting, place);
-    if packets == 0 {
-        return Syn::default();
+    let mut kept = Syn::default();
+    // Two CPUs may each have found another place for the flow's first packets.
+    for _ in 0..BUCKET_PLACE_COUNT {
+        let Some(half) = waiting.bucket.find(direction, waiting.address) else {
+            break;
+        };
+        let syn = half.syn();
+        let packets = move_counts(entry, direction, half, waiting.address);
+        if packets == 0 {
+            break;
+        }
+        half.clear_syn();
+        tables.count(Counter::PendingFolded, packets);
+        if syn.sent_count != 0 {
+            keep_folded(entry.half(direction), syn);
+            kept = syn;
+        }
     }
-    waiting.clear_syn();
-    tables.count(Counter::PendingFolded, packets);
-    if syn.sent_count == 0 {
-        return syn;
-    }
-    let own = entry.half(direction);
+    kept
+}
+
+#[inline(always)]
+fn keep_folded(own: Half<'_>, syn: Syn) {
     own.head
         .replace(0, pack(syn.sequence.wrapping_add(1), syn.tick));
-    own.initial_sequence.store(syn.sequence);
+    own.memory.initial_sequence.store(syn.sequence);
     own.mss.store(u32::from(syn.mss));
     own.traits.store(with_window_scale(
         own.traits.load(),
@@ -286,20 +282,24 @@ fn fold<T: Tables>(
     ));
     own.syn_count.add(syn.sent_count);
     own.retransmitted_packets.add(syn.sent_count - 1);
-    syn
 }
 
 /// Moves the counts that wait into an open flow; returns how many packets that were.
-#[inline(never)]
-fn move_counts(entry: &FlowEntry, own: &Half, waiting: &PendingHalf, place: Place) -> u32 {
-    let first_ns = waiting.first_ns.load();
-    let traits = waiting.traits.load();
-    let Counts { packets, bytes } = waiting.take(place).unwrap_or_default();
+#[inline(always)]
+fn move_counts(
+    entry: &FlowEntry,
+    direction: Direction,
+    half: &PendingHalf,
+    address: Address,
+) -> u32 {
+    let own = entry.half(direction);
+    let first_ns = half.first_ns.load();
+    let traits = half.traits.load();
+    let Counts { packets, bytes } = half.take(address).unwrap_or_default();
     if packets == 0 {
         return 0;
     }
-    own.packets.add(u64::from(packets));
-    own.bytes.add(u64::from(bytes));
+    entry.count(direction, packets, bytes);
     if own.traits.load() == 0 {
         own.traits.store(traits);
     }
@@ -313,12 +313,7 @@ fn move_counts(entry: &FlowEntry, own: &Half, waiting: &PendingHalf, place: Plac
 /// Tells who opened the connection, and splits the handshake into the server's and the client's
 /// side where each of its packets was sent once (Karn's rule).
 #[inline(always)]
-fn complete_handshake<B>(
-    entry: &FlowEntry,
-    sighting: &Sighting<'_, B>,
-    from_low: Syn,
-    from_high: Syn,
-) {
+fn complete_handshake(entry: &FlowEntry, sighting: &Sighting, from_low: Syn, from_high: Syn) {
     let Some(client) = opener(from_low, from_high) else {
         return;
     };
@@ -336,7 +331,7 @@ fn complete_handshake<B>(
             .store(at_least_one(request.tick, answer.tick));
     }
     let acknowledges = sighting.headers.acknowledgement == answer.sequence.wrapping_add(1);
-    if sighting.direction == client && acknowledges {
+    if sighting.direction() == client && acknowledges {
         entry
             .handshake_client_us
             .store(at_least_one(answer.tick, sighting.now()));

@@ -1,23 +1,24 @@
 //! Flows that are not open yet: one direction has spoken, or a handshake is under way.
 //!
-//! The table is an array indexed by a seeded hash, without buckets: a newcomer displaces whoever
-//! holds its place, and what was displaced is counted at that moment, exactly. So a flood of
-//! packets from invented sources costs a bounded time, and never touches an open flow.
-//! A place is told by 28 bits of the hash beside its index; every word of it carries them, and is
-//! written by compare-and-exchange, so that a place that changes hands takes no one's counts along.
+//! The table is an array of buckets, indexed by a seeded hash; each has some places for what either
+//! direction has sent. A newcomer that finds all places taken displaces the oldest, and what was
+//! displaced is counted at that moment, exactly. So a flood of packets from invented sources costs
+//! a bounded time, and never touches an open flow.
+//! A place is told by 28 bits of the hash; its counts carry them in one word that is written by
+//! compare-and-exchange, so that a place that changes hands takes no one's counts along.
 
 use super::Tick;
 use super::entry::pack;
 use crate::abi::{Direction, FlowKey};
-use crate::limits::PENDING_COUNT;
+use crate::limits::{BUCKET_COUNT, BUCKET_PLACE_COUNT};
 use crate::word::{Word32, Word64};
 
-/// An entry of the table of flows not yet opened.
+/// An entry of the table: the places for what each direction has sent.
 #[derive(Default)]
 #[repr(C)]
-pub struct Pending {
-    /// What each direction has sent.
-    pub halves: [PendingHalf; 2],
+pub struct Bucket {
+    /// By direction; a flow may hold another place in each.
+    pub halves: [[PendingHalf; BUCKET_PLACE_COUNT]; 2],
 }
 
 /// What one direction of a pending flow has sent.
@@ -47,15 +48,15 @@ const BYTES_MAX: u64 = (1 << PACKETS_SHIFT) - 1;
 
 /// Where a flow waits, and how its entry is known again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    /// Index into the table.
-    pub(super) index: u32,
+pub(super) struct Address {
+    /// Index of the bucket.
+    pub(super) bucket: u32,
     /// 28 bits, never 0.
     fingerprint: u64,
 }
 
-impl Place {
-    /// The place of a flow, by a seeded multiply–mix over its key.
+impl Address {
+    /// The address of a flow, by a seeded multiply–mix over its key.
     #[inline(always)]
     pub(super) fn of(key: &FlowKey, seed: u64) -> Self {
         let mut hash = seed;
@@ -69,7 +70,7 @@ impl Place {
         hash = mix(hash, word(ports, rest));
         hash = mix(hash, u64::from(key.ifindex));
         Self {
-            index: hash as u32 & (PENDING_COUNT - 1),
+            bucket: hash as u32 & (BUCKET_COUNT - 1),
             fingerprint: (hash >> FINGERPRINT_SHIFT) | 1,
         }
     }
@@ -93,8 +94,8 @@ pub(super) struct Counts {
 pub(super) enum Pended {
     /// Counted; so many packets of this direction wait now, this one included.
     Counted(u32),
-    /// Counted in a place taken from another flow, with so many packets of that one lost.
-    Displaced(u32),
+    /// Counted in a place taken from another flow, with so many packets and bytes of that one lost.
+    Displaced(Counts),
     /// Not counted: other CPUs were faster each time, or the place is full.
     Contended,
 }
@@ -102,13 +103,58 @@ pub(super) enum Pended {
 /// How often a word is tried before giving up: each failure means that another CPU succeeded.
 const TRY_COUNT: usize = 8;
 
-impl PendingHalf {
-    /// Counts a packet of the flow at `place`.
+impl Bucket {
     #[inline(always)]
-    pub(super) fn count(&self, place: Place, packets: u32, bytes: u32) -> Pended {
+    fn places(&self, direction: Direction) -> &[PendingHalf; BUCKET_PLACE_COUNT] {
+        match direction {
+            Direction::FromLow => &self.halves[0],
+            Direction::FromHigh => &self.halves[1],
+        }
+    }
+
+    /// What the flow at `address` has sent in a direction.
+    #[inline(always)]
+    pub(super) fn find(&self, direction: Direction, address: Address) -> Option<&PendingHalf> {
+        let places = self.places(direction);
+        places.iter().find(|place| place.is_of(address))
+    }
+
+    /// The place where the flow at `address` waits or may wait: its own, else a free one, else the
+    /// oldest.
+    #[inline(always)]
+    pub(super) fn place(&self, direction: Direction, address: Address) -> &PendingHalf {
+        let places = self.places(direction);
+        let mut best = &places[0];
+        let mut best_rank = u64::MAX;
+        for place in places {
+            let rank = if place.is_of(address) {
+                0
+            } else if place.counts.load() == 0 {
+                1
+            } else {
+                // No packet of a daemon's life is seen in the first two nanoseconds.
+                place.first_ns.load() | 2
+            };
+            if rank < best_rank {
+                (best, best_rank) = (place, rank);
+            }
+        }
+        best
+    }
+}
+
+impl PendingHalf {
+    #[inline(always)]
+    fn is_of(&self, address: Address) -> bool {
+        self.counts.load() >> FINGERPRINT_SHIFT == address.fingerprint
+    }
+
+    /// Counts a packet of the flow at `address`.
+    #[inline(always)]
+    pub(super) fn count(&self, address: Address, packets: u32, bytes: u32) -> Pended {
         for _ in 0..TRY_COUNT {
             let old = self.counts.load();
-            let is_own = old >> FINGERPRINT_SHIFT == place.fingerprint;
+            let is_own = old >> FINGERPRINT_SHIFT == address.fingerprint;
             let before = if is_own {
                 unpack(old)
             } else {
@@ -121,33 +167,37 @@ impl PendingHalf {
             if u64::from(sum.packets) > PACKETS_MAX || u64::from(sum.bytes) > BYTES_MAX {
                 return Pended::Contended;
             }
-            let new = place.fingerprint << FINGERPRINT_SHIFT
+            let new = address.fingerprint << FINGERPRINT_SHIFT
                 | u64::from(sum.packets) << PACKETS_SHIFT
                 | u64::from(sum.bytes);
             if self.counts.replace(old, new) {
                 return if is_own || old == 0 {
                     Pended::Counted(sum.packets)
                 } else {
-                    Pended::Displaced(unpack(old).packets)
+                    Pended::Displaced(unpack(old))
                 };
             }
         }
         Pended::Contended
     }
 
-    /// What the flow at `place` has here.
+    /// How many packets of the flow at `address` wait here.
     #[inline(always)]
-    pub(super) fn peek(&self, place: Place) -> Option<Counts> {
+    pub(super) fn packets(&self, address: Address) -> u32 {
         let word = self.counts.load();
-        (word >> FINGERPRINT_SHIFT == place.fingerprint).then(|| unpack(word))
+        if word >> FINGERPRINT_SHIFT == address.fingerprint {
+            unpack(word).packets
+        } else {
+            0
+        }
     }
 
-    /// Takes what the flow at `place` has here; of several that try, one gets it.
+    /// Takes what the flow at `address` has here; of several that try, one gets it.
     #[inline(always)]
-    pub(super) fn take(&self, place: Place) -> Option<Counts> {
+    pub(super) fn take(&self, address: Address) -> Option<Counts> {
         for _ in 0..TRY_COUNT {
             let word = self.counts.load();
-            if word >> FINGERPRINT_SHIFT != place.fingerprint {
+            if word >> FINGERPRINT_SHIFT != address.fingerprint {
                 return None;
             }
             if self.counts.replace(word, 0) {
@@ -236,16 +286,5 @@ const fn unpack(word: u64) -> Counts {
     Counts {
         packets: (word >> PACKETS_SHIFT & PACKETS_MAX) as u32,
         bytes: (word & BYTES_MAX) as u32,
-    }
-}
-
-impl Pending {
-    /// The half of a direction.
-    #[inline(always)]
-    pub(super) fn half(&self, direction: Direction) -> &PendingHalf {
-        match direction {
-            Direction::FromLow => &self.halves[0],
-            Direction::FromHigh => &self.halves[1],
-        }
     }
 }

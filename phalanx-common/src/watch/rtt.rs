@@ -1,97 +1,111 @@
-//! RTT by sequence range: a segment is timed from its sending to the acknowledgement of exactly
-//! its end. Karn's rule (RFC 6298 section 3) and its widening by tcptrace are kept: no sample for
-//! what was sent twice, nor for what was sent before something else was sent again, since its
+//! RTT by sequence range: data is timed from its sending to an acknowledgement that ends in it.
+//! Segments that were sent at the same moment, as far as round trips can tell, share a range: those
+//! of a super-segment, and those that follow one another within a small part of the least round
+//! trip. Karn's rule (RFC 6298 section 3) and its widening by tcptrace are kept: no sample for what
+//! was sent twice, nor for what was sent before something else was sent again, since its
 //! acknowledgement waited for that. Where timestamps tell a retransmission from its original (RFC
 //! 7323 section 3), the retransmission itself is timed.
 
 use super::entry::{FlowEntry, Half, pack, sequence_of, tick_of};
-use super::{Sighting, is_after, microseconds_between};
+use super::{Sighting, Tick, is_after, microseconds_between};
 use crate::abi::{Sample, SampleKind};
-use crate::bytes::Bytes;
-use crate::limits::RTT_SLOT_COUNT;
-use crate::packet::parse_timestamps;
+use crate::limits::{RTT_RANGE_SHIFT, RTT_SLOT_COUNT};
 
 const MASK: usize = RTT_SLOT_COUNT - 1;
 
-/// Begins to time a segment, if a slot is free: all segments while few are outstanding, at least
-/// one in each round trip beyond, since slots fall free as acknowledgements pass.
+/// Begins to time a segment that ends at `end`, in the range just before it or in a free slot: all
+/// segments while few are outstanding; beyond, those at the front of the window, as slots fall free.
 #[inline(always)]
-pub(super) fn fill<B: Bytes>(own: &Half, sighting: &Sighting<'_, B>, end: u32) {
-    let filled = own.slots_filled.load();
-    if filled.wrapping_sub(own.slots_consumed.load()) >= RTT_SLOT_COUNT as u32 {
-        return;
+pub(super) fn fill(own: Half<'_>, sighting: &Sighting, end: u32) {
+    let memory = own.memory;
+    let filled = memory.slots_filled.load();
+    let outstanding = filled.wrapping_sub(memory.slots_consumed.load());
+    if outstanding != 0 {
+        let last = memory.slots[filled.wrapping_sub(1) as usize & MASK].load();
+        if sequence_of(last) == sighting.headers.sequence {
+            let spent = sighting.now().wrapping_sub(tick_of(last));
+            if spent <= own.rtt_min_us.load() >> RTT_RANGE_SHIFT && tick_of(last) != 0 {
+                widen(
+                    own,
+                    sighting,
+                    filled.wrapping_sub(1),
+                    pack(end, tick_of(last)),
+                );
+                return;
+            }
+        }
+        if outstanding >= RTT_SLOT_COUNT as u32 {
+            return;
+        }
     }
     fill_slot(own, sighting, filled, pack(end, sighting.now()));
 }
 
+/// Moves the end of the last range.
 #[inline(always)]
-fn fill_slot<B: Bytes>(own: &Half, sighting: &Sighting<'_, B>, filled: u32, word: u64) {
+fn widen(own: Half<'_>, sighting: &Sighting, last: u32, word: u64) {
+    let memory = own.memory;
+    let index = last as usize & MASK;
+    let old = memory.slots[index].load();
+    // Another CPU may have taken the slot, or made it one that can no longer be timed.
+    if tick_of(old) == tick_of(word) && memory.slots[index].replace(old, word) {
+        memory.slot_timestamps[index].store(sighting.headers.timestamp_value);
+    }
+}
+
+#[inline(always)]
+fn fill_slot(own: Half<'_>, sighting: &Sighting, filled: u32, word: u64) {
+    let memory = own.memory;
     let index = filled as usize & MASK;
     // The count says that the slot is free; what a lost race left in it is overwritten.
-    let old = own.slots[index].load();
-    if own.slots[index].replace(old, word) {
-        let timestamp = timestamps(sighting).map_or(0, |(value, _)| value);
-        own.slot_timestamps[index].store(timestamp);
-        own.slots_filled.store(filled.wrapping_add(1));
+    let old = memory.slots[index].load();
+    memory.slot_starts[index].store(sighting.headers.sequence);
+    if memory.slots[index].replace(old, word) {
+        memory.slot_timestamps[index].store(sighting.headers.timestamp_value);
+        memory.slots_filled.store(filled.wrapping_add(1));
     }
 }
 
+/// Takes the slots that an acknowledgement covers; the one that it ends in gives a sample.
 #[inline(always)]
-fn timestamps<B: Bytes>(sighting: &Sighting<'_, B>) -> Option<(u32, u32)> {
-    let headers = sighting.headers;
-    parse_timestamps(
-        sighting.bytes,
-        headers.transport_offset + 20,
-        headers.payload_offset,
-    )
-}
-
-/// Takes the slots that an acknowledgement covers; the one that ends at it gives a sample.
-#[inline(always)]
-pub(super) fn consume<B: Bytes>(
-    entry: &FlowEntry,
-    other: &Half,
-    sighting: &Sighting<'_, B>,
-) -> u32 {
-    let consumed = other.slots_consumed.load();
+pub(super) fn consume(entry: &FlowEntry, other: Half<'_>, sighting: &Sighting) -> u32 {
     let mut reasons = 0;
-    if consumed != other.slots_filled.load() {
-        reasons = consume_slots(entry, other, sighting);
+    if other.memory.slots_consumed.load() != other.memory.slots_filled.load() {
+        reasons = consume_slots(entry, sighting);
     }
-    let retransmission = other.retransmission.load();
-    if retransmission != 0 {
-        reasons |= consume_retransmission(entry, other, sighting);
+    if other.memory.retransmission.load() != 0 {
+        reasons |= consume_retransmission(entry, sighting);
     }
     reasons
 }
 
 #[inline(never)]
-fn consume_slots<B: Bytes>(entry: &FlowEntry, other: &Half, sighting: &Sighting<'_, B>) -> u32 {
+fn consume_slots(entry: &FlowEntry, sighting: &Sighting) -> u32 {
+    let other = entry.half(sighting.direction().reverse());
+    let memory = other.memory;
     let number = sighting.headers.acknowledgement;
     let mut reasons = 0;
     for _ in 0..RTT_SLOT_COUNT {
-        let consumed = other.slots_consumed.load();
-        if consumed == other.slots_filled.load() {
+        let consumed = memory.slots_consumed.load();
+        if consumed == memory.slots_filled.load() {
             break;
         }
-        let slot = &other.slots[consumed as usize & MASK];
-        let word = slot.load();
-        if word != 0 && is_after(sequence_of(word), number) {
-            break;
-        }
+        let index = consumed as usize & MASK;
+        let word = memory.slots[index].load();
+        let is_whole = word == 0 || !is_after(sequence_of(word), number);
         // A lost race drops the sample: another CPU took it, or it could no longer be timed.
-        let is_taken = word != 0 && slot.replace(word, 0);
-        other.slots_consumed.store(consumed.wrapping_add(1));
-        if !is_taken {
-            continue;
+        let is_timed = if is_whole {
+            let is_taken = word != 0 && memory.slots[index].replace(word, 0);
+            memory.slots_consumed.store(consumed.wrapping_add(1));
+            is_taken && sequence_of(word) == number
+        } else {
+            is_after(number, memory.slot_starts[index].load())
+        };
+        if is_timed && tick_of(word) != 0 {
+            reasons |= take(entry, other, sighting, tick_of(word));
         }
-        if sequence_of(word) == number && tick_of(word) != 0 {
-            reasons |= take(
-                entry,
-                other,
-                sighting,
-                microseconds_between(tick_of(word), sighting.now()),
-            );
+        if !is_whole {
+            break;
         }
     }
     reasons
@@ -99,56 +113,62 @@ fn consume_slots<B: Bytes>(entry: &FlowEntry, other: &Half, sighting: &Sighting<
 
 /// Keeps a sample of the data that the other direction sent.
 #[inline(always)]
-fn take<B: Bytes>(entry: &FlowEntry, other: &Half, sighting: &Sighting<'_, B>, rtt_us: u32) -> u32 {
-    let rtt_us = if rtt_us == 0 { 1 } else { rtt_us };
+fn take(entry: &FlowEntry, other: Half<'_>, sighting: &Sighting, sent: Tick) -> u32 {
+    let rtt_us = match microseconds_between(sent, sighting.now()) {
+        0 => 1,
+        rtt_us => rtt_us,
+    };
     let least = other.rtt_min_us.load();
     if least == 0 || rtt_us < least {
         other.rtt_min_us.store(rtt_us);
     }
     other.rtt_sample_count.add(1);
-    let kind = SampleKind::Rtt(sighting.direction.reverse());
-    entry.push_sample(Sample::new(kind, rtt_us), other)
+    entry.push_sample(Sample {
+        kind: SampleKind::Rtt(sighting.direction().reverse()),
+        microseconds: rtt_us,
+    })
 }
 
-/// A segment from `start` on was sent again: whatever ends after `start` can no longer be timed.
-/// Where the original's timestamp is known and differs, the retransmission is timed by its own.
+/// A segment was sent again: whatever ends after its start can no longer be timed. Where the
+/// original's timestamp is known and differs, the retransmission is timed by its own.
 #[inline(always)]
-pub(super) fn invalidate<B: Bytes>(own: &Half, sighting: &Sighting<'_, B>, end: u32) {
+pub(super) fn invalidate(own: Half<'_>, sighting: &Sighting, end: u32) {
+    let memory = own.memory;
     let start = sighting.headers.sequence;
-    own.retransmission.store(0);
-    let own_timestamp = timestamps(sighting).map_or(0, |(value, _)| value);
+    memory.retransmission.store(0);
+    let own_timestamp = sighting.headers.timestamp_value;
     for index in 0..RTT_SLOT_COUNT {
-        let word = own.slots[index].load();
+        let word = memory.slots[index].load();
         if word == 0 || !is_after(sequence_of(word), start) {
             continue;
         }
-        let original = own.slot_timestamps[index].load();
-        if sequence_of(word) == end && original != 0 && is_after(own_timestamp, original) {
-            own.retransmission_timestamp.store(own_timestamp);
-            own.retransmission.store(pack(end, sighting.now()));
+        let original = memory.slot_timestamps[index].load();
+        let holds_end =
+            is_after(end, memory.slot_starts[index].load()) && !is_after(end, sequence_of(word));
+        if holds_end && original != 0 && is_after(own_timestamp, original) {
+            memory.retransmission_timestamp.store(own_timestamp);
+            memory.retransmission.store(pack(end, sighting.now()));
         }
         // The end stays, so that the slot is consumed in its turn.
-        own.slots[index].replace(word, pack(sequence_of(word), 0));
+        memory.slots[index].replace(word, pack(sequence_of(word), 0));
     }
 }
 
 /// Times a retransmission whose acknowledgement echoes its timestamp, and not the original's.
 #[inline(never)]
-fn consume_retransmission<B: Bytes>(
-    entry: &FlowEntry,
-    other: &Half,
-    sighting: &Sighting<'_, B>,
-) -> u32 {
-    let word = other.retransmission.load();
+fn consume_retransmission(entry: &FlowEntry, sighting: &Sighting) -> u32 {
+    let memory = entry.half(sighting.direction().reverse()).memory;
+    let word = memory.retransmission.load();
     let number = sighting.headers.acknowledgement;
-    if word == 0 || is_after(sequence_of(word), number) || !other.retransmission.replace(word, 0) {
+    if word == 0 || is_after(sequence_of(word), number) || !memory.retransmission.replace(word, 0) {
         return 0;
     }
-    let echo = timestamps(sighting).map_or(0, |(_, echo)| echo);
-    if sequence_of(word) != number || echo != other.retransmission_timestamp.load() {
+    let echo = sighting.headers.timestamp_echo;
+    if sequence_of(word) != number || echo != memory.retransmission_timestamp.load() {
         return 0;
     }
-    let kind = SampleKind::RttByTimestamp(sighting.direction.reverse());
-    let rtt_us = microseconds_between(tick_of(word), sighting.now());
-    entry.push_sample(Sample::new(kind, rtt_us), other)
+    entry.push_sample(Sample {
+        kind: SampleKind::RttByTimestamp(sighting.direction().reverse()),
+        microseconds: microseconds_between(tick_of(word), sighting.now()),
+    })
 }

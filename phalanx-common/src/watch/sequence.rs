@@ -2,10 +2,10 @@
 //! cannot be told; and the acknowledgements that clock the other direction.
 
 use super::entry::{FlowEntry, Half, pack, sequence_of, state};
-use super::{Sighting, Tick, is_after, rtt};
+use super::{Sighting, is_after, rtt};
 use crate::abi::update_reason;
-use crate::bytes::Bytes;
 use crate::packet::TcpFlags;
+use crate::word::Word32;
 
 /// What a segment was to its flow.
 pub(super) struct Seen {
@@ -15,35 +15,37 @@ pub(super) struct Seen {
     pub(super) is_new: bool,
 }
 
-/// Follows a TCP segment.
+/// Follows a TCP segment; `is_like_before` says that it has flags and window of the one before.
 #[inline(always)]
-pub(super) fn observe<B: Bytes>(entry: &FlowEntry, sighting: &Sighting<'_, B>) -> Seen {
-    let own = entry.half(sighting.direction);
+pub(super) fn observe(entry: &FlowEntry, sighting: &Sighting, is_like_before: bool) -> Seen {
+    let own = entry.half(sighting.direction());
     let flags = sighting.flags();
     let mut reasons = 0;
     if flags.any(TcpFlags::ACK) {
         reasons |= acknowledge(entry, sighting);
     }
-    note_window(own, sighting);
-    if flags.any(TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST) {
-        reasons |= note_flags(entry, own, sighting);
+    // What looks like the packet before has its window, and none of these flags.
+    if !is_like_before {
+        note_window(own, sighting);
+        if flags.any(TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST) {
+            reasons |= note_flags(entry, own, sighting);
+        }
     }
     let length = sighting.sequence_length();
-    let other = entry.half(sighting.direction.reverse());
     let is_new = if flags.any(TcpFlags::RST) {
         false
     } else if length == 0 {
         note_empty_keep_alive(own, sighting);
         false
     } else {
-        advance(own, other, sighting, length)
+        advance(entry, own, sighting, length)
     };
     Seen { reasons, is_new }
 }
 
 /// A segment without payload one byte before the next: RFC 9293 section 3.8.4.
 #[inline(always)]
-fn note_empty_keep_alive<B: Bytes>(own: &Half, sighting: &Sighting<'_, B>) {
+fn note_empty_keep_alive(own: Half<'_>, sighting: &Sighting) {
     let head = own.head.load();
     if head != 0 && sighting.headers.sequence.wrapping_add(1) == sequence_of(head) {
         own.keep_alive_count.add(1);
@@ -52,7 +54,7 @@ fn note_empty_keep_alive<B: Bytes>(own: &Half, sighting: &Sighting<'_, B>) {
 
 /// Follows the bytes of a segment; returns whether any were new.
 #[inline(always)]
-fn advance<B: Bytes>(own: &Half, other: &Half, sighting: &Sighting<'_, B>, length: u32) -> bool {
+fn advance(entry: &FlowEntry, own: Half<'_>, sighting: &Sighting, length: u32) -> bool {
     let start = sighting.headers.sequence;
     let end = start.wrapping_add(length);
     let head = own.head.load();
@@ -62,47 +64,101 @@ fn advance<B: Bytes>(own: &Half, other: &Half, sighting: &Sighting<'_, B>, lengt
         if own.head.replace(head, pack(end, sighting.now())) {
             rtt::fill(own, sighting, end);
         }
-        own.last_segment.store(identity(sighting));
+        own.memory.last_segment.store(identity(sighting));
         return true;
     }
     if is_after(start, sequence_of(head)) {
-        jump(own, sighting, head, end);
-        return true;
+        return jump(entry, sighting, end);
     }
-    behind(own, other, sighting, end)
+    behind(entry, sighting, end)
 }
 
 /// IP id and lower half of the sequence number: enough to know the segment just before again.
 #[inline(always)]
-fn identity<B: Bytes>(sighting: &Sighting<'_, B>) -> u32 {
+fn identity(sighting: &Sighting) -> u32 {
     u32::from(sighting.headers.ip_id) << 16 | (sighting.headers.sequence & 0xffff)
 }
 
-/// A segment beyond the highest sequence: something before it is missing here.
+/// A segment beyond the highest sequence: something before it is missing here. Returns whether it
+/// is believed.
 #[inline(never)]
-fn jump<B: Bytes>(own: &Half, sighting: &Sighting<'_, B>, head: u64, end: u32) {
+fn jump(entry: &FlowEntry, sighting: &Sighting, end: u32) -> bool {
+    let own = entry.half(sighting.direction());
+    let other = entry.half(sighting.direction().reverse());
+    let acknowledged = other.acknowledged.load();
+    let is_in_window = acknowledged == 0 || end.wrapping_sub(acknowledged) <= window_bytes(other);
+    if !is_in_window && !is_confirmed(own, &own.memory.doubted_sequence, end, other) {
+        return false;
+    }
+    let head = own.head.load();
     if !own.head.replace(head, pack(end, sighting.now())) {
-        return;
+        return true;
     }
     own.gap_count.add(1);
-    let hole = own.hole.load();
+    let hole = own.memory.hole.load();
     let (first, last) = ((hole >> 32) as u32, hole as u32);
     let first = if first == last {
         sequence_of(head)
     } else {
         first
     };
-    own.hole.store(pack(first, sighting.headers.sequence));
-    own.last_segment.store(identity(sighting));
+    own.memory
+        .hole
+        .store(pack(first, sighting.headers.sequence));
+    own.memory.last_segment.store(identity(sighting));
     rtt::fill(own, sighting, end);
+    true
+}
+
+/// The least that a window is taken for: it may have been wider than it was last said to be.
+const WINDOW_BYTES_MIN: u32 = 1 << 24;
+/// The scale of a window whose handshake was not seen: the largest one (RFC 7323 section 2.3).
+const SCALE_MAX: u32 = 14;
+
+/// How far the numbers of the data that this end receives may lie apart.
+#[inline(always)]
+fn window_bytes(receiver: Half<'_>) -> u32 {
+    let scale_plus_one = receiver.traits.load() >> 24;
+    let scale = if scale_plus_one == 0 {
+        SCALE_MAX
+    } else {
+        (scale_plus_one - 1) & 15
+    };
+    let bytes = (receiver.window.load() & 0x1_ffff) << scale;
+    if bytes < WINDOW_BYTES_MIN {
+        WINDOW_BYTES_MIN
+    } else {
+        bytes
+    }
+}
+
+/// Whether a number beyond any window is to be believed all the same: once another one follows it
+/// (as RFC 5961 asks twice before it believes). A forged packet does not find its successor.
+#[inline(always)]
+fn is_confirmed(own: Half<'_>, doubted: &Word32, number: u32, receiver: Half<'_>) -> bool {
+    let before = doubted.load();
+    let is_next =
+        before != 0 && number.wrapping_sub(before.wrapping_sub(1)) <= window_bytes(receiver);
+    if is_next {
+        doubted.store(0);
+    } else {
+        own.implausible_packets.add(1);
+        doubted.store(number.wrapping_add(1));
+    }
+    is_next
 }
 
 /// A segment behind the highest sequence: returns whether part of it was new all the same.
 #[inline(never)]
-fn behind<B: Bytes>(own: &Half, other: &Half, sighting: &Sighting<'_, B>, end: u32) -> bool {
-    let headers = sighting.headers;
+fn behind(entry: &FlowEntry, sighting: &Sighting, end: u32) -> bool {
+    let own = entry.half(sighting.direction());
+    let other = entry.half(sighting.direction().reverse());
+    let headers = &sighting.headers;
     let next = sequence_of(own.head.load());
     let start = headers.sequence;
+    if next.wrapping_sub(start) > window_bytes(other) {
+        return resume(own, other, sighting, end);
+    }
     let is_plain = !sighting.flags().any(TcpFlags::SYN | TcpFlags::FIN);
     // RFC 9293 section 3.8.4: a keep-alive may carry one byte of garbage. It asks after a peer that
     // has acknowledged everything; otherwise the byte is sent again because it is missed.
@@ -111,13 +167,13 @@ fn behind<B: Bytes>(own: &Half, other: &Half, sighting: &Sighting<'_, B>, end: u
         own.keep_alive_count.add(1);
         return false;
     }
-    let before = own.last_segment.swap(identity(sighting));
+    let before = own.memory.last_segment.swap(identity(sighting));
     if headers.ip_id != 0 && before == identity(sighting) {
         own.duplicate_packets.add(sighting.segments);
         return false;
     }
     rtt::invalidate(own, sighting, end);
-    let hole = own.hole.load();
+    let hole = own.memory.hole.load();
     let (first, last) = ((hole >> 32) as u32, hole as u32);
     if first != last && is_after(last, start) && is_after(end, first) {
         own.out_of_sequence_packets.add(sighting.segments);
@@ -134,9 +190,21 @@ fn behind<B: Bytes>(own: &Half, other: &Half, sighting: &Sighting<'_, B>, end: u
     is_partly_new
 }
 
+/// A segment so far behind that it cannot be a repetition: the highest sequence was forged, or this
+/// segment is.
+#[inline(always)]
+fn resume(own: Half<'_>, other: Half<'_>, sighting: &Sighting, end: u32) -> bool {
+    let is_believed = is_confirmed(own, &own.memory.doubted_sequence, end, other);
+    if is_believed {
+        own.head.store(pack(end, sighting.now()));
+        own.memory.hole.store(0);
+    }
+    is_believed
+}
+
 /// Counts what a segment repeats of the bytes below `next`.
 #[inline(always)]
-fn retransmitted<B: Bytes>(own: &Half, sighting: &Sighting<'_, B>, next: u32, end: u32) {
+fn retransmitted(own: Half<'_>, sighting: &Sighting, next: u32, end: u32) {
     let repeated_end = if is_after(end, next) { next } else { end };
     let repeated = repeated_end.wrapping_sub(sighting.headers.sequence);
     let payload = sighting.headers.payload_length;
@@ -158,24 +226,23 @@ fn retransmitted<B: Bytes>(own: &Half, sighting: &Sighting<'_, B>, next: u32, en
 
 /// Follows an acknowledgement: it clocks the data of the other direction.
 #[inline(always)]
-fn acknowledge<B: Bytes>(entry: &FlowEntry, sighting: &Sighting<'_, B>) -> u32 {
-    let own = entry.half(sighting.direction);
+fn acknowledge(entry: &FlowEntry, sighting: &Sighting) -> u32 {
+    let own = entry.half(sighting.direction());
     let number = sighting.headers.acknowledgement;
     let before = own.acknowledged.load();
     if number == before {
         return 0;
     }
+    let other = entry.half(sighting.direction().reverse());
+    let head = other.head.load();
     // 0 stands for "none yet"; a number that happens to be 0 only makes the next one the first.
-    if before != 0 && !is_after(number, before) {
+    let is_behind = before != 0 && !is_after(number, before);
+    let is_ahead = head != 0 && is_after(number, sequence_of(head));
+    if (is_behind || is_ahead) && !unseen(entry, sighting) {
         return 0;
     }
     own.acknowledged.store(number);
-    let other = entry.half(sighting.direction.reverse());
     let mut reasons = rtt::consume(entry, other, sighting);
-    let head = other.head.load();
-    if head != 0 && is_after(number, sequence_of(head)) {
-        unseen(other, number, sighting.now(), own);
-    }
     close_hole(other, number);
     if entry.state.load() != 0 {
         reasons |= note_fin_acknowledged(entry, sighting);
@@ -183,35 +250,56 @@ fn acknowledge<B: Bytes>(entry: &FlowEntry, sighting: &Sighting<'_, B>) -> u32 {
     reasons
 }
 
-/// The peer acknowledges bytes that this hop never saw: they passed elsewhere, or the hop missed
-/// them. What follows is then new, not a jump.
+/// An acknowledgement of old data, or of data that this hop never saw: it passed elsewhere, or the
+/// hop missed it, or the number is forged. Returns whether it is to be followed; what comes after
+/// data that was missed is new then, not a jump.
 #[inline(never)]
-fn unseen(other: &Half, number: u32, now: Tick, own: &Half) {
-    own.acknowledged_unseen_count.add(1);
+fn unseen(entry: &FlowEntry, sighting: &Sighting) -> bool {
+    let own = entry.half(sighting.direction());
+    let other = entry.half(sighting.direction().reverse());
+    let number = sighting.headers.acknowledgement;
+    let before = own.acknowledged.load();
     let head = other.head.load();
-    if is_after(number, sequence_of(head)) {
-        other.head.replace(head, pack(number, now));
+    let is_behind = before != 0 && !is_after(number, before);
+    let far = if is_behind {
+        before.wrapping_sub(number)
+    } else if before == 0 {
+        number.wrapping_sub(sequence_of(head))
+    } else {
+        number.wrapping_sub(before)
+    };
+    let is_plausible = far <= window_bytes(own);
+    if is_plausible && is_behind {
+        return false;
     }
+    if !is_plausible && !is_confirmed(own, &own.memory.doubted_acknowledgement, number, own) {
+        return false;
+    }
+    own.acknowledged_unseen_count.add(1);
+    if !is_plausible || is_after(number, sequence_of(head)) {
+        other.head.replace(head, pack(number, sighting.now()));
+    }
+    true
 }
 
 /// Holes below an acknowledgement are filled.
 #[inline(always)]
-fn close_hole(other: &Half, number: u32) {
-    let hole = other.hole.load();
+fn close_hole(other: Half<'_>, number: u32) {
+    let hole = other.memory.hole.load();
     let (first, last) = ((hole >> 32) as u32, hole as u32);
     if first == last {
         return;
     }
     if !is_after(last, number) {
-        other.hole.replace(hole, 0);
+        other.memory.hole.replace(hole, 0);
     } else if is_after(number, first) {
-        other.hole.replace(hole, pack(number, last));
+        other.memory.hole.replace(hole, pack(number, last));
     }
 }
 
 /// Keeps the window and counts its falls to zero. A window in a SYN, FIN or RST says nothing.
 #[inline(always)]
-fn note_window<B: Bytes>(own: &Half, sighting: &Sighting<'_, B>) {
+fn note_window(own: Half<'_>, sighting: &Sighting) {
     let window = u32::from(sighting.headers.window) + 1;
     let before = own.window.load();
     if window == before {
@@ -231,7 +319,7 @@ fn note_window<B: Bytes>(own: &Half, sighting: &Sighting<'_, B>) {
 
 /// Counts SYN, FIN and RST and follows the closing.
 #[inline(never)]
-fn note_flags<B: Bytes>(entry: &FlowEntry, own: &Half, sighting: &Sighting<'_, B>) -> u32 {
+fn note_flags(entry: &FlowEntry, own: Half<'_>, sighting: &Sighting) -> u32 {
     let flags = sighting.flags();
     if flags.any(TcpFlags::RST) {
         own.rst_count.add(1);
@@ -250,18 +338,18 @@ fn note_flags<B: Bytes>(entry: &FlowEntry, own: &Half, sighting: &Sighting<'_, B
             .headers
             .sequence
             .wrapping_add(sighting.sequence_length());
-        own.fin_end.store(end);
-        entry.set_state(state::FIN_SENT << sighting.direction as u32);
+        own.memory.fin_end.store(end);
+        entry.set_state(state::FIN_SENT << sighting.direction() as u32);
     }
     0
 }
 
 /// Both FINs acknowledged: the connection is closed.
 #[inline(never)]
-fn note_fin_acknowledged<B: Bytes>(entry: &FlowEntry, sighting: &Sighting<'_, B>) -> u32 {
-    let other = sighting.direction.reverse();
+fn note_fin_acknowledged(entry: &FlowEntry, sighting: &Sighting) -> u32 {
+    let other = sighting.direction().reverse();
     let sent = state::FIN_SENT << other as u32;
-    let fin_end = entry.half(other).fin_end.load();
+    let fin_end = entry.half(other).memory.fin_end.load();
     if entry.has_state(sent) && !is_after(fin_end, sighting.headers.acknowledgement) {
         entry.set_state(state::FIN_ACKNOWLEDGED << other as u32);
     }

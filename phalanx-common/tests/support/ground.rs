@@ -4,22 +4,17 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
-use phalanx_common::abi::{COUNTER_COUNT, Counter, FlowKey, FlowUpdate, Sample, SampleKind};
-use phalanx_common::limits::PENDING_COUNT;
-use phalanx_common::packet::{Headers, LinkKind, Unparsed, parse};
-use phalanx_common::watch::{
-    self, AttemptState, FlowEntry, Pending, Sighting, Tables, write_key, write_update,
-};
-use zerocopy::FromZeros as _;
+use phalanx_common::abi::{COUNTER_COUNT, Counter, FlowKey, FlowUpdate, ReadSample, SampleKind};
+use phalanx_common::limits::BUCKET_COUNT;
+use phalanx_common::packet::{Headers, LinkKind, Unparsed, parse, read_options};
+use phalanx_common::watch::{self, AttemptState, Bucket, FlowEntry, Sighting, Tables, write_key};
 
 /// Tables as large as the kernel's. Entries are leaked: a test is short.
 pub(crate) struct Ground {
     pub(crate) flows: RefCell<BTreeMap<FlowKey, &'static FlowEntry>>,
-    pending: Vec<Pending>,
+    buckets: Vec<Bucket>,
     pub(crate) counters: Vec<Cell<u64>>,
     pub(crate) updates: RefCell<Vec<FlowUpdate>>,
-    /// Updates that were asked for: they took the samples along.
-    asked: RefCell<Vec<FlowUpdate>>,
     pub(crate) attempts: RefCell<Vec<(FlowKey, AttemptState)>>,
     pub(crate) flow_count_max: usize,
     pub(crate) interval_ns: u64,
@@ -29,10 +24,9 @@ impl Ground {
     pub(crate) fn new() -> Self {
         Self {
             flows: RefCell::default(),
-            pending: (0..PENDING_COUNT).map(|_| Pending::default()).collect(),
+            buckets: (0..BUCKET_COUNT).map(|_| Bucket::default()).collect(),
             counters: vec![Cell::new(0); COUNTER_COUNT],
             updates: RefCell::default(),
-            asked: RefCell::default(),
             attempts: RefCell::default(),
             flow_count_max: 131_072,
             interval_ns: u64::MAX,
@@ -72,14 +66,15 @@ impl Ground {
             }
             return;
         }
+        let mut headers = *headers;
+        read_options(frame, &mut headers);
         let sighting = Sighting {
             headers,
-            key: &key,
-            direction,
+            key,
+            direction: direction.into(),
             now_ns,
             segments: 1,
             segment_size: 0,
-            bytes: frame,
         };
         watch::watch(self, &sighting);
     }
@@ -88,30 +83,21 @@ impl Ground {
     pub(crate) fn only_flow(&self) -> FlowUpdate {
         let flows = self.flows.borrow();
         assert_eq!(flows.len(), 1, "one flow is open");
-        let (key, entry) = flows.iter().next().expect("one flow is open");
-        let mut update = FlowUpdate::new_zeroed();
-        write_update(&mut update, key, entry, 0, 0);
-        self.asked.borrow_mut().push(update);
-        update
+        let entry = flows.values().next().expect("one flow is open");
+        entry.update()
     }
 
     /// All samples of updates sent and of the only flow, in their order.
     pub(crate) fn samples(&self) -> Vec<(SampleKind, u32)> {
-        self.only_flow();
-        let updates = self.updates.borrow();
-        let asked = self.asked.borrow();
-        updates
-            .iter()
-            .chain(asked.iter())
-            .flat_map(|update| update.samples)
-            .filter(|word| *word != 0)
-            .map(|word| {
-                (
-                    Sample(word).kind().expect("a known kind"),
-                    Sample(word).microseconds(),
-                )
-            })
-            .collect()
+        let (mut samples, mut read_count) = (Vec::new(), 0);
+        let last = self.only_flow();
+        for update in self.updates.borrow().iter().chain([&last]) {
+            update.read_samples(&mut read_count, |read| match read {
+                ReadSample::Sample(sample) => samples.push((sample.kind, sample.microseconds)),
+                ReadSample::Lost(count) => panic!("{count} samples were lost"),
+            });
+        }
+        samples
     }
 }
 
@@ -128,8 +114,9 @@ impl Tables for Ground {
         if flows.len() == self.flow_count_max {
             return None;
         }
-        let entry: &'static FlowEntry = Box::leak(Box::default());
-        entry.begin(now_ns);
+        let entry: &'static mut FlowEntry = Box::leak(Box::default());
+        entry.begin(key, now_ns);
+        let entry: &'static FlowEntry = entry;
         flows.insert(*key, entry);
         self.count(Counter::FlowsOpened, 1);
         Some(entry)
@@ -139,8 +126,8 @@ impl Tables for Ground {
         self.flows.borrow_mut().remove(key);
     }
 
-    fn pending(&self, index: u32) -> Option<&Pending> {
-        self.pending.get(index as usize)
+    fn bucket(&self, index: u32) -> Option<&Bucket> {
+        self.buckets.get(index as usize)
     }
 
     fn seed(&self) -> u64 {
@@ -156,10 +143,8 @@ impl Tables for Ground {
         self.interval_ns
     }
 
-    fn send_update(&self, key: &FlowKey, entry: &FlowEntry, reason: u32, now_ns: u64) {
-        let mut update = FlowUpdate::new_zeroed();
-        write_update(&mut update, key, entry, reason, now_ns);
-        self.updates.borrow_mut().push(update);
+    fn send_update(&self, entry: &FlowEntry) {
+        self.updates.borrow_mut().push(entry.update());
         self.count(Counter::EventsDelivered, 1);
     }
 

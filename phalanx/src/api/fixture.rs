@@ -292,10 +292,7 @@ pub(crate) fn update(client: u8, protocol: u8, version: u32, reason: u32) -> Flo
         mss: 1_460,
         ..HalfCounters::default()
     };
-    let mut samples = [0; SAMPLE_COUNT];
-    samples[0] = Sample::new(SampleKind::Rtt(Direction::FromLow), 20_000).0;
-    samples[1] = Sample::new(SampleKind::Turn(Direction::FromHigh), 30_000).0;
-    FlowUpdate {
+    let mut update = FlowUpdate {
         kind: event_kind::FLOW_UPDATE,
         reason,
         key: key(client, protocol),
@@ -307,11 +304,18 @@ pub(crate) fn update(client: u8, protocol: u8, version: u32, reason: u32) -> Flo
         handshake_server_us: if protocol == 6 { 20_000 } else { 0 },
         handshake_client_us: if protocol == 6 { 300 } else { 0 },
         icmp_error: 0,
-        sample_count: 2,
+        sample_count: 2 * (version - 1),
         matched: 0,
         halves: [half(1), half(2)],
-        samples,
+        samples: [0; SAMPLE_COUNT],
+    };
+    for (kind, microseconds) in [
+        (SampleKind::Rtt(Direction::FromLow), 20_000),
+        (SampleKind::Turn(Direction::FromHigh), 30_000),
+    ] {
+        update.push_sample(Sample { kind, microseconds });
     }
+    update
 }
 
 fn attempt(outcome: u32) -> Attempt {

@@ -163,8 +163,9 @@ pub struct SentView {
     pub reset_count: u64,
     /// ICMP errors that quoted a packet of this side.
     pub icmp_error_count: u64,
-    /// Samples that were lost for want of room.
-    pub sample_lost_count: u64,
+    /// Packets whose numbers lie beyond any window: forged, or of a connection whose middle this
+    /// host did not see.
+    pub implausible_packets: u64,
 }
 
 impl From<&Counts> for SentView {
@@ -182,7 +183,7 @@ impl From<&Counts> for SentView {
             ecn_marked_packets: counts.ecn_marked_packets,
             reset_count: counts.rst_count,
             icmp_error_count: counts.icmp_error_count,
-            sample_lost_count: counts.sample_lost_count,
+            implausible_packets: counts.implausible_packets,
         }
     }
 }

@@ -37,7 +37,7 @@ impl Event {
         let kind = bytes.first_chunk().map(|kind| u32::from_ne_bytes(*kind));
         match kind {
             Some(event_kind::FLOW_UPDATE) => FlowUpdate::read_from_prefix(bytes)
-                .map_or(Self::Unknown, |(it, _)| Self::Update(it)),
+                .map_or(Self::Unknown, |(it, _)| Self::Update(it.settle())),
             Some(event_kind::ATTEMPT) => {
                 Attempt::read_from_prefix(bytes).map_or(Self::Unknown, |(it, _)| Self::Attempt(it))
             }

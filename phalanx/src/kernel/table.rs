@@ -10,9 +10,9 @@ use phalanx_common::abi::{
     update_reason,
 };
 use phalanx_common::limits::{FILTER_COUNT_MAX, SHAPE_COUNT_MAX};
-use phalanx_common::watch::{FlowEntry, tick, write_update};
+use phalanx_common::watch::{FlowEntry, tick};
 use phalanx_engine::Monotonic;
-use zerocopy::{FromZeros, transmute};
+use zerocopy::transmute;
 
 use super::filter::{RecordingFilter, TupleIndex, TupleSpace};
 use super::syscall;
@@ -118,8 +118,13 @@ impl Tables {
         else {
             return Ok(None);
         };
-        let mut update = FlowUpdate::new_zeroed();
-        write_update(&mut update, key, &entry, update_reason::EXPIRED, now.0);
+        let before = entry.update();
+        let update = FlowUpdate {
+            reason: update_reason::EXPIRED,
+            version: before.version.wrapping_add(1),
+            now_ns: now.0,
+            ..before
+        };
         Ok((update.incarnation == incarnation).then_some(update))
     }
 
@@ -152,7 +157,7 @@ impl Tables {
             walk.after = next;
             walk.left -= 1;
             if let Some(entry) = syscall::read_flow(flows.as_fd(), &key).context(context)? {
-                found.extend(silent_update(&key, &entry, now));
+                found.extend(silent_update(&entry.update(), now));
             }
         }
         Ok(found)
@@ -212,9 +217,12 @@ impl Tables {
 /// What is told of a flow that is silent, `None` of one that is not. Of one that has ended it is
 /// the update that comes after its last; of another it is its last once more, which the engine
 /// knows unless it was lost.
-fn silent_update(key: &FlowKey, entry: &FlowEntry, now: Monotonic) -> Option<FlowUpdate> {
-    let mut update = FlowUpdate::new_zeroed();
-    write_update(&mut update, key, entry, 0, now.0);
+fn silent_update(last: &FlowUpdate, now: Monotonic) -> Option<FlowUpdate> {
+    let mut update = FlowUpdate {
+        reason: 0,
+        now_ns: now.0,
+        ..*last
+    };
     let ticks = |half: &HalfCounters| tick(now.0).wrapping_sub(half.seen_tick);
     let is_silent =
         |half: &HalfCounters| half.seen_tick == 0 || u64::from(ticks(half)) > SILENCE_NS >> 10;
@@ -225,8 +233,9 @@ fn silent_update(key: &FlowKey, entry: &FlowEntry, now: Monotonic) -> Option<Flo
         update.reason = update_reason::RESET;
     } else if update.halves.iter().all(|half| half.fin_count > 0) {
         update.reason = update_reason::CLOSED;
-    } else {
-        update.version -= 1;
+    }
+    if update.reason != 0 {
+        update.version = last.version.wrapping_add(1);
     }
     Some(update)
 }

@@ -8,11 +8,12 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use aya::maps::{Array, HashMap, Map, MapData, MapInfo, PerCpuArray};
-use phalanx_common::abi::{COUNTER_COUNT, Counter, FlowKey};
+use phalanx_common::abi::{COUNTER_COUNT, Counter, FlowKey, FlowUpdate};
 use phalanx_common::packet::Unparsed;
-use phalanx_common::watch::{FlowEntry, Pending};
+use phalanx_common::watch::{Bucket, FlowEntry, PendingHalf};
 use phalanx_range::Host;
 use serde_json::Value;
+use zerocopy::FromBytes;
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_phalanx");
 /// Loading five programs takes the verifier some seconds, more on a busy machine.
@@ -208,16 +209,10 @@ impl<'range> Daemon<'range> {
             HashMap::try_from(self.map("FLOWS")).unwrap();
         let entries = map.iter().map(|entry| {
             let (key, value) = entry.unwrap();
-            let sent = [0, 1].map(|half| {
-                let start = std::mem::offset_of!(FlowEntry, halves)
-                    + half * size_of::<phalanx_common::watch::Half>();
-                let word = |offset: usize| {
-                    u64::from_ne_bytes(value[start + offset..][..8].try_into().unwrap())
-                };
-                Sent {
-                    packets: word(std::mem::offset_of!(phalanx_common::watch::Half, packets)),
-                    bytes: word(std::mem::offset_of!(phalanx_common::watch::Half, bytes)),
-                }
+            let (update, _) = FlowUpdate::read_from_prefix(&value).unwrap();
+            let sent = update.settle().halves.map(|half| Sent {
+                packets: half.packets,
+                bytes: half.bytes,
             });
             (zerocopy::transmute!(key), sent)
         });
@@ -227,12 +222,11 @@ impl<'range> Daemon<'range> {
     /// Packets that wait in the table of flows not yet open, past the daemon: bits 24 to 35 of the
     /// first word of each half.
     pub(crate) fn pending_packets(&self) -> u64 {
-        const HALF_SIZE: usize = size_of::<Pending>() / 2;
-        let map: Array<_, [u8; size_of::<Pending>()]> =
+        let map: Array<_, [u8; size_of::<Bucket>()]> =
             Array::try_from(self.map("PENDING")).unwrap();
         let mut packets = 0;
-        for entry in map.iter() {
-            for half in entry.unwrap().chunks(HALF_SIZE) {
+        for bucket in map.iter() {
+            for half in bucket.unwrap().chunks(size_of::<PendingHalf>()) {
                 packets += u64::from_ne_bytes(half[..8].try_into().unwrap()) >> 24 & 0xfff;
             }
         }
@@ -306,7 +300,7 @@ impl Accounting {
             C::PendingDisplacedPackets,
             C::PendingCleared,
         ];
-        assert_eq!(self.of(C::Pended), sum(&left) + pending, "{self:?}");
+        assert_eq!(self.of(C::PendedPackets), sum(&left) + pending, "{self:?}");
     }
 }
 

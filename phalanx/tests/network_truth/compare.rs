@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use phalanx_common::abi::{Direction, FlowKey, FlowUpdate, Sample, SampleKind};
+use phalanx_common::abi::{Direction, FlowKey, FlowUpdate, ReadSample, SampleKind};
 use phalanx_common::limits::RTT_SLOT_COUNT;
 
 use super::reference::{self, Reference, Way};
@@ -107,7 +107,7 @@ pub(crate) fn compare(
         ..Agreement::default()
     };
     let mut found: BTreeMap<usize, f64> = BTreeMap::new();
-    for sample in measured(updates).filter(|it| is_ours(&it.way)) {
+    for sample in measured(updates).into_iter().filter(|it| is_ours(&it.way)) {
         let identity = (sample.way, sample.acknowledged);
         if sample.is_by_timestamp {
             agreement.by_timestamp.0 += 1;
@@ -193,24 +193,31 @@ pub(crate) fn quantile(values: &[f64], share: f64) -> f64 {
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
 }
 
-fn measured(updates: &[FlowUpdate]) -> impl Iterator<Item = Measured> {
-    updates.iter().flat_map(|update| {
-        update.samples.iter().filter_map(|word| {
-            let sample = Sample(*word);
-            let (sender, is_by_timestamp) = match sample.kind()? {
-                _ if *word == 0 => return None,
+fn measured(updates: &[FlowUpdate]) -> Vec<Measured> {
+    let mut read_counts: BTreeMap<(FlowKey, u32), u32> = BTreeMap::new();
+    let mut measured = Vec::new();
+    for update in updates {
+        let identity = (update.key, update.incarnation);
+        let read_count = read_counts.entry(identity).or_default();
+        update.read_samples(read_count, |read| {
+            let sample = match read {
+                ReadSample::Sample(sample) => sample,
+                ReadSample::Lost(count) => panic!("{count} samples were overwritten"),
+            };
+            let (sender, is_by_timestamp) = match sample.kind {
                 SampleKind::Rtt(sender) => (sender, false),
                 SampleKind::RttByTimestamp(sender) => (sender, true),
-                SampleKind::Turn(_) => return None,
+                SampleKind::Turn(_) => return,
             };
-            Some(Measured {
+            measured.push(Measured {
                 way: way(&update.key, sender),
                 acknowledged: update.halves[sender.reverse() as usize].acknowledged,
-                microseconds: f64::from(sample.microseconds()),
+                microseconds: f64::from(sample.microseconds),
                 is_by_timestamp,
-            })
-        })
-    })
+            });
+        });
+    }
+    measured
 }
 
 /// Sender and receiver of one direction of a flow.

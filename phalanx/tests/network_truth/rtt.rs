@@ -185,11 +185,6 @@ fn measure(range: &Range, watch: &Watch, case: &Case) -> [Agreement; 2] {
     );
     capture.finish();
     let updates = watch.take();
-    let lost = updates
-        .iter()
-        .flat_map(|it| it.halves)
-        .map(|it| it.sample_lost_count);
-    assert_eq!(lost.max(), Some(0), "{}: samples found no room", case.name);
     let reference: Reference = reference::read(&scratch.0);
     let port = service.port();
     [

@@ -102,7 +102,7 @@ fn drain(mut ring: RingBuf<MapData>, updates: &Mutex<Vec<FlowUpdate>>, stop: &At
                 continue;
             };
             if update.kind == event_kind::FLOW_UPDATE {
-                updates.lock().unwrap().push(update);
+                updates.lock().unwrap().push(update.settle());
             }
         }
         std::thread::sleep(PAUSE);
