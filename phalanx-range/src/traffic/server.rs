@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{Backlog, listen};
 use serde::Serialize;
 
 use super::socket::{TcpTruth, make_room, receive_from, send_back, tcp_truth, tell_destination};
@@ -86,6 +87,8 @@ impl Server {
         let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
             .with_context(|| format!("listen on TCP port {port}"))?;
         listener.set_nonblocking(true)?;
+        // The standard library lets 128 wait, and what comes beyond is reset in the end.
+        listen(&listener, Backlog::MAXALLOWABLE)?;
         let address = listener.local_addr()?;
         let datagrams = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, address.port()))
             .with_context(|| format!("listen on UDP port {}", address.port()))?;
