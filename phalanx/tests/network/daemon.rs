@@ -163,11 +163,22 @@ impl<'range> Daemon<'range> {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Resident memory in bytes, as the kernel says.
     pub(crate) fn resident_bytes(&self) -> u64 {
+        self.memory_bytes("VmRSS")
+    }
+
+    /// A field of `/proc/PID/status` that is a size, in bytes.
+    pub(crate) fn memory_bytes(&self, field: &str) -> u64 {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kilobytes = line.unwrap().trim().trim_end_matches(" kB").trim();
+        let mut fields = text.lines().filter_map(|line| line.split_once(':'));
+        let (_, value) = fields.find(|(name, _)| *name == field).unwrap();
+        let kilobytes = value.trim().trim_end_matches(" kB").trim();
         kilobytes.parse::<u64>().unwrap() * 1024
     }
 
