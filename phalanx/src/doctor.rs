@@ -15,7 +15,7 @@ use crate::kernel::{Ingress, LoadOptions, load, plan};
 use crate::privilege;
 
 /// Oldest kernel that the programs are tested on.
-const KERNEL_MIN: (u32, u32) = (6, 12);
+const KERNEL_MIN: (u32, u32) = (6, 1);
 /// First kernel with TCX.
 const KERNEL_TCX: (u32, u32) = (6, 6);
 /// First kernel that accounts map memory to the cgroup instead of RLIMIT_MEMLOCK.
@@ -79,7 +79,7 @@ fn check_kernel(release: &str, version: (u32, u32)) -> Check {
     Check::warn(
         "kernel",
         release,
-        "Phalanx is tested on Linux 6.12 and later: update the kernel",
+        "Phalanx is tested on Linux 6.1 and later: update the kernel",
     )
 }
 
@@ -258,7 +258,13 @@ mod tests {
         assert_eq!(parse_version("6.18.44-fc-v657"), (6, 18));
         assert_eq!(parse_version("6.1.0-13-cloud-amd64"), (6, 1));
         assert_eq!(parse_version(""), (0, 0));
-        assert_eq!(check_kernel("5.4.0", (5, 4)).outcome, Outcome::Warn);
+        for (release, outcome) in [
+            ("5.15.0", Outcome::Warn),
+            ("6.1.0-13-cloud-amd64", Outcome::Ok),
+        ] {
+            let check = check_kernel(release, parse_version(release));
+            assert_eq!(check.outcome, outcome, "{release}");
+        }
     }
 
     #[test]

@@ -371,7 +371,7 @@ fn explain(error: anyhow::Error) -> anyhow::Error {
              phalanx doctor"
         }
         Some(nix::libc::ENOMEM) => "not enough memory; lower flow_count_max",
-        Some(nix::libc::ENOSYS) => "this kernel has no eBPF; Linux 6.12 or later is needed",
+        Some(nix::libc::ENOSYS) => "this kernel has no eBPF; Linux 6.1 or later is needed",
         _ => "the kernel refused; see phalanx doctor",
     };
     let context = format!("load the kernel programs: {remedy}");
