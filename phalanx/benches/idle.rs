@@ -14,10 +14,8 @@ use anyhow::{Context as _, Result, ensure};
 use daemon::Daemon;
 use nix::unistd::{SysconfVar, sysconf};
 use phalanx_common::abi::FlowKey;
-use phalanx_common::limits::{
-    EVENT_RING_SIZE, FLOW_COUNT_DEFAULT, PENDING_COUNT, RECORD_RING_SIZE,
-};
-use phalanx_common::watch::{FlowEntry, Pending};
+use phalanx_common::limits::{BUCKET_COUNT, EVENT_RING_SIZE, FLOW_COUNT_DEFAULT, RECORD_RING_SIZE};
+use phalanx_common::watch::{Bucket, FlowEntry};
 use phalanx_range::traffic::{Program, RequestResponse, Server, run};
 use phalanx_range::{Range, Topology};
 
@@ -115,7 +113,7 @@ fn configured_bytes() -> u64 {
         + size_of::<FlowKey>().next_multiple_of(8)
         + size_of::<FlowEntry>().next_multiple_of(8);
     let flows = FLOW_COUNT_DEFAULT as usize * flow;
-    let pending = PENDING_COUNT as usize * size_of::<Pending>();
+    let pending = BUCKET_COUNT as usize * size_of::<Bucket>();
     let rings = EVENT_RING_SIZE as usize + RECORD_RING_SIZE as usize;
     (flows + pending + rings + SMALL_MAPS_SIZE) as u64
 }

@@ -163,11 +163,6 @@ impl<'range> Daemon<'range> {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Its process id.
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Resident memory in bytes, as the kernel says.
     pub(crate) fn resident_bytes(&self) -> u64 {
         self.memory_bytes("VmRSS")
