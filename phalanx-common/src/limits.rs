@@ -44,8 +44,12 @@ pub const FILTER_COUNT_MAX: usize = 64;
 /// Shapes in force at once; a new flow asks each, both ways round.
 pub const SHAPE_COUNT_MAX: usize = 32;
 
-/// RTT slots of one direction: segments that can be timed at once.
-pub const RTT_SLOT_COUNT: usize = 8;
+/// RTT slots of one direction: ranges of data that can be timed at once.
+pub const RTT_SLOT_COUNT: usize = 16;
+
+/// Of these, so many are filled as data comes; the others three eighths of a round trip later. So a
+/// window of more than these has samples twice in a round trip, and none is without by rights.
+pub const RTT_SLOT_FIRST_COUNT: u32 = 8;
 
 /// Default size of the flow table.
 pub const FLOW_COUNT_DEFAULT: u32 = 131_072;

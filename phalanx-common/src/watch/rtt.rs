@@ -9,7 +9,7 @@
 use super::entry::{FlowEntry, Half, pack, sequence_of, tick_of};
 use super::{Sighting, Tick, is_after, microseconds_between};
 use crate::abi::{Sample, SampleKind};
-use crate::limits::{RTT_RANGE_SHIFT, RTT_SLOT_COUNT};
+use crate::limits::{RTT_RANGE_SHIFT, RTT_SLOT_COUNT, RTT_SLOT_FIRST_COUNT};
 
 const MASK: usize = RTT_SLOT_COUNT - 1;
 
@@ -34,11 +34,23 @@ pub(super) fn fill(own: Half<'_>, sighting: &Sighting, end: u32) {
                 return;
             }
         }
-        if outstanding >= RTT_SLOT_COUNT as u32 {
+        if outstanding >= RTT_SLOT_COUNT as u32
+            || (outstanding == RTT_SLOT_FIRST_COUNT && !is_under_way(own, sighting.now()))
+        {
             return;
         }
     }
     fill_slot(own, sighting, filled, pack(end, sighting.now()));
+}
+
+/// Whether the oldest range has been under way for three eighths of the least round trip: a bit less
+/// than half, so that the next one to fall free finds it so.
+#[inline(always)]
+fn is_under_way(own: Half<'_>, now: Tick) -> bool {
+    let memory = own.memory;
+    let oldest = memory.slots[memory.slots_consumed.load() as usize & MASK].load();
+    let rtt_min_us = own.rtt_min_us.load();
+    now.wrapping_sub(tick_of(oldest)) >= (rtt_min_us >> 1) - (rtt_min_us >> 3)
 }
 
 /// Moves the end of the last range.

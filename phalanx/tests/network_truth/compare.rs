@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use phalanx_common::abi::{Direction, FlowKey, FlowUpdate, ReadSample, SampleKind};
-use phalanx_common::limits::RTT_SLOT_COUNT;
+use phalanx_common::limits::RTT_SLOT_FIRST_COUNT;
 
 use super::reference::{self, Reference, Way};
 
@@ -137,7 +137,7 @@ impl Agreement {
     fn fill(&mut self, ours: &[&reference::Sample], found: &BTreeMap<usize, f64>) {
         let few = (0..)
             .zip(ours)
-            .filter(|(_, it)| it.outstanding < RTT_SLOT_COUNT);
+            .filter(|(_, it)| it.outstanding < RTT_SLOT_FIRST_COUNT as usize);
         self.few = count(few.map(|(index, _)| found.contains_key(&index)));
         self.round_trips = round_trips(ours, found);
         let truth: Vec<f64> = ours.iter().map(|it| it.microseconds()).collect();

@@ -1,6 +1,7 @@
 //! Round-trip times of a capture, by a rule of its own: that of tcptrace. A segment gives a sample
 //! when an acknowledgement equals exactly its end, it was sent once, and nothing before it was sent
-//! again after it. Nothing is shared with the code under test.
+//! again after it. A super-segment is many segments, sent at one moment: it gives one for each
+//! acknowledgement inside of it as well. Nothing is shared with the code under test.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -57,7 +58,9 @@ const FIN: u8 = 1;
 const SYN: u8 = 2;
 const ACK: u8 = 16;
 
+#[derive(Clone, Copy)]
 struct Segment {
+    start: u32,
     end: u32,
     sent_ns: u64,
     is_ambiguous: bool,
@@ -102,13 +105,18 @@ fn acknowledge(sender: &mut Sender, way: Way, packet: &Packet, reference: &mut R
         return;
     }
     sender.acknowledged = Some(number);
-    let acknowledged = sender
+    let holder = sender
         .outstanding
-        .extract_if(.., |segment| !is_after(segment.end, number));
-    for segment in acknowledged.filter(|segment| segment.end == number) {
+        .iter()
+        .find(|segment| is_after(number, segment.start) && !is_after(number, segment.end))
+        .copied();
+    sender
+        .outstanding
+        .retain(|segment| is_after(segment.end, number));
+    if let Some(segment) = holder {
         if segment.is_ambiguous {
             reference.ambiguous += 1;
-            continue;
+            return;
         }
         reference.samples.push(Sample {
             way,
@@ -141,6 +149,7 @@ fn send(sender: &mut Sender, packet: &Packet, reference: &mut Reference) {
     if flag(SYN) == 0 && sender.next.is_none_or(|next| is_after(end, next)) {
         let outstanding = sender.outstanding.len();
         sender.outstanding.push(Segment {
+            start: packet.sequence,
             end,
             sent_ns: packet.time_ns,
             is_ambiguous: !is_new,

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use phalanx_common::limits::RTT_RANGE_SHIFT;
 use phalanx_range::Range;
 use phalanx_range::interface::Offload;
 use phalanx_range::traffic::{Program, RequestResponse, Server, Upload, run};
@@ -39,42 +40,41 @@ const WANTED: Bounds = Bounds {
     p50_percent: 1.0,
     p95_percent: 5.0,
 };
-/// Super-segments are acknowledged in their middle mostly, and a sender that fills a queue has
-/// hundreds outstanding: of the few exact acknowledgements some are of segments without a slot.
+/// A sender that fills a queue has hundreds of segments outstanding, of which some are timed: what
+/// the queue does meanwhile is a matter of chance for quantiles of few round trips.
 const REACHED_BULK: Bounds = Bounds {
-    round_trips: 0.5,
-    p50_percent: 15.0,
-    p95_percent: 80.0,
+    round_trips: 0.9,
+    p50_percent: 5.0,
+    p95_percent: 15.0,
     ..WANTED
 };
 /// With losses the window is small: most segments have a slot.
 const REACHED_LOSSY_BULK: Bounds = Bounds {
-    round_trips: 0.75,
+    round_trips: 0.95,
     p50_percent: 2.0,
-    p95_percent: 20.0,
+    p95_percent: 10.0,
     ..WANTED
 };
 /// On a short path the queue that a bulk transfer makes is most of the round trip, and it grows
-/// and falls within one: what the samples miss of it is a matter of chance.
+/// and falls within one.
 const REACHED_SHORT_BULK: Bounds = Bounds {
-    round_trips: 0.2,
-    p50_percent: 80.0,
-    p95_percent: 95.0,
+    round_trips: 0.9,
+    p50_percent: 40.0,
+    p95_percent: 40.0,
     ..WANTED
 };
-/// Packets one by one: all slots go to segments in a row, and one in seven ends where an
-/// acknowledgement does.
+/// Packets one by one: an acknowledgement of many at once may end outside of the ranges timed.
 const REACHED_PACKETS: Bounds = Bounds {
-    round_trips: 0.05,
-    p50_percent: 10.0,
-    p95_percent: 50.0,
+    round_trips: 0.6,
+    p50_percent: 5.0,
+    p95_percent: 15.0,
     ..WANTED
 };
 /// The same with losses.
 const REACHED_LOSSY_PACKETS: Bounds = Bounds {
-    round_trips: 0.4,
-    p50_percent: 5.0,
-    p95_percent: 30.0,
+    round_trips: 0.95,
+    p50_percent: 2.0,
+    p95_percent: 10.0,
     ..WANTED
 };
 /// Hook and tap lie apart by some 4 us, which is 1 % of the path where the machine is busy.
@@ -202,6 +202,8 @@ fn misses(case: &Case, bounds: Bounds, [sent, received]: &[Agreement; 2]) -> Vec
             misses.push(format!("{}: {what}", case.name));
         }
     };
+    // What is sent within a small part of the round trip is timed as one.
+    let range_us = case.delay_ms * 2e3 / f64::from(1 << RTT_RANGE_SHIFT);
     for (way, it) in [("sent", sent), ("received", received)] {
         let (ambiguous, by_timestamp) = (&it.ambiguous, it.by_timestamp);
         expect(
@@ -223,7 +225,7 @@ fn misses(case: &Case, bounds: Bounds, [sent, received]: &[Agreement; 2]) -> Vec
         );
         let off = it.deviation_us;
         expect(
-            off.0 <= DEVIATION_US[0] && off.1 <= DEVIATION_US[1],
+            off.0 <= DEVIATION_US[0] + range_us && off.1 <= DEVIATION_US[1] + range_us,
             format!("{way}: deviation: {off:?} us"),
         );
     }
