@@ -346,7 +346,7 @@ pub fn observe(entry: &FlowEntry, sighting: &Sighting) -> u32 {
         has_new_payload &= seen.is_new;
     }
     if has_new_payload {
-        reasons |= note_turn(entry, sighting.direction(), now);
+        reasons |= note_turn(entry, sighting);
     }
     reasons
 }
@@ -380,12 +380,18 @@ fn note_traits(own: Half<'_>, sighting: &Sighting) {
 
 /// Takes a turn sample where new payload changes direction: think time, or idle time, and path.
 #[inline(always)]
-fn note_turn(entry: &FlowEntry, direction: Direction, now: Tick) -> u32 {
+fn note_turn(entry: &FlowEntry, sighting: &Sighting) -> u32 {
+    let (direction, now) = (sighting.direction(), sighting.now());
     let own = entry.half(direction).memory;
     let own_last = own.payload.load();
     let other_last = entry.half(direction.reverse()).memory.payload.load();
     own.payload.store(now);
     if other_last == 0 || (own_last != 0 && !is_after(other_last, own_last)) {
+        return 0;
+    }
+    // Another CPU may have seen its packet after this one; and of what was seen more than half a
+    // round of ticks ago they do not tell when.
+    if is_after(other_last, now) || entry.was_silent_for_long(sighting.now_ns) {
         return 0;
     }
     entry.push_sample(Sample {

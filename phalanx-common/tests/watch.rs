@@ -145,6 +145,25 @@ impl Script {
             .map(|sample| sample.1)
             .collect()
     }
+
+    fn turns(&self) -> Vec<u32> {
+        let samples = self.ground.samples();
+        samples
+            .into_iter()
+            .filter(|sample| matches!(sample.0, SampleKind::Turn(_)))
+            .map(|sample| sample.1)
+            .collect()
+    }
+
+    /// "Destination unreachable" for the client's first data, by a router.
+    fn icmp_error(&self, code: u8) -> Vec<u8> {
+        let quoted = self.frame(data(1, 100, 1), true, self.client_isn, self.server_isn);
+        let mut error = vec![0x45, 0, 0, 56, 0, 9, 0, 0, 64, 1, 0, 0];
+        error.extend([10, 0, 0, 9, 10, 0, 0, 1]);
+        error.extend([3, code, 0, 0, 0, 0, 0, 0]);
+        error.extend(&quoted[..28]);
+        error
+    }
 }
 
 fn data(sequence: u32, payload: usize, acknowledgement: u32) -> Segment {
@@ -612,11 +631,7 @@ fn a_connection_whose_middle_was_not_seen_is_followed_again() {
 fn a_flood_of_icmp_errors_sends_one_update() {
     let mut script = Script::new();
     script.handshake().client(data(1, 100, 1));
-    let quoted = script.frame(data(1, 100, 1), true, script.client_isn, script.server_isn);
-    let mut error = vec![0x45, 0, 0, 56, 0, 9, 0, 0, 64, 1, 0, 0];
-    error.extend([10, 0, 0, 9, 10, 0, 0, 1]);
-    error.extend([3, 1, 0, 0, 0, 0, 0, 0]);
-    error.extend(&quoted[..28]);
+    let error = script.icmp_error(1);
     let before = script.ground.updates.borrow().len();
     for _ in 0..1_000 {
         script.ground.see(&error, LinkKind::None, 7, script.now_ns);
@@ -685,4 +700,38 @@ fn an_update_that_was_lost_costs_no_sample_that_still_lies_there() {
     script
         .flow()
         .read_samples(&mut read_count, |read| panic!("{read:?} comes again"));
+}
+
+#[test]
+fn what_two_cpus_see_at_once_is_no_turn() {
+    let mut script = Script::new();
+    script.handshake().client(data(1, 100, 1)).wait(10);
+    script.server(data(1, 100, 101));
+    // Another CPU took the time before, and comes to the entry after.
+    script.now_ns -= 2_048;
+    script.client(data(101, 100, 1));
+    let turns = script.turns();
+    assert_eq!(turns.len(), 1, "{turns:?}");
+    assert_about(turns[0], 10_000);
+}
+
+#[test]
+fn what_came_an_hour_ago_is_no_turn() {
+    let minutes = |count: u64| count * 60 * 1_000;
+    // In silence: beyond what a tick can tell.
+    let mut script = Script::new();
+    script.handshake().client(data(1, 100, 1));
+    script.wait(minutes(80)).server(data(1, 100, 101));
+    assert_eq!(script.turns(), []);
+    // The same with keep-alives between.
+    let mut script = Script::new();
+    script.ground.interval_ns = 1_000 * MS;
+    script.handshake().client(data(1, 100, 1)).wait(20);
+    script.server(ack(1, 101));
+    for _ in 0..80 {
+        script.wait(minutes(1)).client(ack(100, 1));
+        script.server(ack(1, 101));
+    }
+    script.server(data(1, 100, 101));
+    assert_eq!(script.turns(), []);
 }

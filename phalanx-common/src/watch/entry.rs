@@ -4,7 +4,7 @@
 use core::mem::offset_of;
 use core::ops::Deref;
 
-use super::{Tick, tick};
+use super::{Tick, is_after, tick};
 use crate::abi::{
     Direction, FlowKey, FlowUpdate, HalfCounters, RECENT_BYTES_BITS, Sample, SampleWord,
     event_kind, update_reason,
@@ -284,11 +284,31 @@ impl FlowEntry {
         } else {
             self.waiting.swap(0)
         };
+        self.forget_old_payload(now_ns);
         self.reason.store(reasons | waiting);
         self.version.store(self.version.load().wrapping_add(1));
         self.pushed_ns.store(now_ns);
         self.samples_sent.store(self.sample_count.load());
         true
+    }
+
+    /// Whether the last update is half a round of ticks ago (36 minutes): then so is the last packet
+    /// before this one, since after the interval each packet sends an update.
+    #[inline(always)]
+    pub(super) fn was_silent_for_long(&self, now_ns: u64) -> bool {
+        now_ns.saturating_sub(self.pushed_ns.load()) >= HALF_ROUND_NS
+    }
+
+    /// Forgets when payload was seen, before the ticks come round and it looks new again.
+    #[inline(always)]
+    fn forget_old_payload(&self, now_ns: u64) {
+        let (now, is_old) = (tick(now_ns), self.was_silent_for_long(now_ns));
+        for memory in &self.memories {
+            let payload = memory.payload.load();
+            if payload != now && (is_old || is_after(payload, now)) {
+                memory.payload.store(0);
+            }
+        }
     }
 
     /// Ends an update that `begin_update` has begun.
@@ -339,6 +359,9 @@ impl FlowEntry {
         }
     }
 }
+
+/// Half a round of ticks, in nanoseconds: what lies farther back than that looks like the future.
+const HALF_ROUND_NS: u64 = 1 << (31 + 10);
 
 /// Places left when an update is sent for the samples: another CPU may bring some meanwhile.
 const SAMPLES_SPARE: u32 = 2;
