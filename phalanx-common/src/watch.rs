@@ -215,11 +215,11 @@ pub fn watch_icmp_error<T: Tables>(
         return open::unreachable(tables, key, direction, now_ns, icmp_error);
     };
     entry.half(direction).icmp_error_count.add(1);
-    // Anyone can send errors that quote a known flow: after the first one of a kind they are told
-    // with the next update, and send none more often than the interval.
-    let is_first = entry.icmp_error.load() != icmp_error;
+    // Anyone can send errors that quote a known flow, of any kind: after the first one they are told
+    // no more often than the interval.
+    let is_first = entry.icmp_error.load() == 0;
+    entry.icmp_error.store(icmp_error);
     if is_first || is_due(tables, entry, now_ns) {
-        entry.icmp_error.store(icmp_error);
         send(tables, entry, update_reason::ICMP_ERROR, now_ns);
     }
     true
@@ -354,7 +354,8 @@ pub fn observe(entry: &FlowEntry, sighting: &Sighting) -> u32 {
 /// Whether the longest time between two updates has passed.
 #[inline(always)]
 fn is_due<T: Tables>(tables: &T, entry: &FlowEntry, now_ns: u64) -> bool {
-    now_ns.wrapping_sub(entry.pushed_ns.load()) > tables.update_interval_ns()
+    // Another CPU that took the time later may have sent one since.
+    now_ns.saturating_sub(entry.pushed_ns.load()) > tables.update_interval_ns()
 }
 
 /// Sends an update of a flow; of several CPUs that would at once, one does.

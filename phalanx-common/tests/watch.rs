@@ -735,3 +735,17 @@ fn what_came_an_hour_ago_is_no_turn() {
     script.server(data(1, 100, 101));
     assert_eq!(script.turns(), []);
 }
+
+#[test]
+fn icmp_errors_of_changing_kinds_send_one_update() {
+    let mut script = Script::new();
+    script.handshake().client(data(1, 100, 1));
+    let before = script.ground.updates.borrow().len();
+    for number in 0..1_000 {
+        let error = script.icmp_error(number as u8 & 7);
+        script.ground.see(&error, LinkKind::None, 7, script.now_ns);
+    }
+    assert_eq!(script.ground.updates.borrow().len(), before + 1);
+    assert_eq!(script.flow().halves[CLIENT].icmp_error_count, 1_000);
+    assert_eq!(script.flow().icmp_error, 3 << 8 | 7, "the last one");
+}
