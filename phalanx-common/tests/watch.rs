@@ -749,3 +749,62 @@ fn icmp_errors_of_changing_kinds_send_one_update() {
     assert_eq!(script.flow().halves[CLIENT].icmp_error_count, 1_000);
     assert_eq!(script.flow().icmp_error, 3 << 8 | 7, "the last one");
 }
+
+#[test]
+fn a_clock_that_is_a_little_behind_sends_no_update() {
+    let mut script = Script::new();
+    script.ground.interval_ns = 1_000 * MS;
+    script.handshake().wait(2_000).client(data(1, 100, 1));
+    let before = script.ground.updates.borrow().len();
+    script.now_ns -= 300;
+    script.client(data(101, 100, 1));
+    assert_eq!(script.ground.updates.borrow().len(), before);
+}
+
+#[test]
+fn a_count_of_slots_that_was_put_back_does_not_blind_the_flow() {
+    let mut script = Script::new();
+    script.handshake().client(data(1, 100, 1)).wait(40);
+    script.server(ack(1, 101)).wait(5);
+    // What a slow CPU stores late.
+    let entry = *script.ground.flows.borrow().values().next().unwrap();
+    entry.half(Direction::FromLow).memory.slots_filled.store(0);
+    for round in 0..10 {
+        script.client(data(101 + round * 100, 100, 1)).wait(40);
+        script.server(ack(1, 201 + round * 100)).wait(5);
+    }
+    let rtts = script.rtts(Direction::FromLow);
+    assert!(rtts.len() >= 10, "{rtts:?}");
+}
+
+#[test]
+fn forged_data_that_was_believed_does_not_blind_the_flow() {
+    let mut script = Script::new();
+    script.handshake().client(data(1, 100, 1)).wait(40);
+    script.server(ack(1, 101)).wait(5);
+    script.client(data(1_500_000_000, 100, 1));
+    script.client(data(1_500_000_100, 100, 1)).wait(5);
+    for round in 0..10 {
+        script.client(data(101 + round * 100, 100, 1)).wait(40);
+        script.server(ack(1, 201 + round * 100)).wait(5);
+    }
+    let rtts = script.rtts(Direction::FromLow);
+    assert!(rtts.len() >= 8, "{rtts:?}");
+    rtts.into_iter().for_each(|rtt| assert_about(rtt, 40_000));
+}
+
+#[test]
+fn forged_acknowledgements_that_were_believed_do_not_blind_the_flow() {
+    let mut script = Script::new();
+    script.handshake().client(data(1, 100, 1)).wait(40);
+    script.server(ack(1, 101)).wait(5);
+    script.server(ack(1, 1_500_000_000));
+    script.server(ack(1, 1_500_000_100)).wait(5);
+    for round in 0..10 {
+        script.client(data(101 + round * 100, 100, 1)).wait(40);
+        script.server(ack(1, 201 + round * 100)).wait(5);
+    }
+    let rtts = script.rtts(Direction::FromLow);
+    assert!(rtts.len() >= 7, "{rtts:?}");
+    rtts.into_iter().for_each(|rtt| assert_about(rtt, 40_000));
+}

@@ -34,7 +34,12 @@ pub(super) fn fill(own: Half<'_>, sighting: &Sighting, end: u32) {
                 return;
             }
         }
-        if outstanding >= RTT_SLOT_COUNT as u32
+        if outstanding > RTT_SLOT_COUNT as u32 {
+            // A CPU that was slow to store its count has put one of the two back.
+            forget(own);
+            return;
+        }
+        if outstanding == RTT_SLOT_COUNT as u32
             || (outstanding == RTT_SLOT_FIRST_COUNT && !is_under_way(own, sighting.now()))
         {
             return;
@@ -76,6 +81,15 @@ fn fill_slot(own: Half<'_>, sighting: &Sighting, filled: u32, word: u64) {
         memory.slot_timestamps[index].store(sighting.headers.timestamp_value);
         memory.slots_filled.store(filled.wrapping_add(1));
     }
+}
+
+/// Forgets what is outstanding: the sequence goes on elsewhere, where no acknowledgement would ever
+/// come to the slots' turn.
+#[inline(always)]
+pub(super) fn forget(own: Half<'_>) {
+    let memory = own.memory;
+    memory.slots_consumed.store(memory.slots_filled.load());
+    memory.retransmission.store(0);
 }
 
 /// Takes the slots that an acknowledgement covers; the one that it ends in gives a sample.

@@ -198,6 +198,7 @@ fn resume(own: Half<'_>, other: Half<'_>, sighting: &Sighting, end: u32) -> bool
     if is_believed {
         own.head.store(pack(end, sighting.now()));
         own.memory.hole.store(0);
+        rtt::forget(own);
     }
     is_believed
 }
@@ -274,6 +275,9 @@ fn unseen(entry: &FlowEntry, sighting: &Sighting) -> bool {
     }
     if !is_plausible && !is_confirmed(own, &own.memory.doubted_acknowledgement, number, own) {
         return false;
+    }
+    if !is_plausible {
+        rtt::forget(other);
     }
     own.acknowledged_unseen_count.add(1);
     if !is_plausible || is_after(number, sequence_of(head)) {
