@@ -808,3 +808,27 @@ fn forged_acknowledgements_that_were_believed_do_not_blind_the_flow() {
     assert!(rtts.len() >= 7, "{rtts:?}");
     rtts.into_iter().for_each(|rtt| assert_about(rtt, 40_000));
 }
+
+#[test]
+fn a_forged_reset_or_fin_ends_nothing() {
+    let mut script = Script::new();
+    script.handshake().client(data(1, 100, 1)).wait(40);
+    script.server(ack(1, 101)).wait(5);
+    let before = script.ground.updates.borrow().len();
+    let far = |flags| Segment {
+        flags,
+        ..data(1_500_000_000, 0, 1)
+    };
+    script.client(far(RST)).client(far(FIN | ACK)).wait(5);
+    assert_eq!(script.ground.updates.borrow().len(), before);
+    let half = script.flow().halves[CLIENT];
+    assert_eq!((half.rst_count, half.fin_count), (0, 0));
+    assert_eq!(half.implausible_packets, 2);
+    // The real one is within the window.
+    script.client(Segment {
+        flags: RST,
+        ..data(101, 0, 0)
+    });
+    let reasons = script.ground.updates.borrow().last().map(|it| it.reason);
+    assert_eq!(reasons, Some(update_reason::RESET));
+}

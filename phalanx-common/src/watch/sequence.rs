@@ -24,12 +24,9 @@ pub(super) fn observe(entry: &FlowEntry, sighting: &Sighting, is_like_before: bo
     if flags.any(TcpFlags::ACK) {
         reasons |= acknowledge(entry, sighting);
     }
-    // What looks like the packet before has its window, and none of these flags.
+    // What looks like the packet before has its window, and no SYN, FIN or RST.
     if !is_like_before {
         note_window(own, sighting);
-        if flags.any(TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST) {
-            reasons |= note_flags(entry, own, sighting);
-        }
     }
     let length = sighting.sequence_length();
     let is_new = if flags.any(TcpFlags::RST) {
@@ -40,6 +37,10 @@ pub(super) fn observe(entry: &FlowEntry, sighting: &Sighting, is_like_before: bo
     } else {
         advance(entry, own, sighting, length)
     };
+    // After the sequence has moved: a FIN that it follows is believed.
+    if !is_like_before && flags.any(TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST) {
+        reasons |= note_flags(entry, sighting);
+    }
     Seen { reasons, is_new }
 }
 
@@ -321,11 +322,32 @@ fn note_window(own: Half<'_>, sighting: &Sighting) {
     own.window.store(window);
 }
 
-/// Counts SYN, FIN and RST and follows the closing.
+/// Whether a number of this end lies within a window of the highest one that was seen.
+#[inline(always)]
+fn is_near(own: Half<'_>, receiver: Half<'_>, number: u32) -> bool {
+    let head = own.head.load();
+    let ahead = number.wrapping_sub(sequence_of(head));
+    let window = window_bytes(receiver);
+    head == 0 || ahead <= window || ahead.wrapping_neg() <= window
+}
+
+/// Counts SYN, FIN and RST and follows the closing. A RST or FIN beyond any window ends nothing, as
+/// its receiver drops it too (RFC 9293 section 3.10.7.4, RFC 5961 section 3).
 #[inline(never)]
-fn note_flags(entry: &FlowEntry, own: Half<'_>, sighting: &Sighting) -> u32 {
+fn note_flags(entry: &FlowEntry, sighting: &Sighting) -> u32 {
+    let own = entry.half(sighting.direction());
+    let other = entry.half(sighting.direction().reverse());
     let flags = sighting.flags();
+    let end = sighting
+        .headers
+        .sequence
+        .wrapping_add(sighting.sequence_length());
+    let is_near = is_near(own, other, end);
     if flags.any(TcpFlags::RST) {
+        if !is_near {
+            own.implausible_packets.add(1);
+            return 0;
+        }
         own.rst_count.add(1);
         return if entry.set_state(state::RESET) {
             update_reason::RESET
@@ -336,12 +358,8 @@ fn note_flags(entry: &FlowEntry, own: Half<'_>, sighting: &Sighting) -> u32 {
     if flags.any(TcpFlags::SYN) {
         own.syn_count.add(1);
     }
-    if flags.any(TcpFlags::FIN) {
+    if flags.any(TcpFlags::FIN) && is_near {
         own.fin_count.add(1);
-        let end = sighting
-            .headers
-            .sequence
-            .wrapping_add(sighting.sequence_length());
         own.memory.fin_end.store(end);
         entry.set_state(state::FIN_SENT << sighting.direction() as u32);
     }
