@@ -44,6 +44,12 @@ macro_rules! word {
                 backend::$atomic::or(self.0.get(), value);
             }
 
+            /// Sets the bits of `value` and returns what the word held before.
+            #[inline(always)]
+            pub fn fetch_or(&self, value: $integer) -> $integer {
+                backend::$atomic::fetch_or(self.0.get(), value)
+            }
+
             /// Adds, wrapping, and returns what the word held before.
             #[inline(always)]
             pub fn fetch_add(&self, value: $integer) -> $integer {
@@ -95,6 +101,10 @@ mod backend {
 
                 pub(in super::super) fn or(at: *mut $integer, value: $integer) {
                     cell(at).fetch_or(value, SeqCst);
+                }
+
+                pub(in super::super) fn fetch_or(at: *mut $integer, value: $integer) -> $integer {
+                    cell(at).fetch_or(value, SeqCst)
                 }
 
                 pub(in super::super) fn fetch_add(at: *mut $integer, value: $integer) -> $integer {
@@ -154,6 +164,12 @@ mod backend {
                     unsafe {
                         intrinsics::atomic_or::<_, _, { AtomicOrdering::SeqCst }>(at, value);
                     }
+                }
+
+                #[inline(always)]
+                pub(in super::super) fn fetch_or(at: *mut $integer, value: $integer) -> $integer {
+                    // SAFETY: as in `load`.
+                    unsafe { intrinsics::atomic_or::<_, _, { AtomicOrdering::SeqCst }>(at, value) }
                 }
 
                 #[inline(always)]

@@ -340,8 +340,7 @@ impl FlowEntry {
     /// Sets bits of the state; returns whether this call set them.
     #[inline(always)]
     pub(super) fn set_state(&self, mask: u32) -> bool {
-        let old = self.state.load();
-        old & mask != mask && self.state.replace(old, old | mask)
+        self.state.load() & mask != mask && self.state.fetch_or(mask) & mask != mask
     }
 
     /// Keeps a sample for the next update; returns the reason to send one before its place is
