@@ -358,12 +358,18 @@ fn is_due<T: Tables>(tables: &T, entry: &FlowEntry, now_ns: u64) -> bool {
     now_ns.saturating_sub(entry.pushed_ns.load()) > tables.update_interval_ns()
 }
 
-/// Sends an update of a flow; of several CPUs that would at once, one does.
+/// Sends an update of a flow; of several CPUs that would at once, one does, and then once more for
+/// the others.
 #[inline(never)]
 fn send<T: Tables>(tables: &T, entry: &FlowEntry, reasons: u32, now_ns: u64) {
-    if entry.begin_update(reasons, now_ns) {
+    let mut reasons = reasons;
+    for _ in 0..2 {
+        if reasons == 0 || !entry.begin_update(reasons, now_ns) {
+            return;
+        }
         tables.send_update(entry);
-        entry.end_update();
+        // What comes up during the second one is left to the next packet.
+        reasons = entry.end_update();
     }
 }
 

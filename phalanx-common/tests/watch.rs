@@ -832,3 +832,14 @@ fn a_forged_reset_or_fin_ends_nothing() {
     let reasons = script.ground.updates.borrow().last().map(|it| it.reason);
     assert_eq!(reasons, Some(update_reason::RESET));
 }
+
+#[test]
+fn what_comes_up_while_an_update_is_sent_is_told_at_once() {
+    let mut script = Script::new();
+    script.ground.meanwhile.set(update_reason::CLOSED);
+    script.handshake();
+    let updates = script.ground.updates.borrow();
+    let told: Vec<(u32, u32)> = updates.iter().map(|it| (it.version, it.reason)).collect();
+    let expected = [(1, update_reason::OPENED), (2, update_reason::CLOSED)];
+    assert_eq!(told, expected);
+}

@@ -269,15 +269,18 @@ impl FlowEntry {
         update.settle()
     }
 
-    /// Begins an update, unless another program is just sending one: that one, or the next packet,
-    /// sends it then.
+    /// Begins an update, unless another program is just sending one: that one sends it then.
     #[inline(always)]
     pub(super) fn begin_update(&self, reasons: u32, now_ns: u64) -> bool {
         if !self.sending.replace(0, 1) {
-            if reasons != update_reason::INTERVAL {
-                self.waiting.or(reasons);
+            if reasons == update_reason::INTERVAL {
+                return false;
             }
-            return false;
+            self.waiting.or(reasons);
+            // Whoever sends looks there after its end; unless that was between these two.
+            if !self.sending.replace(0, 1) {
+                return false;
+            }
         }
         let waiting = if self.waiting.load() == 0 {
             0
@@ -311,10 +314,13 @@ impl FlowEntry {
         }
     }
 
-    /// Ends an update that `begin_update` has begun.
+    /// Ends an update that `begin_update` has begun; returns the reasons that came up meanwhile.
     #[inline(always)]
-    pub(super) fn end_update(&self) {
-        self.sending.store(0);
+    pub(super) fn end_update(&self) -> u32 {
+        // Not a plain store: what was written before must be seen by whoever begins the next one,
+        // and what waits must not be read before.
+        self.sending.swap(0);
+        self.waiting.load()
     }
 
     /// Counts packets and bytes of a direction.

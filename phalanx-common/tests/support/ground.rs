@@ -18,6 +18,8 @@ pub(crate) struct Ground {
     pub(crate) attempts: RefCell<Vec<(FlowKey, AttemptState)>>,
     pub(crate) flow_count_max: usize,
     pub(crate) interval_ns: u64,
+    /// Reasons for an update that another CPU has while the next one is sent.
+    pub(crate) meanwhile: Cell<u32>,
 }
 
 impl Ground {
@@ -30,6 +32,7 @@ impl Ground {
             attempts: RefCell::default(),
             flow_count_max: 131_072,
             interval_ns: u64::MAX,
+            meanwhile: Cell::new(0),
         }
     }
 
@@ -145,6 +148,7 @@ impl Tables for Ground {
 
     fn send_update(&self, entry: &FlowEntry) {
         self.updates.borrow_mut().push(entry.update());
+        entry.waiting.or(self.meanwhile.take());
         self.count(Counter::EventsDelivered, 1);
     }
 
