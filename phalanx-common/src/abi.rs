@@ -348,12 +348,13 @@ impl FlowUpdate {
         while *read_count != self.sample_count {
             let number = *read_count;
             let word = SampleWord(self.samples[number as usize % SAMPLE_COUNT]);
-            let read = match (word.number(), word.sample()) {
-                (Some(found), Some(sample)) if found == number as u8 => ReadSample::Sample(sample),
-                // A number before the wanted one: not written yet. 128 back are 8 rounds.
-                (None, _) => return,
-                (Some(found), _) if (number as u8).wrapping_sub(found) < 128 => return,
-                _ => ReadSample::Lost(1),
+            // A number before the wanted one: not written yet. 128 back are 8 rounds.
+            let read = match word.number().map(|it| (number as u8).wrapping_sub(it)) {
+                Some(0) if word.0 != 0 => word
+                    .sample()
+                    .map_or(ReadSample::Lost(1), |sample| ReadSample::Sample(sample)),
+                None | Some(0..128) => return,
+                Some(128..) => ReadSample::Lost(1),
             };
             each(read);
             *read_count = number.wrapping_add(1);

@@ -670,7 +670,7 @@ impl Turn {
     }
 }
 
-/// How long to sleep after a turn that took so many events. The ring of events holds 4,600 updates
+/// How long to sleep after a turn that took so many events. The ring of events holds 4,369 updates
 /// and four times as many attempts: 50 ms of 90,000 a second.
 fn pause(taken: usize, is_idle: bool) -> Duration {
     Duration::from_millis(match taken {
