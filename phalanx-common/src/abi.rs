@@ -352,7 +352,7 @@ impl FlowUpdate {
             let read = match word.number().map(|it| (number as u8).wrapping_sub(it)) {
                 Some(0) if word.0 != 0 => word
                     .sample()
-                    .map_or(ReadSample::Lost(1), |sample| ReadSample::Sample(sample)),
+                    .map_or(ReadSample::Lost(1), ReadSample::Sample),
                 None | Some(0..128) => return,
                 Some(128..) => ReadSample::Lost(1),
             };
