@@ -156,9 +156,10 @@ impl Tables {
             };
             walk.after = next;
             walk.left -= 1;
-            if let Some(entry) = syscall::read_flow(flows.as_fd(), &key).context(context)? {
-                found.extend(silent_update(&entry.update(), now));
-            }
+            // An entry that passed to another flow while it was copied may hold parts of both.
+            let entry = syscall::read_flow(flows.as_fd(), &key).context(context)?;
+            let last = entry.map(|entry| entry.update()).filter(|it| it.key == key);
+            found.extend(last.and_then(|last| silent_update(&last, now)));
         }
         Ok(found)
     }
@@ -223,10 +224,7 @@ fn silent_update(last: &FlowUpdate, now: Monotonic) -> Option<FlowUpdate> {
         now_ns: now.0,
         ..*last
     };
-    let ticks = |half: &HalfCounters| tick(now.0).wrapping_sub(half.seen_tick);
-    let is_silent =
-        |half: &HalfCounters| half.seen_tick == 0 || u64::from(ticks(half)) > SILENCE_NS >> 10;
-    if !update.halves.iter().all(is_silent) {
+    if !update.halves.iter().all(|half| is_silent(half, now)) {
         return None;
     }
     if update.halves.iter().any(|half| half.rst_count > 0) {
@@ -238,6 +236,14 @@ fn silent_update(last: &FlowUpdate, now: Monotonic) -> Option<FlowUpdate> {
         update.version = last.version.wrapping_add(1);
     }
     Some(update)
+}
+
+/// Whether the last packet of a direction is long ago. One that came after `now` was read is not:
+/// its tick looks like one of 73 minutes before.
+fn is_silent(half: &HalfCounters, now: Monotonic) -> bool {
+    let latest = tick(now.0.saturating_add(SILENCE_NS));
+    let ticks = u64::from(latest.wrapping_sub(half.seen_tick));
+    half.seen_tick == 0 || ticks > 2 * (SILENCE_NS >> 10)
 }
 
 /// The control word as it lies in the map.
@@ -266,4 +272,27 @@ fn control_bytes(tables: &Tables, sleeps: bool) -> [u8; size_of::<Control>()] {
 pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
     ebpf.take_map(name)
         .with_context(|| format!("the object has no map {name}; rebuild it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zerocopy::FromZeros as _;
+
+    #[test]
+    fn a_packet_after_the_clock_was_read_is_no_silence() {
+        let now = Monotonic(10_000_000_000);
+        let cases = [
+            (0, true),
+            (tick(now.0 - SILENCE_NS - 2_048), true),
+            (tick(now.0 - SILENCE_NS + 2_048), false),
+            (tick(now.0), false),
+            (tick(now.0 + 5_000_000), false),
+        ];
+        for (seen_tick, expected) in cases {
+            let mut half = HalfCounters::new_zeroed();
+            half.seen_tick = seen_tick;
+            assert_eq!(is_silent(&half, now), expected, "{seen_tick}");
+        }
+    }
 }
