@@ -430,8 +430,13 @@ pub struct RecordHeader {
     pub has_ethernet: u8,
     /// How many bytes of `digest` are filled.
     pub digest_length: u8,
-    /// The first bytes of the payload, that stitching needs: 16 for TCP, 32 for UDP.
+    /// The first bytes of the payload, that stitching needs: 16 for TCP, 32 for UDP. Empty where no
+    /// filter matches.
     pub digest: [u8; RECORD_DIGEST_SIZE],
+    /// 1 where the flow was promoted before this packet; `matched` may be 0 then.
+    pub is_promoted: u8,
+    /// Zero.
+    pub reserved: [u8; 7],
 }
 
 /// A counter of the kernel programs, one slot per CPU. The sums over all CPUs obey, exactly, once
@@ -581,6 +586,9 @@ pub struct Control {
     /// 1: user space sleeps for long, and the next event shall wake it; the program that does
     /// writes 0.
     pub sleeps: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// How many flows are promoted in one window of [`crate::watch::WINDOW_NS`] at most, over all
+    /// CPUs.
+    pub promotion_count_max: u32,
+    /// How long a flow that has turned sick stays promoted, in nanoseconds; 0: none is promoted.
+    pub promotion_hold_ns: u64,
 }

@@ -11,15 +11,20 @@
 mod entry;
 mod open;
 mod pending;
+mod promote;
 mod rtt;
 mod sequence;
 
 pub use entry::{FlowEntry, Half, HalfCells, HalfMemory};
 pub use open::first_packets;
 pub use pending::{Bucket, PendingHalf};
+pub use promote::{PROMOTION_COUNT_MAX, PromotionLimit, WINDOW_NS, promote};
+
+use promote::SICK;
 
 use crate::abi::{Counter, Direction, FlowKey, Sample, SampleKind, update_reason};
 use crate::packet::{Headers, TcpFlags, protocol};
+use crate::word::Word64;
 
 /// Time inside the state of a flow: units of 1,024 ns, modulo 2³² (73 minutes). A shift costs a
 /// tenth of the division by 1,000; samples are turned into microseconds when they are taken.
@@ -261,6 +266,19 @@ pub trait Tables {
     fn send_update(&self, entry: &FlowEntry);
     /// Sends word of an attempt to open the flow `key`.
     fn send_attempt(&self, key: &FlowKey, attempt: &AttemptState);
+    /// What may be promoted.
+    fn promotion_limit(&self) -> PromotionLimit;
+    /// How many promotions were made in which window: one word for all CPUs.
+    fn promotions(&self) -> Option<&Word64>;
+
+    /// Runs [`promote`], on a path that few packets take.
+    #[inline(always)]
+    fn promote(&self, entry: &FlowEntry, now_ns: u64)
+    where
+        Self: Sized,
+    {
+        promote(self, entry, now_ns);
+    }
 
     /// Runs [`observe`]: the kernel programs give it a function that is verified on its own.
     #[inline(always)]
@@ -305,6 +323,10 @@ pub fn watch<'tables, T: Tables>(
 fn watch_open<T: Tables>(tables: &T, entry: &FlowEntry, sighting: &Sighting, reasons: u32) {
     tables.count(Counter::Watched, 1);
     let mut reasons = reasons | tables.observe(entry, sighting);
+    if reasons & SICK != 0 {
+        reasons &= !SICK;
+        tables.promote(entry, sighting.now_ns);
+    }
     if is_due(tables, entry, sighting.now_ns) {
         reasons |= update_reason::INTERVAL;
     }
@@ -314,7 +336,7 @@ fn watch_open<T: Tables>(tables: &T, entry: &FlowEntry, sighting: &Sighting, rea
 }
 
 /// Counts a packet in its flow; returns the reasons to send an update, bits of
-/// [`update_reason`].
+/// [`update_reason`], and the bit that says that the packet shows the flow sick.
 #[inline(always)]
 pub fn observe(entry: &FlowEntry, sighting: &Sighting) -> u32 {
     let own = entry.half(sighting.direction());

@@ -22,9 +22,27 @@ pub(crate) fn follow<F: Frame>(frame: F, hook: Hook, kind: LinkKind) {
     } else {
         watch::watch(&ground, sighting)
     };
-    if ground.control().generation != 0 {
-        record_matched(&ground, frame, sighting, (hook, kind), entry);
+    let control = ground.control();
+    let is_promoted =
+        entry.is_some_and(|it| it.is_promoted(control.promotion_hold_ns, sighting.now_ns));
+    if is_promoted || control.generation != 0 {
+        let seen = Seen {
+            hook,
+            kind,
+            entry,
+            is_promoted,
+        };
+        record_wanted(&ground, frame, sighting, seen);
     }
+}
+
+/// What is known of a packet when it may be recorded.
+#[derive(Clone, Copy)]
+struct Seen<'entry> {
+    hook: Hook,
+    kind: LinkKind,
+    entry: Option<&'entry FlowEntry>,
+    is_promoted: bool,
 }
 
 /// Parses a packet and finds its key; `None` for one that takes part in no flow, which is counted.
@@ -69,23 +87,22 @@ pub(crate) fn sight<F: Frame>(
     Some(sighting)
 }
 
-/// Records the packet where a filter asks for it.
+/// Records the packet where a filter asks for it, or its flow is promoted.
 #[inline(always)]
-fn record_matched<F: Frame>(
-    ground: &Ground,
-    frame: F,
-    sighting: &Sighting,
-    (hook, kind): (Hook, LinkKind),
-    entry: Option<&FlowEntry>,
-) {
-    let (matched, snap) = filter::matched(ground, sighting, entry);
-    if matched != 0 {
+fn record_wanted<F: Frame>(ground: &Ground, frame: F, sighting: &Sighting, seen: Seen<'_>) {
+    let (matched, snap) = if ground.control().generation == 0 {
+        (0, 0)
+    } else {
+        filter::matched(ground, sighting, seen.entry)
+    };
+    if matched != 0 || seen.is_promoted {
         let origin = record::Origin {
-            hook,
-            kind,
+            hook: seen.hook,
+            kind: seen.kind,
             matched,
             snap,
-            entry,
+            is_promoted: seen.is_promoted,
+            entry: seen.entry,
         };
         record::record(ground, frame, sighting, origin);
     }

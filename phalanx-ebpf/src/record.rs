@@ -1,5 +1,6 @@
-//! Records: one for each packet of a flow that a filter asks for.
+//! Records: one for each packet of a flow that a filter asks for, or that is promoted.
 
+use aya_ebpf::bindings::BPF_RB_AVAIL_DATA;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::RingBuf;
 use phalanx_common::abi::{Counter, Hook, RecordHeader};
@@ -23,6 +24,7 @@ pub(crate) struct Origin<'entry> {
     pub(crate) kind: LinkKind,
     pub(crate) matched: u64,
     pub(crate) snap: u32,
+    pub(crate) is_promoted: bool,
     pub(crate) entry: Option<&'entry FlowEntry>,
 }
 
@@ -32,10 +34,19 @@ struct Record<const SNAP: usize> {
     bytes: [u8; SNAP],
 }
 
+/// Bytes in the ring beyond which packets that no filter asks for are left out: promotion takes
+/// half of the ring at most, and so never costs a capture its packets.
+const PROMOTED_BYTES_MAX: u64 = RECORD_RING_SIZE as u64 / 2;
+
 /// Records a packet.
 #[inline(never)]
 pub(crate) fn record<F: Frame>(ground: &Ground, frame: F, sighting: &Sighting, origin: Origin<'_>) {
     ground.count(Counter::Matched, 1);
+    let is_spare = origin.matched == 0;
+    if is_spare && RECORDS.query(u64::from(BPF_RB_AVAIL_DATA)) > PROMOTED_BYTES_MAX {
+        ground.count(Counter::SampledOut, 1);
+        return;
+    }
     let is_delivered = match origin.snap & 0xff {
         0 => write::<F, { SNAP_CLASSES[0] }>(ground, frame, sighting, origin),
         1 => write::<F, { SNAP_CLASSES[1] }>(ground, frame, sighting, origin),
@@ -44,6 +55,8 @@ pub(crate) fn record<F: Frame>(ground: &Ground, frame: F, sighting: &Sighting, o
     };
     let counter = if is_delivered {
         Counter::Delivered
+    } else if is_spare {
+        Counter::SampledOut
     } else {
         Counter::DroppedRingFull
     };
@@ -74,7 +87,9 @@ fn write<F: Frame, const SNAP: usize>(
                 (*header).captured_length = wanted;
             }
         }
-        digest(frame, sighting, header);
+        if origin.matched != 0 {
+            digest(frame, sighting, header);
+        }
     }
     place.submit(ground.wake_flags());
     true
@@ -115,6 +130,8 @@ fn head<F: Frame>(frame: F, sighting: &Sighting, origin: Origin<'_>) -> RecordHe
         has_ethernet: (origin.kind as u32 == LinkKind::Ethernet as u32) as u8,
         digest_length: 0,
         digest: [0; RECORD_DIGEST_SIZE],
+        is_promoted: origin.is_promoted as u8,
+        reserved: [0; 7],
     }
 }
 

@@ -10,8 +10,10 @@ use phalanx_common::abi::{
 };
 use phalanx_common::limits::{BUCKET_COUNT, EVENT_RING_SIZE, FLOW_COUNT_DEFAULT};
 use phalanx_common::packet::{Headers, Unparsed};
-use phalanx_common::watch::{self, AttemptState, Bucket, FlowEntry, Sighting, Tables};
-use phalanx_common::word::Word32;
+use phalanx_common::watch::{
+    self, AttemptState, Bucket, FlowEntry, PromotionLimit, Sighting, Tables,
+};
+use phalanx_common::word::{Word32, Word64};
 
 /// All open flows. Preallocated: an insertion never allocates, and nothing is evicted.
 #[map]
@@ -51,6 +53,11 @@ static COUNTERS: PerCpuArray<[u64; COUNTER_COUNT]> = PerCpuArray::with_max_entri
 /// What user space tells the programs.
 #[map]
 static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
+
+/// How many promotions were made in which window: one word for all CPUs. Apart from the control
+/// word, which user space writes as a whole.
+#[map]
+static PROMOTIONS: Array<Word64> = Array::with_max_entries(1, 0);
 
 /// Updates and attempts.
 #[map]
@@ -196,6 +203,25 @@ impl Tables for Ground {
         phalanx_first_packets() != 0
     }
 
+    #[inline(always)]
+    fn promotion_limit(&self) -> PromotionLimit {
+        let control = self.control();
+        PromotionLimit {
+            hold_ns: control.promotion_hold_ns,
+            count_max: control.promotion_count_max,
+        }
+    }
+
+    #[inline(always)]
+    fn promotions(&self) -> Option<&Word64> {
+        PROMOTIONS.get(0)
+    }
+
+    #[inline(always)]
+    fn promote(&self, entry: &FlowEntry, now_ns: u64) {
+        phalanx_promote(entry, now_ns);
+    }
+
     #[inline(never)]
     fn send_attempt(&self, key: &FlowKey, attempt: &AttemptState) {
         let Some(mut place) = EVENTS.reserve::<Attempt>(0) else {
@@ -241,4 +267,15 @@ extern "C" fn phalanx_first_packets() -> u32 {
     // SAFETY: the scratch is this CPU's alone while the program runs.
     let sighting = unsafe { &(*ground.scratch).sighting };
     u32::from(watch::first_packets(&ground, sighting))
+}
+
+/// [`watch::promote`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn phalanx_promote(entry: *const FlowEntry, now_ns: u64) -> u32 {
+    // SAFETY: what is not null is a live map value.
+    let (Some(entry), Some(ground)) = (unsafe { entry.as_ref() }, Ground::get()) else {
+        return 0;
+    };
+    u32::from(watch::promote(&ground, entry, now_ns))
 }

@@ -2,6 +2,7 @@
 //! cannot be told; and the acknowledgements that clock the other direction.
 
 use super::entry::{FlowEntry, Half, pack, sequence_of, state};
+use super::promote::SICK;
 use super::{Sighting, is_after, rtt};
 use crate::abi::update_reason;
 use crate::packet::TcpFlags;
@@ -9,7 +10,7 @@ use crate::word::Word32;
 
 /// What a segment was to its flow.
 pub(super) struct Seen {
-    /// Bits of `abi::update_reason`.
+    /// Bits of `abi::update_reason`, and [`SICK`].
     pub(super) reasons: u32,
     /// It carried bytes that this hop had not seen.
     pub(super) is_new: bool,
@@ -26,14 +27,14 @@ pub(super) fn observe(entry: &FlowEntry, sighting: &Sighting, is_like_before: bo
     }
     // What looks like the packet before has its window, and no SYN, FIN or RST.
     if !is_like_before {
-        note_window(own, sighting);
+        reasons |= note_window(own, sighting);
     }
     let length = sighting.sequence_length();
-    let is_new = if flags.any(TcpFlags::RST) {
-        false
+    let segment = if flags.any(TcpFlags::RST) {
+        0
     } else if length == 0 {
         note_empty_keep_alive(own, sighting);
-        false
+        0
     } else {
         advance(entry, own, sighting, length)
     };
@@ -41,8 +42,14 @@ pub(super) fn observe(entry: &FlowEntry, sighting: &Sighting, is_like_before: bo
     if !is_like_before && flags.any(TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST) {
         reasons |= note_flags(entry, sighting);
     }
-    Seen { reasons, is_new }
+    Seen {
+        reasons: reasons | (segment & SICK),
+        is_new: segment & NEW != 0,
+    }
 }
+
+/// What the bytes of a segment were, beside [`SICK`]: some were new.
+const NEW: u32 = 1;
 
 /// A segment without payload one byte before the next: RFC 9293 section 3.8.4.
 #[inline(always)]
@@ -53,9 +60,10 @@ fn note_empty_keep_alive(own: Half<'_>, sighting: &Sighting) {
     }
 }
 
-/// Follows the bytes of a segment; returns whether any were new.
+/// Follows the bytes of a segment; returns whether any were new, and whether they show the flow
+/// sick: [`NEW`] and [`SICK`].
 #[inline(always)]
-fn advance(entry: &FlowEntry, own: Half<'_>, sighting: &Sighting, length: u32) -> bool {
+fn advance(entry: &FlowEntry, own: Half<'_>, sighting: &Sighting, length: u32) -> u32 {
     let start = sighting.headers.sequence;
     let end = start.wrapping_add(length);
     let head = own.head.load();
@@ -66,10 +74,10 @@ fn advance(entry: &FlowEntry, own: Half<'_>, sighting: &Sighting, length: u32) -
             rtt::fill(own, sighting, end);
         }
         own.memory.last_segment.store(identity(sighting));
-        return true;
+        return NEW;
     }
     if is_after(start, sequence_of(head)) {
-        return jump(entry, sighting, end);
+        return u32::from(jump(entry, sighting, end));
     }
     behind(entry, sighting, end)
 }
@@ -149,16 +157,17 @@ fn is_confirmed(own: Half<'_>, doubted: &Word32, number: u32, receiver: Half<'_>
     is_next
 }
 
-/// A segment behind the highest sequence: returns whether part of it was new all the same.
+/// A segment behind the highest sequence: returns [`NEW`] where part of it was new all the same, and
+/// [`SICK`] where it was lost before, or came too late.
 #[inline(never)]
-fn behind(entry: &FlowEntry, sighting: &Sighting, end: u32) -> bool {
+fn behind(entry: &FlowEntry, sighting: &Sighting, end: u32) -> u32 {
     let own = entry.half(sighting.direction());
     let other = entry.half(sighting.direction().reverse());
     let headers = &sighting.headers;
     let next = sequence_of(own.head.load());
     let start = headers.sequence;
     if next.wrapping_sub(start) > window_bytes(other) {
-        return resume(own, other, sighting, end);
+        return u32::from(resume(own, other, sighting, end));
     }
     let is_plain = !sighting.flags().any(TcpFlags::SYN | TcpFlags::FIN);
     // RFC 9293 section 3.8.4: a keep-alive may carry one byte of garbage. It asks after a peer that
@@ -166,29 +175,29 @@ fn behind(entry: &FlowEntry, sighting: &Sighting, end: u32) -> bool {
     let is_quiet = other.acknowledged.load() == next;
     if is_plain && is_quiet && headers.payload_length == 1 && start.wrapping_add(1) == next {
         own.keep_alive_count.add(1);
-        return false;
+        return 0;
     }
     let before = own.memory.last_segment.swap(identity(sighting));
     if headers.ip_id != 0 && before == identity(sighting) {
         own.duplicate_packets.add(sighting.segments);
-        return false;
+        return 0;
     }
     rtt::invalidate(own, sighting, end);
     let hole = own.memory.hole.load();
     let (first, last) = ((hole >> 32) as u32, hole as u32);
     if first != last && is_after(last, start) && is_after(end, first) {
         own.out_of_sequence_packets.add(sighting.segments);
-        return true;
+        return NEW | SICK;
     }
     retransmitted(own, sighting, next, end);
-    let is_partly_new = is_after(end, next);
-    if is_partly_new {
+    if is_after(end, next) {
         let head = own.head.load();
         if sequence_of(head) == next {
             own.head.replace(head, pack(end, sighting.now()));
         }
+        return NEW | SICK;
     }
-    is_partly_new
+    SICK
 }
 
 /// A segment so far behind that it cannot be a repetition: the highest sequence was forged, or this
@@ -303,23 +312,25 @@ fn close_hole(other: Half<'_>, number: u32) {
 }
 
 /// Keeps the window and counts its falls to zero. A window in a SYN, FIN or RST says nothing.
+/// Returns [`SICK`] where it fell to zero.
 #[inline(always)]
-fn note_window(own: Half<'_>, sighting: &Sighting) {
+fn note_window(own: Half<'_>, sighting: &Sighting) -> u32 {
     let window = u32::from(sighting.headers.window) + 1;
     let before = own.window.load();
     if window == before {
-        return;
+        return 0;
     }
     if window == 1 {
         if sighting
             .flags()
             .any(TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST)
         {
-            return;
+            return 0;
         }
         own.zero_window_count.add(1);
     }
     own.window.store(window);
+    if window == 1 { SICK } else { 0 }
 }
 
 /// Whether a number of this end lies within a window of the highest one that was seen.
@@ -332,7 +343,9 @@ fn is_near(own: Half<'_>, receiver: Half<'_>, number: u32) -> bool {
 }
 
 /// Counts SYN, FIN and RST and follows the closing. A RST or FIN beyond any window ends nothing, as
-/// its receiver drops it too (RFC 9293 section 3.10.7.4, RFC 5961 section 3).
+/// its receiver drops it too (RFC 9293 section 3.10.7.4, RFC 5961 section 3). A reset shows a flow
+/// sick where neither end had begun to close: many programs end a connection that is done by a
+/// reset after the FIN.
 #[inline(never)]
 fn note_flags(entry: &FlowEntry, sighting: &Sighting) -> u32 {
     let own = entry.half(sighting.direction());
@@ -349,10 +362,11 @@ fn note_flags(entry: &FlowEntry, sighting: &Sighting) -> u32 {
             return 0;
         }
         own.rst_count.add(1);
-        return if entry.set_state(state::RESET) {
-            update_reason::RESET
-        } else {
-            0
+        let is_open = entry.state.load() == 0;
+        return match entry.set_state(state::RESET) {
+            true if is_open => update_reason::RESET | SICK,
+            true => update_reason::RESET,
+            false => 0,
         };
     }
     if flags.any(TcpFlags::SYN) {

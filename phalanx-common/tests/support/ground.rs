@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 use phalanx_common::abi::{COUNTER_COUNT, Counter, FlowKey, FlowUpdate, ReadSample, SampleKind};
 use phalanx_common::limits::BUCKET_COUNT;
 use phalanx_common::packet::{Headers, LinkKind, Unparsed, parse, read_options};
-use phalanx_common::watch::{self, AttemptState, Bucket, FlowEntry, Sighting, Tables, write_key};
+use phalanx_common::watch::{
+    self, AttemptState, Bucket, FlowEntry, PromotionLimit, Sighting, Tables, write_key,
+};
+use phalanx_common::word::Word64;
 
 /// Tables as large as the kernel's. Entries are leaked: a test is short.
 pub(crate) struct Ground {
@@ -20,6 +23,8 @@ pub(crate) struct Ground {
     pub(crate) interval_ns: u64,
     /// Reasons for an update that another CPU has while the next one is sent.
     pub(crate) meanwhile: Cell<u32>,
+    pub(crate) promotion_limit: PromotionLimit,
+    promotions: Word64,
 }
 
 impl Ground {
@@ -33,6 +38,8 @@ impl Ground {
             flow_count_max: 131_072,
             interval_ns: u64::MAX,
             meanwhile: Cell::new(0),
+            promotion_limit: PromotionLimit::default(),
+            promotions: Word64::default(),
         }
     }
 
@@ -155,5 +162,13 @@ impl Tables for Ground {
     fn send_attempt(&self, key: &FlowKey, attempt: &AttemptState) {
         self.attempts.borrow_mut().push((*key, *attempt));
         self.count(Counter::EventsDelivered, 1);
+    }
+
+    fn promotion_limit(&self) -> PromotionLimit {
+        self.promotion_limit
+    }
+
+    fn promotions(&self) -> Option<&Word64> {
+        Some(&self.promotions)
     }
 }
