@@ -41,7 +41,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::auth::{Access, Role};
-use crate::capture::Captures;
+use crate::capture::{Captures, PromotedPackets};
 use crate::view::Outlook;
 
 /// What the handlers share.
@@ -55,6 +55,8 @@ pub struct Api {
     pub stream_places: stream::Places,
     /// The captures; or why none can be kept.
     pub captures: Result<Arc<Captures>, String>,
+    /// The packets of promoted flows.
+    pub promoted: Arc<PromotedPackets>,
     /// What is shown.
     pub outlook: Arc<Outlook>,
 }
@@ -122,7 +124,8 @@ fn routes(api: &Arc<Api>) -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
         .routes(routes!(captures::create))
         .routes(routes!(captures::stop))
         .routes(routes!(captures::delete))
-        .routes(routes!(captures::file));
+        .routes(routes!(captures::file))
+        .routes(routes!(flows::packets));
     open.merge(gate::guard(viewer, api, Role::Viewer))
         .merge(gate::guard(operator, api, Role::Operator))
         .split_for_parts()

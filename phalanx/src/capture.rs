@@ -9,11 +9,13 @@ mod age;
 mod job;
 mod keeper;
 mod plan;
+mod promoted;
 mod request;
 mod store;
 mod view;
 
 pub use keeper::{Captures, Failure};
+pub use promoted::{PROMOTED_COUNT_MAX, PromotedFlow, PromotedPacket, PromotedPackets};
 pub use request::{BadField, CaptureRequest, DURATION_MAX_S, Wanted};
 pub use store::Keeping;
 pub use view::{CaptureState, CaptureView, EndReason, Loss, LossKind, PlanView};

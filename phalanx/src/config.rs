@@ -46,6 +46,10 @@ pub struct Config {
     pub namespace_flow_count_max: u32,
     /// Longest time between two updates of a flow.
     pub update_interval: Duration,
+    /// How long a flow that turned sick stays promoted; zero: none is promoted.
+    pub promotion_hold: Duration,
+    /// Flows that each instance of the programs promotes in a second at most.
+    pub promotion_count_max: u32,
     /// Silence after which an established TCP flow is closed.
     pub tcp_idle_timeout: Duration,
     /// Where metrics and API are served.
@@ -143,6 +147,11 @@ impl Config {
             flow_count_max: u32::try_from(integer(layers, "flow_count_max"))?,
             namespace_flow_count_max: u32::try_from(integer(layers, "namespace_flow_count_max"))?,
             update_interval: Duration::from_millis(integer(layers, "update_interval_ms")),
+            promotion_hold: match boolean(layers, "promotion") {
+                true => Duration::from_millis(integer(layers, "promotion_hold_ms")),
+                false => Duration::ZERO,
+            },
+            promotion_count_max: u32::try_from(integer(layers, "promotions_per_second_max"))?,
             tcp_idle_timeout: Duration::from_secs(integer(layers, "tcp_idle_timeout_s")),
             listen: text(layers, "listen").parse().context("listen")?,
             tokens: tokens(layers).with_context(|| place(layers, "tokens"))?,

@@ -127,6 +127,7 @@ fn check_programs(config: &Config) -> Check {
         flow_count_max: FLOW_COUNT_TRIED,
         seed: 0,
         update_interval_ns: 1_000_000_000,
+        promotion: phalanx_common::watch::PromotionLimit::default(),
         tc_attachment: config.tc_attachment,
     };
     match load(options) {

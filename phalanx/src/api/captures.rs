@@ -24,7 +24,7 @@ use crate::auth::Role;
 use crate::capture::{BadField, CaptureRequest, CaptureView, Captures, Failure};
 
 /// Media type of pcapng files.
-const PCAPNG: &str = "application/x-pcapng";
+pub(super) const PCAPNG: &str = "application/x-pcapng";
 
 /// Bytes of a file that are read at once.
 const CHUNK_SIZE: usize = 64 << 10;

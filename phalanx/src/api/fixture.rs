@@ -118,6 +118,7 @@ impl Fixture {
             requests,
             waker,
             clock: clock.clone(),
+            promoted: Arc::default(),
         };
         let outlook = Arc::new(Outlook::new(clock).unwrap());
         let api = Arc::new(Api::new(settings.clone(), outlook, daemon));
@@ -372,6 +373,8 @@ pub(crate) fn kernel_status() -> KernelStatus {
         events_unknown: 0,
         events_unplaced: 0,
         records_read: 0,
+        promoted_packets: 0,
+        promoted_evicted: 0,
         records_dropped_queue_full: 0,
         event_lag_ns: 1_000_000,
         cpu_ns: 1_000_000,

@@ -4,16 +4,21 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State as Shared;
+use axum::http::HeaderValue;
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
 use phalanx_engine::FlowId;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Api;
+use super::captures::PCAPNG;
 use super::extract::{self, Id, Query};
 use super::page::{Order, Window};
 use super::problem::{Kind, Problem};
 use super::select::{Ends, EndsQuery};
 use super::show::{self, EndpointView, HopRef, SentView, State, TimesView};
+use crate::capture::PromotedFlow;
 use crate::view::{FlowEntry, View, protocol_name};
 
 /// What to sort flows by.
@@ -239,12 +244,59 @@ pub(super) async fn get(
 ) -> Result<Json<FlowView>, Problem> {
     let flow = FlowId(extract::id(&id, "flow")?);
     let view = api.outlook.view();
-    let entry = view.flows.get(flow).ok_or_else(|| {
-        Problem::new(Kind::NotFound, format!("there is no flow {id}"))
-            .field("id")
-            .remedy("closed flows are forgotten after a while; /api/v1/flows lists the others")
-    })?;
+    let entry = view.flows.get(flow).ok_or_else(|| unknown(&id))?;
     Ok(Json(show(&api, &view, flow, entry)))
+}
+
+fn unknown(id: &str) -> Problem {
+    Problem::new(Kind::NotFound, format!("there is no flow {id}"))
+        .field("id")
+        .remedy("closed flows are forgotten after a while; /api/v1/flows lists the others")
+}
+
+/// Downloads the headers of a flow's packets since it turned sick, pcapng. It is empty where the
+/// flow did not, where promotion is off, or where later packets of others took the room.
+#[utoipa::path(get, path = "/api/v1/flows/{id}/packets", tag = "traffic",
+    params(("id" = String, Path, description = "Id of the flow")),
+    responses((status = 200, body = Vec<u8>, content_type = "application/x-pcapng"),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn packets(
+    Shared(api): Shared<Arc<Api>>,
+    Id(id): Id,
+) -> Result<Response, Problem> {
+    let flow = FlowId(extract::id(&id, "flow")?);
+    let (wanted, hop) = {
+        let view = api.outlook.view();
+        let entry = view.flows.get(flow).ok_or_else(|| unknown(&id))?;
+        let wanted = PromotedFlow {
+            id: flow.0,
+            hop: entry.hop,
+            ends: [entry.endpoints.client, entry.endpoints.server],
+            protocol: entry.protocol,
+            vlan: entry.vlan,
+            opened: entry.opened,
+        };
+        (wanted, entry.hop_facts.clone())
+    };
+    let file = api
+        .promoted
+        .pcapng(&wanted, hop.as_ref(), &api.outlook.clock);
+    let file = file.map_err(|error| {
+        Problem::new(
+            Kind::Unavailable,
+            format!("write the packets of flow {id}: {error}"),
+        )
+        .remedy("see the log of the daemon")
+    })?;
+    let mut response = file.into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(PCAPNG));
+    let name = format!("attachment; filename=\"phalanx-flow-{id}.pcapng\"");
+    if let Ok(name) = HeaderValue::from_str(&name) {
+        headers.insert(CONTENT_DISPOSITION, name);
+    }
+    Ok(response)
 }
 
 fn show(api: &Api, view: &View, id: FlowId, entry: &FlowEntry) -> FlowView {

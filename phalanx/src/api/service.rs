@@ -43,6 +43,7 @@ impl Api {
             keeping,
         } = settings;
         let directory = keeping.directory.display().to_string();
+        let promoted = Arc::clone(&daemon.promoted);
         let captures = Captures::open(keeping, Arc::clone(&outlook), daemon);
         let captures = captures.map(Arc::new).map_err(|error| {
             tracing::warn!(%error, directory, "captures cannot be kept");
@@ -54,6 +55,7 @@ impl Api {
             is_loopback,
             stream_places,
             captures,
+            promoted,
             outlook,
         }
     }

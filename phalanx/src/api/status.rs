@@ -130,7 +130,7 @@ pub struct ClockView {
     pub seconds: f64,
 }
 
-const COUNTERS: [(&str, Counter); 21] = [
+const COUNTERS: [(&str, Counter); 22] = [
     ("seen", Counter::Seen),
     ("parsed", Counter::Parsed),
     ("watched", Counter::Watched),
@@ -152,6 +152,7 @@ const COUNTERS: [(&str, Counter); 21] = [
     ("sampled_out", Counter::SampledOut),
     ("refused", Counter::Refused),
     ("promoted", Counter::Promoted),
+    ("promotions_limited", Counter::PromotionsLimited),
     ("seen_xdp", Counter::SeenXdp),
     ("seen_tc_ingress", Counter::SeenTcIngress),
     ("seen_tc_egress", Counter::SeenTcEgress),

@@ -188,7 +188,8 @@ impl Job {
         };
         port.statistics.seen += 1;
         let header = &record.header;
-        let tagged = retag(record, &mut sheet.scratch);
+        let tag = tag_beside(header.vlan_tag, header.has_ethernet != 0);
+        let tagged = retag(tag, &record.bytes, &mut sheet.scratch);
         let bytes = tagged.unwrap_or(&record.bytes);
         let grown = u32::try_from(bytes.len() - record.bytes.len()).unwrap_or_default();
         let wire_length = header.frame_length.saturating_add(grown);
@@ -250,24 +251,29 @@ impl Job {
     }
 }
 
-/// The frame with the VLAN tag put back that the kernel keeps beside it, as on the wire.
-fn retag<'a>(record: &Record, scratch: &'a mut Vec<u8>) -> Option<&'a [u8]> {
+/// The frame with the VLAN tag put back that the kernel keeps beside it, as on the wire; absent where
+/// there is none (`tag` is 0).
+pub(super) fn retag<'a>(tag: u16, frame: &[u8], scratch: &'a mut Vec<u8>) -> Option<&'a [u8]> {
     const ADDRESSES: usize = 12;
     const ETHERTYPE_VLAN: [u8; 2] = [0x81, 0x00];
-    let header = &record.header;
-    if header.vlan_tag == 0 || header.has_ethernet == 0 || record.bytes.len() < ADDRESSES {
+    if tag == 0 || frame.len() < ADDRESSES {
         return None;
     }
-    let (addresses, rest) = record.bytes.split_at(ADDRESSES);
+    let (addresses, rest) = frame.split_at(ADDRESSES);
     scratch.clear();
     scratch.extend_from_slice(addresses);
     scratch.extend_from_slice(&ETHERTYPE_VLAN);
-    scratch.extend_from_slice(&header.vlan_tag.to_be_bytes());
+    scratch.extend_from_slice(&tag.to_be_bytes());
     scratch.extend_from_slice(rest);
     Some(scratch)
 }
 
-const fn link_type(link: Link) -> LinkType {
+/// The tag beside a frame that begins with Ethernet, or 0.
+pub(super) const fn tag_beside(vlan_tag: u16, has_ethernet: bool) -> u16 {
+    if has_ethernet { vlan_tag } else { 0 }
+}
+
+pub(super) const fn link_type(link: Link) -> LinkType {
     match link {
         Link::Ethernet | Link::Loopback => LinkType::Ethernet,
         Link::Ip => LinkType::Raw,

@@ -204,6 +204,15 @@ settings! {
         "Flows that the table of each further namespace holds.";
     "update_interval_ms", Kind::Integer { min: 100, max: 60_000 }, "1000", false,
         "Longest time between two updates of a flow that sees packets.";
+    "promotion", Kind::Boolean, "true", false,
+        "Record the headers of flows that turn sick (a retransmission, a segment out of sequence, \
+         a window that falls to zero, a reset), from the next packet on. The latest 4 MiB are kept \
+         in memory: `/api/v1/flows/{id}/packets`.";
+    "promotion_hold_ms", Kind::Integer { min: 100, max: 600_000 }, "10000", false,
+        "How long a flow that turned sick is recorded.";
+    "promotions_per_second_max", Kind::Integer { min: 1, max: 1_000 }, "10", false,
+        "Flows of a namespace that begin to be recorded in a second for being sick, at most; the \
+         others are counted.";
     "tcp_idle_timeout_s", Kind::Integer { min: 10, max: 86_400 }, "600", false,
         "Silence after which an established TCP flow is closed in the tables.";
     "listen", Kind::Address, "127.0.0.1:7070", false,

@@ -4,12 +4,15 @@
 //! up in the kernel's ring, and what finds that ring full is counted there, so that loss happens in
 //! one place only. Records of captures are dropped when nobody takes them, and counted.
 
+use std::sync::Arc;
+
 use phalanx_common::abi::RecordHeader;
 use phalanx_engine::Change;
 use phalanx_engine::HopId;
 use tokio::sync::{mpsc, oneshot};
 
 use super::status::KernelStatus;
+use crate::capture::PromotedPackets;
 use crate::clock::ClockEvent;
 use crate::kernel::RecordingFilter;
 
@@ -64,6 +67,8 @@ pub struct DaemonHandle {
     pub(crate) waker: super::wake::Waker,
     /// Maps times of changes and records to wall time.
     pub clock: crate::clock::Clock,
+    /// The packets of promoted flows, which the loop keeps.
+    pub promoted: Arc<PromotedPackets>,
 }
 
 impl DaemonHandle {

@@ -84,6 +84,10 @@ pub struct KernelStatus {
     pub events_unplaced: u64,
     /// Records taken from the rings since the start.
     pub records_read: u64,
+    /// Packets of promoted flows that were kept since the start.
+    pub promoted_packets: u64,
+    /// Those of them that have left the memory for later ones.
+    pub promoted_evicted: u64,
     /// Records that no capture took in time.
     pub records_dropped_queue_full: u64,
     /// Between the making of the last event and its reading, in nanoseconds.

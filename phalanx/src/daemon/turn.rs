@@ -23,6 +23,7 @@ use super::feed::{Feed, Record, Request};
 use super::status::{HopState, HopStatus, InstanceStatus, KernelStatus, RingStatus};
 use super::wake::Waker;
 use super::watcher::{Ready, Report};
+use crate::capture::{PromotedPacket, PromotedPackets};
 use crate::clock::{self, Clock, Reading};
 use crate::interface::{Link, LinkLayer, Namespace};
 use crate::kernel::{Event, Ring, Tables};
@@ -62,6 +63,7 @@ pub(super) struct TurnOptions {
     pub(super) requests: mpsc::Receiver<Request>,
     pub(super) feed: mpsc::Sender<Feed>,
     pub(super) records: mpsc::Sender<Vec<Record>>,
+    pub(super) promoted: Arc<PromotedPackets>,
     pub(super) signals: Signals,
     pub(super) clock: Clock,
 }
@@ -112,6 +114,7 @@ pub(super) struct Turn {
     requests: mpsc::Receiver<Request>,
     feed: mpsc::Sender<Feed>,
     records: mpsc::Sender<Vec<Record>>,
+    promoted: Arc<PromotedPackets>,
     signals: Signals,
     clock: Clock,
     status_next: Monotonic,
@@ -154,6 +157,7 @@ impl Turn {
             requests: options.requests,
             feed: options.feed,
             records: options.records,
+            promoted: options.promoted,
             signals: options.signals,
             clock: options.clock,
             status_next: Monotonic::default(),
@@ -320,7 +324,7 @@ impl Turn {
     }
 
     fn take_records(&mut self, number: usize) -> usize {
-        let mut batch = Vec::new();
+        let (mut batch, mut promoted) = (Vec::new(), Vec::new());
         let instance = &mut self.instances[number];
         let mut taken = 0;
         while taken < RECORD_BATCH {
@@ -331,13 +335,21 @@ impl Turn {
             self.tallies.records_read += 1;
             match record {
                 Some((header, bytes)) => {
-                    if let Some(hop) = instance.find_hop(&header.key) {
+                    let Some(hop) = instance.find_hop(&header.key) else {
+                        continue;
+                    };
+                    if header.is_promoted != 0 {
+                        promoted.push(PromotedPacket::new(hop, &header, &bytes));
+                    }
+                    // What no filter asked for goes to no capture, and takes no place from one.
+                    if header.matched != 0 {
                         batch.push(Record { hop, header, bytes });
                     }
                 }
                 None => self.tallies.events_unknown += 1,
             }
         }
+        self.promoted.keep(promoted);
         let now = clock::now();
         for Record { hop, header, bytes } in &batch {
             self.engine.handle(
@@ -612,6 +624,7 @@ impl Turn {
             .instances
             .iter()
             .flat_map(|instance| instance.hops.values());
+        let (promoted_packets, promoted_evicted) = self.promoted.counts();
         Ok(KernelStatus {
             at: clock::now(),
             counters,
@@ -623,6 +636,8 @@ impl Turn {
             events_unknown: self.tallies.events_unknown,
             events_unplaced: self.tallies.events_unplaced,
             records_read: self.tallies.records_read,
+            promoted_packets,
+            promoted_evicted,
             records_dropped_queue_full: self.tallies.records_dropped,
             event_lag_ns: self.tallies.event_lag_ns,
             cpu_ns: super::process::cpu_ns(),

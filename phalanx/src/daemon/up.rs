@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use phalanx_common::watch::PromotionLimit;
 use phalanx_engine::{Engine, EngineConfig, NameFact, NamespaceId};
 use tokio::sync::mpsc;
 
@@ -22,6 +23,7 @@ use super::serve::Service;
 use super::turn::{Signals, Turn, TurnOptions};
 use super::wake::Waker;
 use super::watcher::{Outbox, REPORT_COUNT_MAX, Ready, Watcher, WatcherOptions};
+use crate::capture::PromotedPackets;
 use crate::clock::{Clock, Reading};
 use crate::config::{Config, Layers, compare};
 use crate::interface::Namespace;
@@ -106,6 +108,7 @@ impl Daemon {
         let (records, records_end) = mpsc::channel(RECORD_BATCH_COUNT_MAX);
         let (requests, requests_end) = mpsc::channel(REQUEST_COUNT_MAX);
         let clock = Clock::new(Reading::take());
+        let promoted = Arc::<PromotedPackets>::default();
         let turn = Turn::new(TurnOptions {
             engine: Engine::new(EngineConfig {
                 seed,
@@ -119,6 +122,7 @@ impl Daemon {
             requests: requests_end,
             feed,
             records,
+            promoted: Arc::clone(&promoted),
             signals: signals.clone(),
             clock: clock.clone(),
         });
@@ -126,6 +130,7 @@ impl Daemon {
             requests,
             waker: signals.waker.clone(),
             clock,
+            promoted,
         };
         service.start(
             Outlet {
@@ -255,6 +260,10 @@ fn watcher_options(config: &Config, namespace: &Namespace, seed: u64) -> Watcher
             flow_count_max,
             seed,
             update_interval_ns: nanoseconds(config.update_interval),
+            promotion: PromotionLimit {
+                hold_ns: nanoseconds(config.promotion_hold),
+                count_max: config.promotion_count_max,
+            },
             tc_attachment: config.tc_attachment,
         },
     }

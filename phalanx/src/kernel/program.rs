@@ -10,6 +10,7 @@ use aya::programs::{Program, ProgramError, SchedClassifier, TcAttachType, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use object::{Object, ObjectSection, ObjectSymbol};
 use phalanx_common::abi::ABI_VERSION;
+use phalanx_common::watch::PromotionLimit;
 
 use super::hook::{Ingress, Plan};
 use super::ring::Ring;
@@ -71,6 +72,8 @@ pub(crate) struct LoadOptions {
     pub(crate) seed: u64,
     /// Longest time between two updates of a flow that sees packets.
     pub(crate) update_interval_ns: u64,
+    /// Which flows that turn sick are promoted.
+    pub(crate) promotion: PromotionLimit,
     /// How TC programs are attached.
     pub(crate) tc_attachment: TcAttachment,
 }
@@ -124,7 +127,7 @@ pub(crate) fn load(options: LoadOptions) -> anyhow::Result<Instance> {
         .map_max_entries("FLOWS", options.flow_count_max)
         .load(OBJECT)
         .map_err(|error| explain(error.into()))?;
-    let tables = Tables::take(&mut ebpf, options.update_interval_ns)?;
+    let tables = Tables::take(&mut ebpf, options.update_interval_ns, options.promotion)?;
     let events = Ring::take(&mut ebpf, "EVENTS")?;
     let records = Ring::take(&mut ebpf, "RECORDS")?;
     for (name, program) in ebpf.programs_mut() {

@@ -10,7 +10,7 @@ use phalanx_common::abi::{
     update_reason,
 };
 use phalanx_common::limits::{FILTER_COUNT_MAX, SHAPE_COUNT_MAX};
-use phalanx_common::watch::{FlowEntry, tick};
+use phalanx_common::watch::{FlowEntry, PromotionLimit, tick};
 use phalanx_engine::Monotonic;
 use zerocopy::transmute;
 
@@ -41,13 +41,18 @@ pub(crate) struct Tables {
     generation: u32,
     shape_count: u32,
     update_interval_ns: u64,
+    promotion: PromotionLimit,
     tuples_in_force: Vec<TupleIndex>,
     walk: Option<Walk>,
 }
 
 impl Tables {
     /// Takes the tables out of the loaded object.
-    pub(super) fn take(ebpf: &mut Ebpf, update_interval_ns: u64) -> anyhow::Result<Self> {
+    pub(super) fn take(
+        ebpf: &mut Ebpf,
+        update_interval_ns: u64,
+        promotion: PromotionLimit,
+    ) -> anyhow::Result<Self> {
         let flows = match take(ebpf, "FLOWS")? {
             Map::HashMap(data) => data,
             _ => return Err(anyhow!("the object's map FLOWS is not a hash")),
@@ -71,6 +76,7 @@ impl Tables {
             generation: 0,
             shape_count: 0,
             update_interval_ns,
+            promotion,
             tuples_in_force: Vec::new(),
             walk: None,
         };
@@ -248,25 +254,15 @@ fn is_silent(half: &HalfCounters, now: Monotonic) -> bool {
 
 /// The control word as it lies in the map.
 fn control_bytes(tables: &Tables, sleeps: bool) -> [u8; size_of::<Control>()] {
-    let mut bytes = [0; size_of::<Control>()];
-    let mut put = |offset: usize, value: &[u8]| {
-        bytes[offset..offset + value.len()].copy_from_slice(value);
+    let control = Control {
+        generation: tables.generation,
+        shape_count: tables.shape_count,
+        update_interval_ns: tables.update_interval_ns,
+        sleeps: u32::from(sleeps),
+        promotion_count_max: tables.promotion.count_max,
+        promotion_hold_ns: tables.promotion.hold_ns,
     };
-    put(
-        std::mem::offset_of!(Control, generation),
-        &tables.generation.to_ne_bytes(),
-    );
-    put(
-        std::mem::offset_of!(Control, shape_count),
-        &tables.shape_count.to_ne_bytes(),
-    );
-    let interval = tables.update_interval_ns.to_ne_bytes();
-    put(std::mem::offset_of!(Control, update_interval_ns), &interval);
-    put(
-        std::mem::offset_of!(Control, sleeps),
-        &u32::from(sleeps).to_ne_bytes(),
-    );
-    bytes
+    transmute!(control)
 }
 
 pub(super) fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {

@@ -50,6 +50,8 @@ pub struct DaemonMetrics {
     records: IntCounterVec,
     flows_opened: IntCounter,
     promoted: IntCounter,
+    promotions_limited: IntCounter,
+    promoted_packets: IntCounterVec,
     evictions: IntCounterVec,
     ring_used: IntGaugeVec,
     ring_size: IntGaugeVec,
@@ -86,6 +88,8 @@ impl DaemonMetrics {
             records: counters(registry, &table::KERNEL_RECORDS)?,
             flows_opened: counter(registry, &table::KERNEL_FLOWS_OPENED)?,
             promoted: counter(registry, &table::KERNEL_PROMOTED)?,
+            promotions_limited: counter(registry, &table::KERNEL_PROMOTIONS_LIMITED)?,
+            promoted_packets: counters(registry, &table::PROMOTED_PACKETS)?,
             evictions: counters(registry, &table::KERNEL_EVICTIONS)?,
             ring_used: gauges(registry, &table::RING_USED)?,
             ring_size: gauges(registry, &table::RING_SIZE)?,
@@ -139,9 +143,21 @@ impl DaemonMetrics {
         count(&self.records, "sampled_out", Counter::SampledOut);
         count(&self.evictions, "pending", Counter::PendingDisplaced);
         raise(&self.flows_opened, status.counter(Counter::FlowsOpened));
-        raise(&self.promoted, status.counter(Counter::Promoted));
+        self.promotion(status);
         self.instances(status);
         self.loop_and_engine(status);
+    }
+
+    fn promotion(&self, status: &KernelStatus) {
+        raise(&self.promoted, status.counter(Counter::Promoted));
+        let limited = status.counter(Counter::PromotionsLimited);
+        raise(&self.promotions_limited, limited);
+        for (outcome, count) in [
+            ("kept", status.promoted_packets),
+            ("evicted", status.promoted_evicted),
+        ] {
+            raise(&self.promoted_packets.with_label_values(&[outcome]), count);
+        }
     }
 
     fn instances(&self, status: &KernelStatus) {

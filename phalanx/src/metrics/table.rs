@@ -119,12 +119,18 @@ table! {
     KERNEL_EVENTS: Kind::Counter, "phalanx_kernel_events_total" ["outcome"]
         "Flow updates and attempts pushed to user space, or lost because the ring was full.";
     KERNEL_RECORDS: Kind::Counter, "phalanx_kernel_records_total" ["outcome"]
-        "Packets that match a recording filter; matched = delivered + dropped_ring_full + \
-         sampled_out.";
+        "Packets that match a recording filter or are those of a promoted flow; matched = \
+         delivered + dropped_ring_full + sampled_out (promoted, where the ring was half full).";
     KERNEL_FLOWS_OPENED: Kind::Counter, "phalanx_kernel_flows_opened_total" []
         "Flows that the kernel programs opened.";
     KERNEL_PROMOTED: Kind::Counter, "phalanx_kernel_flows_promoted_total" []
         "Flows that the programs promoted to the record level.";
+    KERNEL_PROMOTIONS_LIMITED: Kind::Counter, "phalanx_kernel_promotions_limited_total" []
+        "Times that a packet showed its flow sick but no more flows could be promoted in that \
+         second.";
+    PROMOTED_PACKETS: Kind::Counter, "phalanx_daemon_promoted_packets_total" ["outcome"]
+        "Packets of promoted flows that the daemon kept, and those of them that have left its \
+         memory for later ones.";
     KERNEL_EVICTIONS: Kind::Counter, "phalanx_kernel_evictions_total" ["table"]
         "Entries that gave way to others in a table of the kernel programs.";
     RING_USED: Kind::Gauge, "phalanx_ring_used_bytes" ["namespace" "ring"]
