@@ -19,12 +19,17 @@ use aya::{Ebpf, EbpfLoader};
 use frames::{Frame, mutated, read_folder, shared_captures};
 use ground::Ground;
 use phalanx_common::abi::{
-    COUNTER_COUNT, Control, Counter, FlowKey, FlowUpdate, HalfCounters, event_kind,
+    COUNTER_COUNT, Control, Counter, FlowKey, FlowUpdate, HalfCounters, RecordHeader, event_kind,
 };
 use phalanx_common::packet::{LinkKind, Unparsed};
-use phalanx_common::watch::FlowEntry;
+use phalanx_common::watch::{FlowEntry, PROMOTION_COUNT_MAX, PromotionLimit};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
+/// Each sick flow is promoted once, whatever the time that a run takes.
+const PROMOTIONS: PromotionLimit = PromotionLimit {
+    hold_ns: 24 * 3_600_000_000_000,
+    count_max: PROMOTION_COUNT_MAX,
+};
 /// A test run happens on the loopback interface of the namespace.
 const LOOPBACK: u32 = 1;
 const MUTATION_COUNT: usize = 60_000;
@@ -41,10 +46,12 @@ struct Counts {
     initiator: u32,
     has_handshake: (bool, bool),
     icmp_error: u32,
+    is_promoted: bool,
     halves: [HalfCounters; 2],
 }
 
-fn counts(update: &FlowUpdate) -> Counts {
+fn counts(entry: &FlowEntry) -> Counts {
+    let update: FlowUpdate = entry.update();
     let halves = update.halves.map(|half| HalfCounters {
         rtt_min_us: 0,
         seen_tick: 0,
@@ -58,6 +65,7 @@ fn counts(update: &FlowUpdate) -> Counts {
             update.handshake_client_us != 0,
         ),
         icmp_error: update.icmp_error,
+        is_promoted: entry.promoted_until_ns.load() != 0,
         halves,
     }
 }
@@ -78,6 +86,8 @@ fn load() -> Ebpf {
         .unwrap();
     let control = Control {
         update_interval_ns: u64::MAX,
+        promotion_count_max: PROMOTIONS.count_max,
+        promotion_hold_ns: PROMOTIONS.hold_ns,
         ..Control::default()
     };
     let value: [u8; size_of::<Control>()] = control.as_bytes().try_into().unwrap();
@@ -111,13 +121,13 @@ fn kernel_flows(ebpf: &mut Ebpf) -> BTreeMap<FlowKey, Counts> {
         let key = FlowKey::read_from_bytes(&key).unwrap();
         // SAFETY: an entry is made of plain words, of which any bit pattern is one.
         let entry: FlowEntry = unsafe { std::ptr::read_unaligned(entry.as_ptr().cast()) };
-        (key, counts(&entry.update()))
+        (key, counts(&entry))
     };
     map.iter().map(|pair| read(pair.unwrap())).collect()
 }
 
 fn library_flows(ground: &Ground) -> BTreeMap<FlowKey, Counts> {
-    let read = |(key, entry): (&FlowKey, &&FlowEntry)| (*key, counts(&entry.update()));
+    let read = |(key, entry): (&FlowKey, &&FlowEntry)| (*key, counts(entry));
     ground.flows.borrow().iter().map(read).collect()
 }
 
@@ -145,6 +155,8 @@ fn shared_counters() -> Vec<usize> {
         Counter::PendingFolded,
         Counter::PendingCleared,
         Counter::Refused,
+        Counter::Promoted,
+        Counter::PromotionsLimited,
     ];
     let reasons = Unparsed::ALL.map(|reason| Counter::UnparsedFirst as usize + reason as usize);
     named
@@ -154,8 +166,23 @@ fn shared_counters() -> Vec<usize> {
         .collect()
 }
 
+/// What no filter asked for carries headers alone; how many records there are.
+fn check_records(ebpf: &mut Ebpf) -> u64 {
+    let mut records = RingBuf::try_from(ebpf.take_map("RECORDS").unwrap()).unwrap();
+    let mut count = 0;
+    while let Some(record) = records.next() {
+        let (header, _) = RecordHeader::read_from_prefix(&record).unwrap();
+        assert_eq!((header.is_promoted, header.matched), (1, 0));
+        assert_eq!((header.digest_length, header.digest), (0, [0; 32]));
+        assert!(header.captured_length <= u32::from(header.payload_offset));
+        count += 1;
+    }
+    count
+}
+
 fn compare(frames: impl Iterator<Item = Frame>, what: &str) {
-    let (mut ebpf, ground) = (load(), Ground::new());
+    let (mut ebpf, mut ground) = (load(), Ground::new());
+    ground.promotion_limit = PROMOTIONS;
     let mut events = RingBuf::try_from(ebpf.take_map("EVENTS").unwrap()).unwrap();
     let mut attempts = 0;
     let mut run = 0;
@@ -181,7 +208,21 @@ fn compare(frames: impl Iterator<Item = Frame>, what: &str) {
             "counter {index}"
         );
     }
-    println!("{what}: {run} frames, {count} flows and {attempts} attempts agree");
+    let of = |counter: Counter| counters[counter as usize];
+    // No filter is in force: what is recorded is of promoted flows, and leaves half of the ring.
+    assert!(of(Counter::Matched) > 0);
+    assert_eq!(
+        of(Counter::Matched),
+        of(Counter::Delivered) + of(Counter::SampledOut)
+    );
+    assert_eq!(check_records(&mut ebpf), of(Counter::Delivered));
+    println!(
+        "{what}: {run} frames, {count} flows, {attempts} attempts and {} promotions agree; of {} \
+         packets {} were recorded",
+        of(Counter::Promoted),
+        of(Counter::Matched),
+        of(Counter::Delivered),
+    );
     assert!(count > 100, "the frames open flows");
 }
 

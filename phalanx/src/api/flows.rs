@@ -275,7 +275,7 @@ pub(super) async fn packets(
             ends: [entry.endpoints.client, entry.endpoints.server],
             protocol: entry.protocol,
             vlan: entry.vlan,
-            opened: entry.opened,
+            incarnation: entry.incarnation,
         };
         (wanted, entry.hop_facts.clone())
     };

@@ -340,6 +340,13 @@ async fn each_role_may_what_it_may() {
         status("DELETE", "/api/v1/captures/1", "token-v", "").await,
         403
     );
+    let packets = "/api/v1/flows/1/packets";
+    assert_eq!(status("GET", packets, "token-v", "").await, 403);
+    assert_eq!(status("GET", packets, "token-o", "").await, 200);
+    assert_eq!(
+        status("GET", "/api/v1/flows/99/packets", "token-o", "").await,
+        404
+    );
     assert_eq!(
         status("GET", "/api/v1/captures/1/file", "token-v", "").await,
         403
@@ -592,6 +599,7 @@ async fn the_document_describes_every_route() {
     for path in [
         "/metrics",
         "/api/v1/flows/{id}",
+        "/api/v1/flows/{id}/packets",
         "/api/v1/captures/{id}/file",
         "/api/v1/stream",
     ] {

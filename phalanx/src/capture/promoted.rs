@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use phalanx_common::abi::{Direction, FlowKey, RecordHeader};
 use phalanx_common::limits::SNAP_CLASSES;
-use phalanx_common::watch::tick;
 use phalanx_engine::{Endpoint, Hop, HopId, Monotonic};
 
 use super::job::{link_type, retag, tag_beside};
@@ -50,8 +49,8 @@ pub struct PromotedFlow {
     pub protocol: u8,
     /// Outermost VLAN id, 0 where there is none.
     pub vlan: u16,
-    /// When its first packet was seen, which tells it from others of the same 5-tuple.
-    pub opened: Monotonic,
+    /// Its incarnation, which tells it from others of the same 5-tuple.
+    pub incarnation: u32,
 }
 
 /// The packets that are kept, and how many were.
@@ -93,7 +92,7 @@ impl PromotedFlow {
         let low = Endpoint::of(key, Direction::FromLow);
         let high = Endpoint::of(key, Direction::FromHigh);
         packet.hop == self.hop
-            && packet.incarnation == tick(self.opened.0)
+            && packet.incarnation == self.incarnation
             && key.protocol == self.protocol
             && key.vlan == self.vlan
             && (self.ends == [low, high] || self.ends == [high, low])
@@ -192,7 +191,7 @@ mod tests {
     use phalanx_engine::{Link, NamespaceId};
     use zerocopy::FromZeros;
 
-    const OPENED_NS: u64 = 5_000_000_000;
+    const INCARNATION: u32 = 7;
 
     fn mapped(address: [u8; 4]) -> [u32; 4] {
         [0, 0, 0xffff_u32.to_be(), u32::from_ne_bytes(address)]
@@ -205,7 +204,7 @@ mod tests {
         }
     }
 
-    fn packet(port: u16, opened_ns: u64, time_ns: u64) -> PromotedPacket {
+    fn packet(port: u16, incarnation: u32, time_ns: u64) -> PromotedPacket {
         let mut header = RecordHeader::new_zeroed();
         header.key = FlowKey {
             protocol: 6,
@@ -216,7 +215,7 @@ mod tests {
             ..FlowKey::default()
         };
         header.time_ns = time_ns;
-        header.incarnation = tick(opened_ns);
+        header.incarnation = incarnation;
         header.frame_length = 1_514;
         header.payload_offset = 54;
         header.has_ethernet = 1;
@@ -230,7 +229,7 @@ mod tests {
             ends: [end([10, 0, 0, 2], 443), end([10, 0, 0, 1], port)],
             protocol: 6,
             vlan: 0,
-            opened: Monotonic(OPENED_NS),
+            incarnation: INCARNATION,
         }
     }
 
@@ -254,11 +253,11 @@ mod tests {
     fn a_file_has_the_headers_of_its_flow_alone() {
         let packets = PromotedPackets::default();
         packets.keep(vec![
-            packet(40_000, OPENED_NS, 1),
-            packet(40_001, OPENED_NS, 2),
+            packet(40_000, INCARNATION, 1),
+            packet(40_001, INCARNATION, 2),
             // The same 5-tuple before.
-            packet(40_000, OPENED_NS - 1_000_000_000, 3),
-            packet(40_000, OPENED_NS, 4),
+            packet(40_000, INCARNATION - 1, 3),
+            packet(40_000, INCARNATION, 4),
         ]);
         assert_eq!(lengths(&packets, 40_000), [54, 54]);
         assert!(lengths(&packets, 40_002).is_empty());
@@ -267,8 +266,8 @@ mod tests {
     #[test]
     fn the_oldest_leave_and_are_counted() {
         let packets = PromotedPackets::default();
-        packets.keep(vec![packet(40_000, OPENED_NS, 1)]);
-        packets.keep(vec![packet(40_001, OPENED_NS, 2); PROMOTED_COUNT_MAX]);
+        packets.keep(vec![packet(40_000, INCARNATION, 1)]);
+        packets.keep(vec![packet(40_001, INCARNATION, 2); PROMOTED_COUNT_MAX]);
         assert!(lengths(&packets, 40_000).is_empty());
         assert_eq!(lengths(&packets, 40_001).len(), PROMOTED_COUNT_MAX);
         assert_eq!(packets.counts(), (PROMOTED_COUNT_MAX as u64 + 1, 1));

@@ -29,6 +29,8 @@ pub struct FlowEntry {
     pub protocol: u8,
     /// Outermost VLAN id, 0 where there is none.
     pub vlan: u16,
+    /// Its incarnation in the kernel: tells apart flows of one 5-tuple.
+    pub incarnation: u32,
     /// Client and server.
     pub endpoints: Sides<Endpoint>,
     /// How it was decided who is the client.
@@ -89,6 +91,7 @@ impl Flows {
             conversation: opened.conversation,
             protocol: opened.key.protocol,
             vlan: opened.key.vlan,
+            incarnation: opened.incarnation,
             endpoints: opened.endpoints,
             role_basis: opened.role_basis,
             opened: opened.opened,

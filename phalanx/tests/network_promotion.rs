@@ -1,0 +1,316 @@
+//! Promotion from end to end: a connection that loses packets on its path is recorded from its
+//! first retransmission on, and what is served of it is what tcpdump has beside it.
+//! Run by `cargo xtask test --ring network`.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+#[expect(dead_code, reason = "each test file uses its part")]
+#[path = "network/daemon.rs"]
+mod daemon;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use daemon::{Daemon, await_quiet, await_that};
+use phalanx::pcapng::{Frame, Reader};
+use phalanx_common::abi::Counter;
+use phalanx_range::range::Capture;
+use phalanx_range::traffic::{Program, Server, Upload, run};
+use phalanx_range::{Direction, Impairment, Range, Topology};
+use serde_json::{Value, json};
+
+/// A client on a veth pair, and a server behind an emulated link.
+const TOPOLOGY: &str = "
+nodes: [{ name: client }, { name: edge, kind: router }, { name: server }]
+links:
+  - { a: { node: client }, b: { node: edge } }
+  - name: wan
+    kind: emulated
+    a: { node: edge, interface: wan0 }
+    b: { node: server, interface: wan1 }
+";
+
+const ETHERNET: usize = 14;
+/// Ethernet, IPv4 without options, TCP with all its options.
+const HEADERS_MAX: usize = ETHERNET + 20 + 60;
+/// Packets of both directions that are seen within this time may be seen in either order.
+const ORDER_NS: u64 = 1_000_000;
+const SICK_PORT: u16 = 8080;
+const HEALTHY_PORT: u16 = 8081;
+
+fn build() -> Range {
+    Range::build(&Topology::from_yaml_str(TOPOLOGY).unwrap()).unwrap()
+}
+
+fn impair(range: &Range, loss: f64) {
+    let link = range.link("wan").unwrap();
+    for (direction, loss) in Direction::BOTH.into_iter().zip([loss, 0.0]) {
+        let impairment = Impairment {
+            loss,
+            ..Impairment::delay(5.0)
+        };
+        link.set(direction, impairment).unwrap();
+    }
+}
+
+fn upload(range: &Range, port: u16, bytes: u64) {
+    let target: SocketAddr = (range.host("server").unwrap().ipv4().unwrap(), port).into();
+    let program = Program::Upload(Upload {
+        bytes,
+        ..Upload::default()
+    });
+    let client = range.host("client").unwrap();
+    let outcome = client.enter(|| run(&program, target)).unwrap().unwrap();
+    assert_eq!(outcome.error, None);
+}
+
+fn serve(range: &Range, port: u16) -> Server {
+    let server = range.host("server").unwrap();
+    server.enter(|| Server::start(port)).unwrap().unwrap()
+}
+
+/// A folder of its own; gone with the value.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(tag: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("phx-{tag}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn frames(bytes: &[u8]) -> (Vec<String>, Vec<Frame>) {
+    let mut reader = Reader::new(bytes).unwrap();
+    let frames: Vec<Frame> = reader.by_ref().map(Result::unwrap).collect();
+    let names = reader.interfaces().iter().map(|it| it.name.clone());
+    (names.collect(), frames)
+}
+
+/// What tcpdump has of a port in a capture of everything that lost nothing.
+fn truth_of(path: &Path, port: u16) -> Vec<Frame> {
+    let output = Command::new("tcpdump")
+        .args(["-r", path.to_str().unwrap(), "-w", "-"])
+        .arg(format!("tcp port {port}"))
+        .stderr(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    frames(&output.stdout).1
+}
+
+fn finish(capture: Capture) -> PathBuf {
+    let path = capture.path().to_owned();
+    let counters = capture.finish().unwrap();
+    assert_eq!(counters.dropped, 0, "{counters:?}");
+    path
+}
+
+fn half(frame: &Frame, at: usize) -> u16 {
+    u16::from_be_bytes(frame.bytes[at..at + 2].try_into().unwrap())
+}
+
+fn word(frame: &Frame, at: usize) -> u32 {
+    u32::from_be_bytes(frame.bytes[at..at + 4].try_into().unwrap())
+}
+
+const TCP: usize = ETHERNET + 20;
+
+/// What tells packets apart: ports, IP id, sequence, acknowledgement, flags, length on the wire.
+type Mark = (u32, u16, u32, u32, u8, u32);
+
+fn marks<'frames>(frames: impl IntoIterator<Item = &'frames Frame>) -> BTreeMap<Mark, u32> {
+    let mut marks = BTreeMap::new();
+    for frame in frames {
+        let ends = (frame.bytes[ETHERNET], frame.bytes[ETHERNET + 9]);
+        assert_eq!(ends, (0x45, 6), "IPv4 and TCP");
+        let mark = (
+            word(frame, TCP),
+            half(frame, ETHERNET + 4),
+            word(frame, TCP + 4),
+            word(frame, TCP + 8),
+            frame.bytes[TCP + 13],
+            frame.wire_length,
+        );
+        *marks.entry(mark).or_default() += 1;
+    }
+    marks
+}
+
+/// When the client first sent bytes that it had sent before.
+fn first_retransmission_ns(truth: &[Frame], port: u16) -> u64 {
+    let mut sent: Option<u32> = None;
+    for frame in truth.iter().filter(|it| half(it, TCP + 2) == port) {
+        let headers = 20 + usize::from(frame.bytes[TCP + 12] >> 4) * 4;
+        let payload = u32::from(half(frame, ETHERNET + 2)) - headers as u32;
+        let start = word(frame, TCP + 4);
+        if payload == 0 {
+            continue;
+        }
+        if sent.is_some_and(|sent| (start.wrapping_sub(sent) as i32) < 0) {
+            return frame.time_ns;
+        }
+        sent = Some(start.wrapping_add(payload));
+    }
+    panic!("nothing was sent twice in {} packets", truth.len());
+}
+
+/// The only flow of a port, once it has closed.
+fn closed_flow(daemon: &Daemon<'_>, port: u16) -> Value {
+    let mut flow = Value::Null;
+    await_that("the flow is closed", || {
+        let page = daemon.get(&format!("/api/v1/flows?port={port}"));
+        let flows = page["flows"].as_array().unwrap().clone();
+        assert!(flows.len() < 2, "{page}");
+        flow = flows.into_iter().next().unwrap_or_default();
+        flow["state"] == "closed"
+    });
+    flow
+}
+
+fn packets(daemon: &Daemon<'_>, flow: &Value) -> Vec<u8> {
+    let id = flow["id"].as_str().unwrap();
+    daemon.curl(&[], &format!("/api/v1/flows/{id}/packets"))
+}
+
+/// Compares what was kept of the sick flow with what tcpdump has of it.
+fn compare(file: &[u8], truth: &[Frame]) -> usize {
+    let (names, kept) = frames(file);
+    assert_eq!(names, ["to-edge"]);
+    let sick_ns = first_retransmission_ns(truth, SICK_PORT);
+    let since = |from_ns: u64| marks(truth.iter().filter(|it| it.time_ns >= from_ns));
+    let (least, most) = (since(sick_ns + ORDER_NS), since(sick_ns - ORDER_NS));
+    let found = marks(&kept);
+    let count = |marks: &BTreeMap<Mark, u32>| marks.values().sum::<u32>();
+    println!(
+        "{} packets kept; tcpdump has {} since 1 ms after the first retransmission, {} since 1 ms \
+         before it, {} in all",
+        kept.len(),
+        count(&least),
+        count(&most),
+        truth.len()
+    );
+    let holds = |more: &BTreeMap<Mark, u32>, less: &BTreeMap<Mark, u32>| {
+        let has = |mark| more.get(mark).copied().unwrap_or_default();
+        less.iter().all(|(mark, count)| has(mark) >= *count)
+    };
+    assert!(holds(&found, &least), "some packets are missing");
+    assert!(holds(&most, &found), "some packets are too many");
+    assert!(count(&least) > 50 && truth.len() > count(&most) as usize);
+    assert!(kept.iter().all(|frame| frame.bytes.len() <= HEADERS_MAX));
+    assert!(String::from_utf8_lossy(file).contains("while it was promoted"));
+    kept.len()
+}
+
+#[test]
+#[ignore = "needs root: run by cargo xtask test --ring network"]
+fn a_flow_that_loses_packets_is_recorded_and_no_capture_gets_it() {
+    let range = build();
+    let client = range.host("client").unwrap();
+    let folder = Folder::new("promotion");
+    let daemon = Daemon::start(client, 7421, &["-i", "to-edge"]);
+    let servers = [SICK_PORT, HEALTHY_PORT].map(|port| serve(&range, port));
+    let tcpdump = client.capture("to-edge", &folder.0.join("all.pcap"), 0);
+    let body = json!({"filter": format!("tcp port {HEALTHY_PORT}"), "duration": 120});
+    let capture = daemon.post("/api/v1/captures", &body);
+    assert_eq!(capture["state"], "running", "{capture}");
+    impair(&range, 0.0);
+    upload(&range, HEALTHY_PORT, 500_000);
+    impair(&range, 0.02);
+    upload(&range, SICK_PORT, 1_000_000);
+    let sick = closed_flow(&daemon, SICK_PORT);
+    let healthy = closed_flow(&daemon, HEALTHY_PORT);
+    let path = finish(tcpdump.unwrap());
+    println!("{sick}");
+
+    let kept = compare(&packets(&daemon, &sick), &truth_of(&path, SICK_PORT));
+    assert_eq!(frames(&packets(&daemon, &healthy)).1, []);
+
+    let id = capture["id"].as_str().unwrap();
+    let view = daemon.post(&format!("/api/v1/captures/{id}/stop"), &json!({}));
+    assert_eq!(view["state"], "complete", "{view}");
+    assert_eq!(view["filtered_out"], 0, "{view}");
+    let file = daemon.curl(&[], view["file"].as_str().unwrap());
+    let truth = truth_of(&path, HEALTHY_PORT);
+    assert_eq!(marks(&frames(&file).1), marks(&truth));
+
+    let counters = await_quiet(&daemon);
+    let of = |counter| counters.of(counter);
+    assert_eq!(of(Counter::Promoted), 1);
+    let outcomes = [
+        Counter::Delivered,
+        Counter::DroppedRingFull,
+        Counter::SampledOut,
+    ];
+    assert_eq!(of(Counter::Matched), outcomes.map(of).iter().sum::<u64>());
+    assert_eq!(of(Counter::Matched), (kept + truth.len()) as u64);
+    let metric = "phalanx_daemon_promoted_packets_total";
+    await_that("the metrics tell of them", || {
+        daemon.metric(metric, &["outcome=\"kept\""]) == kept as u64
+    });
+    assert_eq!(daemon.metric("phalanx_kernel_flows_promoted_total", &[]), 1);
+    drop(servers);
+}
+
+#[test]
+#[ignore = "needs root: run by cargo xtask test --ring network"]
+fn no_more_flows_are_promoted_than_may_be() {
+    const FLOWS: usize = 12;
+    let range = build();
+    let client = range.host("client").unwrap();
+    let limit = ["--set", "promotions_per_second_max=1"];
+    let arguments = [&["-i", "to-edge"], &limit[..]].concat();
+    let daemon = Daemon::start(client, 7422, &arguments);
+    let server = serve(&range, SICK_PORT);
+    impair(&range, 0.05);
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..FLOWS {
+            scope.spawn(|| upload(&range, SICK_PORT, 200_000));
+        }
+    });
+    let counters = await_quiet(&daemon);
+    // One in each window of 1.07 s, of which one more than fit may have been touched.
+    let allowed = started.elapsed().as_nanos() as u64 / phalanx_common::watch::WINDOW_NS + 2;
+    let (promoted, limited) = (
+        counters.of(Counter::Promoted),
+        counters.of(Counter::PromotionsLimited),
+    );
+    println!("{promoted} of {FLOWS} flows promoted, {allowed} may be; limited {limited} times");
+    assert!((1..=allowed).contains(&promoted));
+    assert!(limited > 0);
+    await_that("the metrics tell of the limit", || {
+        daemon.metric("phalanx_kernel_promotions_limited_total", &[]) == limited
+    });
+    drop(server);
+}
+
+#[test]
+#[ignore = "needs root: run by cargo xtask test --ring network"]
+fn nothing_is_promoted_where_it_is_off() {
+    let range = build();
+    let client = range.host("client").unwrap();
+    let daemon = Daemon::start(client, 7423, &["-i", "to-edge", "--set", "promotion=false"]);
+    let server = serve(&range, SICK_PORT);
+    impair(&range, 0.05);
+    upload(&range, SICK_PORT, 300_000);
+    let flow = closed_flow(&daemon, SICK_PORT);
+    assert!(
+        flow["client_sent"]["retransmitted_packets"].as_u64() > Some(0),
+        "{flow}"
+    );
+    assert_eq!(frames(&packets(&daemon, &flow)).1, []);
+    std::thread::sleep(Duration::from_millis(100));
+    let counters = await_quiet(&daemon);
+    assert_eq!(counters.of(Counter::Matched), 0);
+    assert_eq!(counters.of(Counter::Promoted), 0);
+    drop(server);
+}
