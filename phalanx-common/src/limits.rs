@@ -68,7 +68,7 @@ pub const EVENT_RING_SIZE: u32 = 2 << 20;
 pub const RECORD_RING_SIZE: u32 = 8 << 20;
 
 /// Outstanding data that was sent within this part of the least round trip is timed as one range:
-/// its samples are off by less than a thousandth (2¹⁰).
+/// its samples are off by less than a thousandth (2¹⁰) of that.
 pub const RTT_RANGE_SHIFT: u32 = 10;
 
 /// Packets of one direction without an answer after which a flow is opened all the same: one-way

@@ -843,3 +843,23 @@ fn what_comes_up_while_an_update_is_sent_is_told_at_once() {
     let expected = [(1, update_reason::OPENED), (2, update_reason::CLOSED)];
     assert_eq!(told, expected);
 }
+
+#[test]
+fn a_round_trip_that_shrinks_is_not_timed_by_a_wide_range() {
+    let mut script = Script::new();
+    script.handshake().client(data(1, 100, 1)).wait(10_000);
+    script.server(ack(1, 101));
+    // A burst within 10 s / 1,024, whose last segment is acknowledged after 1 ms.
+    script.client(data(101, 100, 1)).wait(9);
+    script.client(data(201, 100, 1)).wait(1);
+    script.server(ack(1, 301));
+    let rtts = script.rtts(Direction::FromLow);
+    assert_eq!(rtts.len(), 1, "{rtts:?}");
+    // The next ones are timed by what is known now.
+    script.client(data(301, 100, 1)).wait(1);
+    script.client(data(401, 100, 1)).wait(1);
+    script.server(ack(1, 501));
+    let rtts = script.rtts(Direction::FromLow);
+    assert_eq!(rtts.len(), 2, "{rtts:?}");
+    assert_about(rtts[1], 1_000);
+}
