@@ -24,8 +24,8 @@ pub const LINK_STEP_COUNT_MAX: usize = 16;
 /// beyond that ends the walk.
 pub const TCP_OPTION_COUNT_MAX: usize = 20;
 
-/// The latest samples that an update carries: at 16 a busy request–response flow sends one update in
-/// seven exchanges (one RTT and one turn each), and an update stays below 512 bytes.
+/// The latest samples that an update carries: at 16 a busy request–response flow sends one update
+/// in seven exchanges (one RTT and one turn each), and an update stays below 512 bytes.
 pub const SAMPLE_COUNT: usize = 16;
 
 /// Payload bytes in a record's digest: 16 for TCP, 32 for UDP.

@@ -220,8 +220,8 @@ pub fn watch_icmp_error<T: Tables>(
         return open::unreachable(tables, key, direction, now_ns, icmp_error);
     };
     entry.half(direction).icmp_error_count.add(1);
-    // Anyone can send errors that quote a known flow, of any kind: after the first one they are told
-    // no more often than the interval.
+    // Anyone can send errors that quote a known flow, of any kind: after the first one they are
+    // told no more often than the interval.
     let is_first = entry.icmp_error.load() == 0;
     entry.icmp_error.store(icmp_error);
     if is_first || is_due(tables, entry, now_ns) {

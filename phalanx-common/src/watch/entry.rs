@@ -295,8 +295,8 @@ impl FlowEntry {
         true
     }
 
-    /// Whether the last update is half a round of ticks ago (36 minutes): then so is the last packet
-    /// before this one, since after the interval each packet sends an update.
+    /// Whether the last update is half a round of ticks ago (36 minutes): then so is the last
+    /// packet before this one, since after the interval each packet sends an update.
     #[inline(always)]
     pub(super) fn was_silent_for_long(&self, now_ns: u64) -> bool {
         now_ns.saturating_sub(self.pushed_ns.load()) >= HALF_ROUND_NS

@@ -12,13 +12,14 @@ use crate::abi::{Sample, SampleKind};
 use crate::limits::{RTT_RANGE_SHIFT, RTT_SLOT_COUNT, RTT_SLOT_FIRST_COUNT};
 
 /// A round trip that is shorter than this part of the least before gives no sample: its range may
-/// be wide beside it. So no sample is off by more than 2⁵⁻¹⁰, 3 %, and those after it by a thousandth.
+/// be wide beside it. So no sample is off by more than 2⁵⁻¹⁰, 3 %, and the next by a thousandth.
 const SHRINK_SHIFT: u32 = 5;
 
 const MASK: usize = RTT_SLOT_COUNT - 1;
 
 /// Begins to time a segment that ends at `end`, in the range just before it or in a free slot: all
-/// segments while few are outstanding; beyond, those at the front of the window, as slots fall free.
+/// segments while few are outstanding; beyond, those at the front of the window, as slots fall
+/// free.
 #[inline(always)]
 pub(super) fn fill(own: Half<'_>, sighting: &Sighting, end: u32) {
     let memory = own.memory;
