@@ -282,6 +282,9 @@ fn path_us(rtt_min_us: u32, handshake_us: u32) -> Option<u32> {
         .min()
 }
 
+/// A packet that another CPU saw while the update was made is less than this after it: a second.
+const LATER_TICKS_MAX: u32 = 1 << 20;
+
 /// When the last packet of an update was seen.
 fn last_packet(update: &FlowUpdate, now: Monotonic) -> Monotonic {
     let ages = update
@@ -290,7 +293,8 @@ fn last_packet(update: &FlowUpdate, now: Monotonic) -> Monotonic {
         .filter(|half| half.packets > 0)
         .map(|half| {
             let ticks = tick(update.now_ns).wrapping_sub(half.seen_tick);
-            u64::from(ticks) << 10
+            let is_later = ticks > u32::MAX - LATER_TICKS_MAX;
+            if is_later { 0 } else { u64::from(ticks) << 10 }
         });
     Monotonic(now.0.saturating_sub(ages.min().unwrap_or(0)))
 }
@@ -347,5 +351,27 @@ impl ClosedFlows {
     pub(crate) fn holds(&self, key: &(HopId, FlowKey), incarnation: u32) -> bool {
         let found = self.flows.find(key).and_then(|slot| self.flows.get(slot));
         found.is_some_and(|entry| entry.incarnation == incarnation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::update;
+
+    #[test]
+    fn a_packet_seen_while_the_update_was_made_is_the_last() {
+        let mut update = update(1);
+        update.now_ns = 9_000_000_000;
+        let now = Monotonic(update.now_ns);
+        for (seen_ns, expected_ns) in [
+            (9_000_005_000, 9_000_000_000),
+            (8_000_000_000, 8_000_000_000),
+        ] {
+            for half in &mut update.halves {
+                (half.packets, half.seen_tick) = (1, tick(seen_ns));
+            }
+            assert!(last_packet(&update, now).0.abs_diff(expected_ns) < 2_048);
+        }
     }
 }
