@@ -499,6 +499,9 @@ pub enum Counter {
     PendingDisplacedBytes = 24,
     /// Flows that would have been promoted, more often than may be.
     PromotionsLimited = 25,
+    /// Attempts that were not told, since the ring of events was half full: a flood of SYNs must
+    /// not drown the updates.
+    AttemptsWithheld = 26,
     /// The first of the [`Unparsed`] reasons; the others follow in their order.
     UnparsedFirst = 32,
 }

@@ -303,8 +303,7 @@ pub fn watch<'tables, T: Tables>(
     sighting: &Sighting,
 ) -> Option<&'tables FlowEntry> {
     if let Some(entry) = tables.flow(&sighting.key) {
-        let is_syn = sighting.flags().any(TcpFlags::SYN) && !sighting.flags().any(TcpFlags::ACK);
-        if !(is_syn && open::is_reuse(entry, sighting)) {
+        if !(sighting.flags().any(TcpFlags::SYN) && open::is_reuse(entry, sighting)) {
             watch_open(tables, entry, sighting, 0);
             return Some(entry);
         }

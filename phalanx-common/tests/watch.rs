@@ -863,3 +863,60 @@ fn a_round_trip_that_shrinks_is_not_timed_by_a_wide_range() {
     assert_eq!(rtts.len(), 2, "{rtts:?}");
     assert_about(rtts[1], 1_000);
 }
+
+#[test]
+fn forged_numbers_within_a_window_of_16_mib_move_nothing() {
+    // The window is 500 bytes and was never wider than 64 KiB.
+    for is_data in [true, false] {
+        let mut script = Script::new();
+        script.handshake().client(data(1, 100, 1)).wait(40);
+        script.server(ack(1, 101)).wait(5);
+        if is_data {
+            script.client(data(5_000_000, 100, 1));
+        } else {
+            script.server(ack(1, 5_000_000));
+        }
+        for number in 1..50 {
+            script
+                .wait(5)
+                .client(data(1 + number * 100, 100, 1))
+                .wait(40);
+            script.server(ack(1, 101 + number * 100));
+        }
+        let [client, _] = script.flow().halves;
+        assert_eq!(client.retransmitted_packets, 0);
+        assert_eq!(client.out_of_sequence_packets, 0);
+        assert_eq!(script.rtts(Direction::FromLow).len(), 50);
+    }
+}
+
+#[test]
+fn a_forged_syn_on_an_idle_connection_ends_nothing_and_an_answered_one_does() {
+    let syn = |flags, sequence, acknowledgement| Segment {
+        flags,
+        sequence,
+        acknowledgement,
+        ..Segment::default()
+    };
+    let mut script = Script::new();
+    script.handshake().client(data(1, 100, 1)).wait(40);
+    script.server(ack(1, 101)).wait(5_000);
+    let first = script.flow().incarnation;
+    script.client(syn(SYN, 700_000_000, 0)).wait(40);
+    // The peer of a live connection answers by an acknowledgement (RFC 5961 section 4).
+    script.server(ack(1, 101)).wait(40);
+    script.client(data(101, 100, 1)).wait(40);
+    script.server(ack(1, 201));
+    assert_eq!(script.flow().incarnation, first);
+    assert_eq!(script.rtts(Direction::FromLow).len(), 2);
+    // A new connection on the same ports.
+    script.wait(5_000).client(syn(SYN, 900_000_000, 0)).wait(20);
+    script
+        .server(syn(SYN | ACK, 300_000_000, 900_000_001))
+        .wait(5);
+    script.client(syn(ACK, 900_000_001, 300_000_001));
+    let flow = script.flow();
+    assert_ne!(flow.incarnation, first);
+    assert_eq!(flow.initiator, 1);
+    assert_about(flow.handshake_client_us, 5_000);
+}

@@ -2,7 +2,7 @@
 
 use crate::filter::Found;
 use crate::frame::Options;
-use aya_ebpf::bindings::{BPF_NOEXIST, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
+use aya_ebpf::bindings::{BPF_NOEXIST, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use phalanx_common::abi::{
@@ -224,6 +224,10 @@ impl Tables for Ground {
 
     #[inline(never)]
     fn send_attempt(&self, key: &FlowKey, attempt: &AttemptState) {
+        if EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)) > u64::from(EVENT_RING_SIZE / 2) {
+            self.count(Counter::AttemptsWithheld, 1);
+            return;
+        }
         let Some(mut place) = EVENTS.reserve::<Attempt>(0) else {
             self.count(Counter::EventsDroppedRingFull, 1);
             return;

@@ -166,8 +166,10 @@ pub struct HalfMemory {
     pub doubted_acknowledgement: Word32,
     /// The same for a sequence number.
     pub doubted_sequence: Word32,
-    /// Nothing.
-    pub reserved: [Word32; 2],
+    /// The widest window that this end has told, not scaled, plus one.
+    pub window_max: Word32,
+    /// What acknowledges a SYN that came on the open flow after a silence, 0: none.
+    pub doubted_syn: Word32,
     /// Outstanding data: end of the sequence range (upper half) and tick; 0 is a free slot, tick 0
     /// a range that can no longer be timed.
     pub slots: [Word64; RTT_SLOT_COUNT],

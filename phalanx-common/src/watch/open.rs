@@ -8,18 +8,30 @@ use crate::abi::{Counter, Direction, FlowKey, attempt_outcome, update_reason};
 use crate::limits::{BUCKET_PLACE_COUNT, ONE_WAY_PACKETS_MAX, REUSE_SILENCE_NS};
 use crate::packet::{TcpFlags, protocol};
 
-/// Whether a SYN on an open flow begins a new connection: after the old one's end, or with another
-/// sequence number after a silence. A late copy of the old SYN does not, nor does one that is
-/// thrown at a live connection (RFC 5961 section 4).
+/// Whether a SYN on an open flow begins a new connection: after the old one's end, or where it comes
+/// with another sequence number after a silence and is answered by a SYN-ACK (which then begins it,
+/// as far as this hop tells). A late copy of the old SYN does not, nor does one that is thrown at a
+/// live connection, whose end answers by an acknowledgement (RFC 5961 section 4).
 #[inline(never)]
 pub(super) fn is_reuse(entry: &FlowEntry, sighting: &Sighting) -> bool {
     let own = entry.half(sighting.direction());
+    if sighting.flags().any(TcpFlags::ACK) {
+        let other = entry.half(sighting.direction().reverse());
+        let asked = other.memory.doubted_syn.load();
+        return asked != 0 && asked == sighting.headers.acknowledgement;
+    }
     if own.memory.initial_sequence.load() == sighting.headers.sequence && own.head.load() != 0 {
         return false;
     }
     let has_ended = entry.has_state(state::CLOSED) || entry.has_state(state::RESET);
     let silent_ticks = sighting.now().wrapping_sub(own.seen.load());
-    has_ended || silent_ticks > (REUSE_SILENCE_NS >> 10) as u32
+    // Half the round of ticks: another CPU's clock may be ahead of this one's.
+    let is_silent = silent_ticks > (REUSE_SILENCE_NS >> 10) as u32 && silent_ticks < 1 << 31;
+    if is_silent && !has_ended {
+        let asked = sighting.headers.sequence.wrapping_add(1);
+        own.memory.doubted_syn.store(asked);
+    }
+    has_ended
 }
 
 /// Where a flow that is not open waits.

@@ -96,7 +96,8 @@ fn jump(entry: &FlowEntry, sighting: &Sighting, end: u32) -> bool {
     let other = entry.half(sighting.direction().reverse());
     let acknowledged = other.acknowledged.load();
     let is_in_window = acknowledged == 0 || end.wrapping_sub(acknowledged) <= window_bytes(other);
-    if !is_in_window && !is_confirmed(own, &own.memory.doubted_sequence, end, other) {
+    if !is_in_window && !is_confirmed(&own.memory.doubted_sequence, end, other) {
+        own.implausible_packets.add(1);
         return false;
     }
     let head = own.head.load();
@@ -119,21 +120,24 @@ fn jump(entry: &FlowEntry, sighting: &Sighting, end: u32) -> bool {
     true
 }
 
-/// The least that a window is taken for: it may have been wider than it was last said to be.
-const WINDOW_BYTES_MIN: u32 = 1 << 24;
+/// The least that a window is taken for, in bytes: the widest one without a scale.
+const WINDOW_BYTES_MIN: u32 = 1 << 16;
 /// The scale of a window whose handshake was not seen: the largest one (RFC 7323 section 2.3).
 const SCALE_MAX: u32 = 14;
 
-/// How far the numbers of the data that this end receives may lie apart.
+/// How far the numbers of the data that this end receives may lie apart: as wide as its window ever
+/// was.
 #[inline(always)]
 fn window_bytes(receiver: Half<'_>) -> u32 {
     let scale_plus_one = receiver.traits.load() >> 24;
-    let scale = if scale_plus_one == 0 {
-        SCALE_MAX
-    } else {
+    let scale = if scale_plus_one != 0 {
         (scale_plus_one - 1) & 15
+    } else if receiver.syn_count.load() != 0 {
+        0
+    } else {
+        SCALE_MAX
     };
-    let bytes = (receiver.window.load() & 0x1_ffff) << scale;
+    let bytes = (receiver.memory.window_max.load() & 0x1_ffff) << scale;
     if bytes < WINDOW_BYTES_MIN {
         WINDOW_BYTES_MIN
     } else {
@@ -141,17 +145,15 @@ fn window_bytes(receiver: Half<'_>) -> u32 {
     }
 }
 
-/// Whether a number beyond any window is to be believed all the same: once another one follows it
-/// (as RFC 5961 asks twice before it believes). A forged packet does not find its successor.
+/// Whether a number that is doubted is to be believed all the same: once another one follows it (as
+/// RFC 5961 asks twice before it believes). A forged packet does not find its successor.
 #[inline(always)]
-fn is_confirmed(own: Half<'_>, doubted: &Word32, number: u32, receiver: Half<'_>) -> bool {
+fn is_confirmed(doubted: &Word32, number: u32, receiver: Half<'_>) -> bool {
     let before = doubted.load();
-    let is_next =
-        before != 0 && number.wrapping_sub(before.wrapping_sub(1)) <= window_bytes(receiver);
+    let is_next = before != 0 && number.wrapping_sub(before) < window_bytes(receiver);
     if is_next {
         doubted.store(0);
     } else {
-        own.implausible_packets.add(1);
         doubted.store(number.wrapping_add(1));
     }
     is_next
@@ -204,7 +206,8 @@ fn behind(entry: &FlowEntry, sighting: &Sighting, end: u32) -> u32 {
 /// segment is.
 #[inline(always)]
 fn resume(own: Half<'_>, other: Half<'_>, sighting: &Sighting, end: u32) -> bool {
-    let is_believed = is_confirmed(own, &own.memory.doubted_sequence, end, other);
+    let is_believed = is_confirmed(&own.memory.doubted_sequence, end, other);
+    own.implausible_packets.add(u32::from(!is_believed));
     if is_believed {
         own.head.store(pack(end, sighting.now()));
         own.memory.hole.store(0);
@@ -283,7 +286,10 @@ fn unseen(entry: &FlowEntry, sighting: &Sighting) -> bool {
     if is_plausible && is_behind {
         return false;
     }
-    if !is_plausible && !is_confirmed(own, &own.memory.doubted_acknowledgement, number, own) {
+    // Bytes that were not seen are asked for twice, also within the window, which is wide enough to
+    // be hit by a guess.
+    if !is_confirmed(&own.memory.doubted_acknowledgement, number, own) {
+        own.implausible_packets.add(u32::from(!is_plausible));
         return false;
     }
     if !is_plausible {
@@ -330,6 +336,9 @@ fn note_window(own: Half<'_>, sighting: &Sighting) -> u32 {
         own.zero_window_count.add(1);
     }
     own.window.store(window);
+    if window > own.memory.window_max.load() {
+        own.memory.window_max.store(window);
+    }
     if window == 1 { SICK } else { 0 }
 }
 

@@ -146,6 +146,7 @@ const COUNTERS: [(&str, Counter); 22] = [
     ("pending_displaced", Counter::PendingDisplaced),
     ("events_delivered", Counter::EventsDelivered),
     ("events_dropped_ring_full", Counter::EventsDroppedRingFull),
+    ("attempts_withheld", Counter::AttemptsWithheld),
     ("matched", Counter::Matched),
     ("delivered", Counter::Delivered),
     ("dropped_ring_full", Counter::DroppedRingFull),

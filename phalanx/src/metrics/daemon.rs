@@ -137,6 +137,7 @@ impl DaemonMetrics {
             "dropped_ring_full",
             Counter::EventsDroppedRingFull,
         );
+        count(&self.events, "attempt_withheld", Counter::AttemptsWithheld);
         count(&self.records, "matched", Counter::Matched);
         count(&self.records, "delivered", Counter::Delivered);
         count(&self.records, "dropped_ring_full", Counter::DroppedRingFull);
