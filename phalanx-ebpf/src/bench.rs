@@ -6,6 +6,7 @@
 
 mod filter;
 mod frame;
+mod log;
 mod packet;
 mod record;
 mod table;

@@ -10,6 +10,7 @@ use phalanx_common::limits::{FILTER_COUNT_MAX, SHAPE_COUNT_MAX};
 use phalanx_common::watch::{FlowEntry, Sighting};
 use phalanx_common::word::{Word32, Word64};
 
+use crate::log::{self, Event};
 use crate::table::Ground;
 
 /// The filters in force, by number.
@@ -62,6 +63,7 @@ extern "C" fn phalanx_match(key: *const FlowKey) -> u32 {
     found.swapped.store(0);
     search(found, key, control.generation, control.shape_count);
     check(found, key);
+    log::note(Event::Filtered);
     1
 }
 

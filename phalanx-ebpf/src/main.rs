@@ -8,6 +8,7 @@
 
 mod filter;
 mod frame;
+mod log;
 mod packet;
 mod record;
 mod table;

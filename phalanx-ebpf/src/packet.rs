@@ -7,7 +7,7 @@ use phalanx_common::watch::{self, FlowEntry, Sighting, Tables as _};
 
 use crate::frame::{Frame, OPTIONS_MAX, Options, one_to};
 use crate::table::Ground;
-use crate::{filter, record};
+use crate::{filter, log, record};
 
 /// Follows a packet. Nothing that happens here changes what becomes of it.
 #[inline(always)]
@@ -34,6 +34,7 @@ pub(crate) fn follow<F: Frame>(frame: F, hook: Hook, kind: LinkKind) {
         };
         record_wanted(&ground, frame, sighting, seen);
     }
+    log::tell(&ground);
 }
 
 /// What is known of a packet when it may be recorded.

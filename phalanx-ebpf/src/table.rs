@@ -2,11 +2,12 @@
 
 use crate::filter::Found;
 use crate::frame::Options;
+use crate::log::{self, Event};
 use aya_ebpf::bindings::{BPF_NOEXIST, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use phalanx_common::abi::{
-    Attempt, COUNTER_COUNT, Control, Counter, FlowKey, FlowUpdate, event_kind,
+    Attempt, COUNTER_COUNT, Control, Counter, FlowKey, FlowUpdate, attempt_outcome, event_kind,
 };
 use phalanx_common::limits::{BUCKET_COUNT, EVENT_RING_SIZE, FLOW_COUNT_DEFAULT};
 use phalanx_common::packet::{Headers, Unparsed};
@@ -42,6 +43,10 @@ pub(crate) struct Scratch {
     pub(crate) quote_key: FlowKey,
     /// What the search for filters gathers.
     found: Found,
+    /// What is to be logged of the packet: bits of `log::Event`.
+    noted: Word32,
+    /// Nothing.
+    reserved: Word32,
     /// An empty flow entry for insertions.
     empty: FlowEntry,
 }
@@ -98,6 +103,12 @@ impl Ground {
     }
 
     #[inline(always)]
+    pub(crate) fn noted(&self) -> &Word32 {
+        // SAFETY: the scratch is this CPU's alone while the program runs.
+        unsafe { &(*self.scratch).noted }
+    }
+
+    #[inline(always)]
     pub(crate) fn scratch(&self) -> *mut Scratch {
         self.scratch
     }
@@ -149,7 +160,11 @@ impl Tables for Ground {
         if FLOWS.insert(key, &*empty, u64::from(BPF_NOEXIST)).is_ok() {
             self.count(Counter::FlowsOpened, 1);
         }
-        self.flow(key)
+        let entry = self.flow(key);
+        if entry.is_none() {
+            log::note(Event::TableFull);
+        }
+        entry
     }
 
     #[inline(always)]
@@ -224,6 +239,9 @@ impl Tables for Ground {
 
     #[inline(never)]
     fn send_attempt(&self, key: &FlowKey, attempt: &AttemptState) {
+        if attempt.outcome == attempt_outcome::REFUSED {
+            log::note(Event::Refused);
+        }
         if EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)) > u64::from(EVENT_RING_SIZE / 2) {
             self.count(Counter::AttemptsWithheld, 1);
             return;
@@ -281,5 +299,9 @@ extern "C" fn phalanx_promote(entry: *const FlowEntry, now_ns: u64) -> u32 {
     let (Some(entry), Some(ground)) = (unsafe { entry.as_ref() }, Ground::get()) else {
         return 0;
     };
-    u32::from(watch::promote(&ground, entry, now_ns))
+    let is_promoted = watch::promote(&ground, entry, now_ns);
+    if is_promoted {
+        log::note(Event::Promoted);
+    }
+    u32::from(is_promoted)
 }

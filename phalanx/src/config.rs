@@ -19,7 +19,7 @@ pub use setting::{Kind, SETTINGS, Setting, Value, nearest};
 
 use crate::auth::{Role, Token, check_exposure};
 use crate::interface::{Namespace, Pattern, Selection};
-use crate::kernel::{HookChoice, TcAttachment};
+use crate::kernel::{HookChoice, KernelLogLevel, TcAttachment};
 
 /// The file that is read where none is named, if it is there.
 pub const FILE_DEFAULT: &str = "/etc/phalanx/phalanx.toml";
@@ -74,6 +74,8 @@ pub struct Config {
     pub capture_bytes_max: u64,
     /// Age at which a kept capture is deleted.
     pub capture_age_max: Duration,
+    /// What the kernel programs log.
+    pub kernel_log: KernelLogLevel,
     /// What is logged.
     pub log: String,
     /// Whether log lines are JSON.
@@ -164,6 +166,9 @@ impl Config {
             capture_directory: PathBuf::from(text(layers, "capture_directory")),
             capture_bytes_max: integer(layers, "capture_bytes_max"),
             capture_age_max: Duration::from_secs(integer(layers, "capture_age_max_s")),
+            kernel_log: text(layers, "kernel_log")
+                .parse()
+                .map_err(anyhow::Error::msg)?,
             log: check_log(text(layers, "log")).with_context(|| place(layers, "log"))?,
             has_json_log: text(layers, "log_format") == "json",
         };

@@ -129,6 +129,7 @@ fn check_programs(config: &Config) -> Check {
         update_interval_ns: 1_000_000_000,
         promotion: phalanx_common::watch::PromotionLimit::default(),
         tc_attachment: config.tc_attachment,
+        log: config.kernel_log,
     };
     match load(options) {
         Ok(_) => Check::ok("programs", "the kernel takes them"),

@@ -191,9 +191,10 @@ fn compare(file: &[u8], truth: &[Frame]) -> usize {
     let found = marks(&kept);
     let count = |marks: &BTreeMap<Mark, u32>| marks.values().sum::<u32>();
     println!(
-        "{} packets kept; tcpdump has {} since 1 ms after the first retransmission, {} since 1 ms \
-         before it, {} in all",
+        "{} packets kept; tcpdump has {} after the first retransmission ({} since 1 ms after it, \
+         {} since 1 ms before it), {} in all",
         kept.len(),
+        count(&since(sick_ns + 1)),
         count(&least),
         count(&most),
         truth.len()

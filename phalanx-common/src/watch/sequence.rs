@@ -159,8 +159,8 @@ fn is_confirmed(doubted: &Word32, number: u32, receiver: Half<'_>) -> bool {
     is_next
 }
 
-/// A segment behind the highest sequence: returns [`NEW`] where part of it was new all the same, and
-/// [`SICK`] where it was lost before, or came too late.
+/// A segment behind the highest sequence: returns [`NEW`] where part of it was new all the same,
+/// and [`SICK`] where it was lost before, or came too late.
 #[inline(never)]
 fn behind(entry: &FlowEntry, sighting: &Sighting, end: u32) -> u32 {
     let own = entry.half(sighting.direction());

@@ -251,8 +251,8 @@ impl Job {
     }
 }
 
-/// The frame with the VLAN tag put back that the kernel keeps beside it, as on the wire; absent where
-/// there is none (`tag` is 0).
+/// The frame with the VLAN tag put back that the kernel keeps beside it, as on the wire; absent
+/// where there is none (`tag` is 0).
 pub(super) fn retag<'a>(tag: u16, frame: &[u8], scratch: &'a mut Vec<u8>) -> Option<&'a [u8]> {
     const ADDRESSES: usize = 12;
     const ETHERTYPE_VLAN: [u8; 2] = [0x81, 0x00];

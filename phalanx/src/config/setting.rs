@@ -240,6 +240,10 @@ settings! {
     "log", Kind::LogFilter, "info", false,
         "What is logged: `error`, `warn`, `info`, `debug`, `trace`, or directives of \
          tracing-subscriber such as `info,phalanx::kernel=debug`.";
+    "kernel_log", Kind::Choice(crate::kernel::KernelLogLevel::NAMES), "off", false,
+        "What the kernel programs log, for debugging: `debug` tells of rare events (a flow \
+         promoted, a table full, a connection refused, filters asked), as lines of the level \
+         `info`.";
     "log_format", Kind::Choice(&["text", "json"]), "text", false, "How log lines look.";
 }
 

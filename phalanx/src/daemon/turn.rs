@@ -26,7 +26,7 @@ use super::watcher::{Ready, Report};
 use crate::capture::{PromotedPacket, PromotedPackets};
 use crate::clock::{self, Clock, Reading};
 use crate::interface::{Link, LinkLayer, Namespace};
-use crate::kernel::{Event, Ring, Tables};
+use crate::kernel::{Event, KernelLog, Ring, Tables};
 
 /// Events taken from one ring in one turn: some milliseconds of work.
 const EVENT_BATCH: usize = 4_096;
@@ -85,6 +85,7 @@ struct InstanceState {
     tables: Tables,
     events: Ring,
     records: Ring,
+    log: Option<KernelLog>,
     hops: BTreeMap<u32, HopEntry>,
     /// Hops that have gone in this turn: at its end the engine has closed all of their flows.
     departed: Vec<HopId>,
@@ -173,6 +174,7 @@ impl Turn {
                 tables: ready.tables,
                 events: ready.events,
                 records: ready.records,
+                log: ready.log,
                 hops: BTreeMap::new(),
                 departed: Vec::new(),
                 deleted_count: 0,
@@ -215,6 +217,9 @@ impl Turn {
             taken += self.take_events(number)?;
             taken += self.take_records(number);
             taken += self.walk(number)?;
+            if let Some(log) = &mut self.instances[number].log {
+                log.tell();
+            }
         }
         let now = clock::now();
         for _ in 0..NAME_BATCH {

@@ -265,6 +265,7 @@ fn watcher_options(config: &Config, namespace: &Namespace, seed: u64) -> Watcher
                 count_max: config.promotion_count_max,
             },
             tc_attachment: config.tc_attachment,
+            log: config.kernel_log,
         },
     }
 }

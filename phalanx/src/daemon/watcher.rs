@@ -13,8 +13,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::wake::Waker;
 use crate::interface::{Link, LinkTable, Namespace, Selection, driver};
 use crate::kernel::{
-    Attachment, HookChoice, Instance, LoadOptions, Programs, Ring, Tables, TcAttachment, load,
-    plan, remove_stale_filters,
+    Attachment, HookChoice, Instance, KernelLog, LoadOptions, Programs, Ring, Tables, TcAttachment,
+    load, plan, remove_stale_filters,
 };
 use crate::privilege;
 use crate::socket::SocketTable;
@@ -48,6 +48,7 @@ pub(super) struct Ready {
     pub(super) tables: Tables,
     pub(super) events: Ring,
     pub(super) records: Ring,
+    pub(super) log: Option<KernelLog>,
     pub(super) sockets: Option<SocketTable>,
     pub(super) reports: Vec<Report>,
 }
@@ -167,6 +168,7 @@ fn prepare(options: &WatcherOptions) -> anyhow::Result<(Watch, Ready)> {
         tables,
         events,
         records,
+        log,
     } = load(options.load)?;
     let mut watch = Watch {
         selection: options.selection.clone(),
@@ -196,6 +198,7 @@ fn prepare(options: &WatcherOptions) -> anyhow::Result<(Watch, Ready)> {
             tables,
             events,
             records,
+            log,
             sockets: Some(sockets),
             reports,
         },

@@ -13,6 +13,7 @@ use phalanx_common::abi::ABI_VERSION;
 use phalanx_common::watch::PromotionLimit;
 
 use super::hook::{Ingress, Plan};
+use super::log::{KernelLog, KernelLogLevel};
 use super::ring::Ring;
 use super::table::Tables;
 use crate::interface::{Link, LinkLayer, clsact};
@@ -76,6 +77,8 @@ pub(crate) struct LoadOptions {
     pub(crate) promotion: PromotionLimit,
     /// How TC programs are attached.
     pub(crate) tc_attachment: TcAttachment,
+    /// What the programs log.
+    pub(crate) log: KernelLogLevel,
 }
 
 /// One instance of the kernel side.
@@ -88,6 +91,8 @@ pub(crate) struct Instance {
     pub(crate) events: Ring,
     /// Recorded packets.
     pub(crate) records: Ring,
+    /// What the programs log, where it was asked for.
+    pub(crate) log: Option<KernelLog>,
 }
 
 /// The loaded programs.
@@ -124,12 +129,17 @@ pub(crate) fn load(options: LoadOptions) -> anyhow::Result<Instance> {
     check_version(OBJECT)?;
     let mut ebpf = EbpfLoader::new()
         .override_global("PHALANX_SEED", &options.seed, true)
+        .override_global(aya_log::LEVEL, &options.log.number(), true)
         .map_max_entries("FLOWS", options.flow_count_max)
         .load(OBJECT)
         .map_err(|error| explain(error.into()))?;
     let tables = Tables::take(&mut ebpf, options.update_interval_ns, options.promotion)?;
     let events = Ring::take(&mut ebpf, "EVENTS")?;
     let records = Ring::take(&mut ebpf, "RECORDS")?;
+    let log = match options.log {
+        KernelLogLevel::Off => None,
+        KernelLogLevel::Debug => Some(KernelLog::take(&mut ebpf)?),
+    };
     for (name, program) in ebpf.programs_mut() {
         let loaded = match program {
             Program::Xdp(program) => program.load(),
@@ -149,6 +159,7 @@ pub(crate) fn load(options: LoadOptions) -> anyhow::Result<Instance> {
         tables,
         events,
         records,
+        log,
     })
 }
 
