@@ -8,10 +8,10 @@ use crate::abi::{Counter, Direction, FlowKey, attempt_outcome, update_reason};
 use crate::limits::{BUCKET_PLACE_COUNT, ONE_WAY_PACKETS_MAX, REUSE_SILENCE_NS};
 use crate::packet::{TcpFlags, protocol};
 
-/// Whether a SYN on an open flow begins a new connection: after the old one's end, or where it comes
-/// with another sequence number after a silence and is answered by a SYN-ACK (which then begins it,
-/// as far as this hop tells). A late copy of the old SYN does not, nor does one that is thrown at a
-/// live connection, whose end answers by an acknowledgement (RFC 5961 section 4).
+/// Whether a SYN on an open flow begins a new connection: after the old one's end, or where it
+/// comes with another sequence number after a silence and is answered by a SYN-ACK (which then
+/// begins it, as far as this hop tells). A late copy of the old SYN does not, nor does one that is
+/// thrown at a live connection, whose end answers by an acknowledgement (RFC 5961 section 4).
 #[inline(never)]
 pub(super) fn is_reuse(entry: &FlowEntry, sighting: &Sighting) -> bool {
     let own = entry.half(sighting.direction());

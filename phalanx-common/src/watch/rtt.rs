@@ -53,8 +53,8 @@ pub(super) fn fill(own: Half<'_>, sighting: &Sighting, end: u32) {
     fill_slot(own, sighting, filled, pack(end, sighting.now()));
 }
 
-/// Whether the oldest range has been under way for three eighths of the least round trip: a bit less
-/// than half, so that the next one to fall free finds it so.
+/// Whether the oldest range has been under way for three eighths of the least round trip: a bit
+/// less than half, so that the next one to fall free finds it so.
 #[inline(always)]
 fn is_under_way(own: Half<'_>, now: Tick) -> bool {
     let memory = own.memory;

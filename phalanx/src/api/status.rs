@@ -130,7 +130,7 @@ pub struct ClockView {
     pub seconds: f64,
 }
 
-const COUNTERS: [(&str, Counter); 22] = [
+const COUNTERS: [(&str, Counter); 23] = [
     ("seen", Counter::Seen),
     ("parsed", Counter::Parsed),
     ("watched", Counter::Watched),
