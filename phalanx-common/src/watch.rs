@@ -271,7 +271,7 @@ pub trait Tables {
     /// How many promotions were made in which window: one word for all CPUs.
     fn promotions(&self) -> Option<&Word64>;
 
-    /// Runs [`promote`], on a path that few packets take.
+    /// Runs [`promote()`], on a path that few packets take.
     #[inline(always)]
     fn promote(&self, entry: &FlowEntry, now_ns: u64)
     where

@@ -51,7 +51,7 @@ const BYTES_MAX: u64 = (1 << PACKETS_SHIFT) - 1;
 pub(super) struct Address {
     /// Index of the bucket.
     pub(super) bucket: u32,
-    /// 28 bits, never 0.
+    /// 27 bits of the hash and a one: never 0.
     fingerprint: u64,
 }
 
