@@ -147,9 +147,9 @@ impl Tables for Ground {
     #[inline(always)]
     fn flow(&self, key: &FlowKey) -> Option<&FlowEntry> {
         // SAFETY: all of an entry's words are written atomically. An entry that is deleted under a
-        // program that runs on another CPU may serve another flow at once, and that program's packet
-        // is then counted there: deleted are flows that were silent for long, and those whose
-        // connection has ended when a SYN begins another on its ports.
+        // program on another CPU may serve another flow at once, and that program's packet is then
+        // counted there: deleted are flows that were silent for long, and those whose connection
+        // has ended when a SYN begins another on its ports.
         FLOWS.get_ptr(key).map(|entry| unsafe { &*entry })
     }
 

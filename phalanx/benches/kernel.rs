@@ -58,7 +58,10 @@ impl Bench {
         let default =
             Path::new(env!("CARGO_MANIFEST_DIR")).join("../phalanx-ebpf/prebuilt/bench.bpf.o");
         let path = std::env::var_os("PHALANX_BENCH_OBJECT").map_or(default, Into::into);
-        let mut ebpf = EbpfLoader::new().load_file(path)?;
+        // As the daemon loads them: without their log.
+        let mut ebpf = EbpfLoader::new()
+            .override_global(aya_log::LEVEL, &0_u8, false)
+            .load_file(path)?;
         for name in PROGRAMS {
             program(&mut ebpf, name)?.load()?;
         }
