@@ -50,7 +50,7 @@ pub(crate) fn check_installing() -> Result<bool> {
 }
 
 fn renew() -> Result<bool> {
-    let built = build(&folder())?;
+    let built = build_afresh()?;
     let object = command::workspace().join(OBJECT);
     std::fs::create_dir_all(object.parent().expect("the object lies in a folder"))?;
     std::fs::copy(&built, &object).with_context(|| format!("write {OBJECT}"))?;
@@ -77,11 +77,7 @@ fn check() -> Result<bool> {
         println!("the sources have changed since {OBJECT} was built; run cargo xtask ebpf");
         return Ok(false);
     }
-    // From nothing, so that no earlier build's results take part in the proof.
-    if folder().exists() {
-        std::fs::remove_dir_all(folder()).context("remove the last build of the object")?;
-    }
-    let built = build(&folder())?;
+    let built = build_afresh()?;
     let is_identical = std::fs::read(&built)? == std::fs::read(&committed)?
         && std::fs::read(built_as(&folder(), BENCH))?
             == std::fs::read(command::workspace().join(BENCH))?;
@@ -126,6 +122,14 @@ fn verdict(is_green: bool) -> &'static str {
 /// Where the object is built: apart from the workspace's own results, which another compiler made.
 fn folder() -> PathBuf {
     command::target().join("ebpf")
+}
+
+/// Builds from nothing: no earlier build's results take part in the object, or in the proof.
+fn build_afresh() -> Result<PathBuf> {
+    if folder().exists() {
+        std::fs::remove_dir_all(folder()).context("remove the last build of the object")?;
+    }
+    build(&folder())
 }
 
 /// Builds the object in a folder and gives its path.
@@ -182,7 +186,8 @@ fn write_wrapper(folder: &Path) -> Result<PathBuf> {
 }
 
 /// The flags of the compiler: the instruction set of Linux 5.12, which has atomic operations that
-/// give a value back, type information for the maps, and no path of this machine.
+/// give a value back, type information for the maps, copies as loads and stores (as the linker
+/// would have them, `memset` and `memmove` are loops over bytes), and no path of this machine.
 fn flags() -> Result<Vec<String>> {
     let mut flags: Vec<String> = [
         "-Ctarget-cpu=v3",
