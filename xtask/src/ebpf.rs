@@ -25,6 +25,12 @@ const OBJECT: &str = "phalanx-ebpf/prebuilt/phalanx.bpf.o";
 const BENCH: &str = "phalanx-ebpf/prebuilt/bench.bpf.o";
 const RECORD: &str = "phalanx-ebpf/prebuilt/BUILD.toml";
 
+/// Where the build sees the workspace, wherever it lies: LLVM writes the types that are only pointed
+/// at in the order of their addresses in its memory, which the lengths of paths have a part in.
+const SITE: &str = "/mnt";
+/// In a mount namespace of the build's own: the workspace, then what is to be run in it.
+const ENTER_SITE: &str = r#"mount --bind "$1" /mnt && cd /mnt/phalanx-ebpf && shift && exec "$@""#;
+
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Change nothing: prove that a fresh build has the bytes of the committed object
@@ -139,9 +145,14 @@ fn build(folder: &Path) -> Result<PathBuf> {
         bail!("{} is missing", manifest.display());
     }
     let linker = BPF_LINKER.path()?;
-    let mut cargo = Command::new("cargo");
+    let seen = |path: &Path| match path.strip_prefix(command::workspace()) {
+        Ok(inside) => Path::new(SITE).join(inside),
+        Err(_) => path.to_owned(),
+    };
     // Started in its own folder: the toolchain file of the workspace still names the cargo.
-    cargo.current_dir(command::workspace().join("phalanx-ebpf"));
+    let mut cargo = command::program("unshare", ["--mount", "setarch", "--addr-no-randomize"]);
+    cargo.args(["sh", "-c", ENTER_SITE, "sh"]);
+    cargo.arg(command::workspace()).arg("cargo");
     cargo.args([
         "build",
         "--release",
@@ -153,12 +164,12 @@ fn build(folder: &Path) -> Result<PathBuf> {
     cargo
         .args(["--target", TARGET])
         .arg("--target-dir")
-        .arg(folder);
+        .arg(seen(folder));
     cargo.env("RUSTC", RUSTC).env("RUSTC_BOOTSTRAP", "1");
     cargo.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker);
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags()?.join("\u{1f}"));
     cargo
-        .env("RUSTC_WRAPPER", write_wrapper(folder)?)
+        .env("RUSTC_WRAPPER", seen(&write_wrapper(folder)?))
         .env_remove("RUSTFLAGS");
     command::run(&mut cargo).context("build the kernel object")?;
     for (program, object) in [("phalanx-bench", BENCH), ("phalanx-ebpf", OBJECT)] {
@@ -210,7 +221,7 @@ fn flags() -> Result<Vec<String>> {
     for registry in sorted_entries(&home.join("registry/src"))? {
         remap(&registry, "/cargo");
     }
-    remap(command::workspace(), "/phalanx");
+    remap(Path::new(SITE), "/phalanx");
     let sysroot = command::read(Command::new(RUSTC).args(["--print", "sysroot"]))?;
     let library = Path::new(sysroot.trim()).join("lib/rustlib/src/rust");
     remap(&library, "/rust");
