@@ -12,6 +12,7 @@ use std::path::Path;
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
 use daemon::{Daemon, STEP_TIMEOUT, await_that};
+use phalanx_common::abi::Counter;
 use phalanx_range::{Range, Topology};
 
 const PLAIN: &str = "
@@ -45,7 +46,7 @@ fn the_programs_log_what_they_are_asked_for_and_nothing_else() {
     let daemon = Daemon::start(client, 7432, &["-i", "to-server"]);
     connect(&range);
     await_that("the attempt is counted", || {
-        daemon.metric("phalanx_tcp_connect_failures_total", &["refused"]) == 1
+        daemon.counters().of(Counter::Refused) == 1
     });
     let lines = daemon.lines();
     assert!(

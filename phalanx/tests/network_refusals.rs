@@ -216,7 +216,7 @@ fn a_reload_of_something_broken_keeps_what_was_in_force_and_says_so() {
         ),
         (
             with("[\"two0\"]") + "tokens = [\"x\"]\n",
-            "reload.toml:4: tokens: each must be",
+            "reload.toml:4: tokens: each token must be name:role:sha256",
         ),
     ];
     for (text, fault) in &broken {

@@ -25,8 +25,9 @@ const OBJECT: &str = "phalanx-ebpf/prebuilt/phalanx.bpf.o";
 const BENCH: &str = "phalanx-ebpf/prebuilt/bench.bpf.o";
 const RECORD: &str = "phalanx-ebpf/prebuilt/BUILD.toml";
 
-/// Where the build sees the workspace, wherever it lies: LLVM writes the types that are only pointed
-/// at in the order of their addresses in its memory, which the lengths of paths have a part in.
+/// Where the build sees the workspace, wherever it lies: LLVM writes the types that are only
+/// pointed at in the order of their addresses in its memory, which the lengths of paths have a part
+/// in.
 const SITE: &str = "/mnt";
 /// In a mount namespace of the build's own: the workspace, then what is to be run in it.
 const ENTER_SITE: &str = r#"mount --bind "$1" /mnt && cd /mnt/phalanx-ebpf && shift && exec "$@""#;
