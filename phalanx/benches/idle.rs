@@ -107,6 +107,9 @@ fn report_memory(daemon: &Daemon<'_>, status: &serde_json::Value) -> Result<()> 
     Ok(())
 }
 
+/// The ring of `aya-log`, which is there also where nothing is logged.
+const LOG_RING_SIZE: usize = 128 << 10;
+
 /// What the maps of one instance are configured to take, by the sizes in `phalanx-common`.
 fn configured_bytes() -> u64 {
     let flow = HASH_ENTRY_SIZE
@@ -114,7 +117,7 @@ fn configured_bytes() -> u64 {
         + size_of::<FlowEntry>().next_multiple_of(8);
     let flows = FLOW_COUNT_DEFAULT as usize * flow;
     let pending = BUCKET_COUNT as usize * size_of::<Bucket>();
-    let rings = EVENT_RING_SIZE as usize + RECORD_RING_SIZE as usize;
+    let rings = EVENT_RING_SIZE as usize + RECORD_RING_SIZE as usize + LOG_RING_SIZE;
     (flows + pending + rings + SMALL_MAPS_SIZE) as u64
 }
 

@@ -197,7 +197,7 @@ settings! {
         "How TC programs are attached. `auto`: TCX where the kernel has it (6.6 and later), \
          otherwise the `clsact` queueing discipline.";
     "flow_count_max", Kind::Integer { min: 1024, max: 4_194_304 }, "131072", false,
-        "Flows that the kernel's table holds; it is allocated at the start, about 1 KiB a flow. \
+        "Flows that the kernel's table holds; it is allocated at the start, about 1.3 KiB a flow. \
          A full table takes some 3 KiB a flow more in the daemon: raise `MemoryMax` of the systemd \
          unit with it.";
     "namespace_flow_count_max", Kind::Integer { min: 256, max: 4_194_304 }, "8192", false,
