@@ -14,7 +14,7 @@ use zerocopy::{FromBytes, transmute};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../phalanx-ebpf/prebuilt/phalanx.bpf.o");
 
-/// How long the ring is left alone: at 4,600 updates it holds far more than passes meanwhile.
+/// How long the ring is left alone: at 4,369 updates it holds far more than passes meanwhile.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// A watched interface; dropped, it is left alone again.
