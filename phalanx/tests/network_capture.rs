@@ -5,15 +5,18 @@
 #[expect(dead_code, reason = "each test file uses its part")]
 #[path = "network/daemon.rs"]
 mod daemon;
+#[path = "network/folder.rs"]
+mod folder;
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use daemon::{BINARY, Daemon, await_that};
+use folder::Folder;
 use phalanx::pcapng::{Frame, Reader};
 use phalanx_range::range::Capture;
 use phalanx_range::traffic::{Program, RequestResponse, Server, Upload, run};
@@ -66,23 +69,6 @@ fn marks(frames: &[Frame]) -> BTreeMap<Mark, u32> {
         *marks.entry(mark).or_default() += 1;
     }
     marks
-}
-
-/// A folder of its own; gone with the value.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(tag: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("phx-{tag}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 /// tcpdump's choice from a capture of everything, and that capture's losses: none.

@@ -6,6 +6,8 @@
 #[expect(dead_code, reason = "each test file uses its part")]
 #[path = "network/daemon.rs"]
 mod daemon;
+#[path = "network/folder.rs"]
+mod folder;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,6 +16,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use daemon::{Daemon, await_quiet, await_that};
+use folder::Folder;
 use phalanx::pcapng::{Frame, Reader};
 use phalanx_common::abi::Counter;
 use phalanx_range::range::Capture;
@@ -69,23 +72,6 @@ fn upload(range: &Range, port: u16, bytes: u64) {
 fn serve(range: &Range, port: u16) -> Server {
     let server = range.host("server").unwrap();
     server.enter(|| Server::start(port)).unwrap().unwrap()
-}
-
-/// A folder of its own; gone with the value.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(tag: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("phx-{tag}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 fn frames(bytes: &[u8]) -> (Vec<String>, Vec<Frame>) {
