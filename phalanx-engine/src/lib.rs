@@ -24,6 +24,7 @@ mod outbox;
 mod pair;
 #[cfg(test)]
 mod property;
+pub mod record;
 mod role;
 #[cfg(test)]
 mod scenario;
