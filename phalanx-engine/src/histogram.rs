@@ -35,8 +35,8 @@ const fn bounds(bucket: u32) -> (u32, u32) {
 }
 
 /// Only the span between the smallest and the largest bucket in use takes space.
-#[derive(Clone, Debug, Default)]
-struct Histogram {
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Histogram {
     first: u32,
     counts: Vec<u32>,
     total: u64,
@@ -45,7 +45,7 @@ struct Histogram {
 }
 
 impl Histogram {
-    fn add(&mut self, value: u32) {
+    pub(crate) fn add(&mut self, value: u32) {
         let value = value.min(VALUE_MAX);
         let bucket = bucket(value);
         if self.counts.is_empty() {
@@ -76,6 +76,17 @@ impl Histogram {
 
     fn clear(&mut self) {
         *self = Self::default();
+    }
+
+    pub(crate) const fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// `None` where it is empty.
+    pub(crate) fn quantile(&self, percent: u64) -> Option<u32> {
+        let buckets = self.first..self.first + self.counts.len() as u32;
+        let found = interpolate(self.total, percent, buckets, |bucket| self.count(bucket));
+        (self.total > 0).then(|| found.clamp(self.min, self.max))
     }
 }
 
@@ -128,23 +139,30 @@ impl RecentHistogram {
         };
         let min = used().map(|held| held.min).min().unwrap_or(0);
         let max = used().map(|held| held.max).max().unwrap_or(VALUE_MAX);
-        self.interpolated(count, percent).clamp(min, max)
+        let held = |bucket| self.current.count(bucket) + self.previous.count(bucket);
+        interpolate(count, percent, 0..BUCKET_COUNT as u32, held).clamp(min, max)
     }
+}
 
-    fn interpolated(&self, count: u64, percent: u64) -> u32 {
-        let rank = (count * percent).div_ceil(100).max(1);
-        let mut before = 0;
-        for bucket in 0..BUCKET_COUNT as u32 {
-            let held = self.current.count(bucket) + self.previous.count(bucket);
-            if before + held >= rank {
-                let (low, width) = bounds(bucket);
-                let inside = (u64::from(width) * (2 * (rank - before) - 1)) / (2 * held);
-                return low + u32::try_from(inside).unwrap_or(width - 1);
-            }
-            before += held;
+/// The value that `percent` of the `count` values in `buckets` do not exceed.
+fn interpolate(
+    count: u64,
+    percent: u64,
+    buckets: std::ops::Range<u32>,
+    held_in: impl Fn(u32) -> u64,
+) -> u32 {
+    let rank = (count * percent).div_ceil(100).max(1);
+    let mut before = 0;
+    for bucket in buckets {
+        let held = held_in(bucket);
+        if before + held >= rank {
+            let (low, width) = bounds(bucket);
+            let inside = (u64::from(width) * (2 * (rank - before) - 1)) / (2 * held);
+            return low + u32::try_from(inside).unwrap_or(width - 1);
         }
-        VALUE_MAX
+        before += held;
     }
+    VALUE_MAX
 }
 
 /// Count, sum and extremes: what a conversation keeps of each kind of measure.

@@ -4,8 +4,10 @@
 //! ([`Tally`]). The same inputs give the same changes.
 
 mod attempt;
+pub mod budget;
 pub mod change;
 mod conversation;
+mod distribution;
 mod engine;
 mod feature;
 pub mod filter;
@@ -28,7 +30,9 @@ pub mod record;
 mod role;
 #[cfg(test)]
 mod scenario;
+pub mod segment;
 mod side;
+pub mod story;
 mod table;
 mod tally;
 mod time;
@@ -36,6 +40,7 @@ mod timer;
 
 pub use change::{Change, ChangeKind};
 pub use conversation::ConversationId;
+pub use distribution::Distribution;
 pub use engine::{Engine, EngineConfig, Occupancy};
 pub use feature::Features;
 pub use flow::FlowId;
