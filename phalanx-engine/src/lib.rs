@@ -37,6 +37,7 @@ mod table;
 mod tally;
 mod time;
 mod timer;
+pub mod trace;
 
 pub use change::{Change, ChangeKind};
 pub use conversation::ConversationId;

@@ -96,3 +96,27 @@ pub const MEMORY_BYTES_MAX: usize = 288 << 20;
 
 /// The far future: a deadline that never comes.
 pub(crate) const NEVER: Monotonic = Monotonic(u64::MAX);
+
+/// Runs of bytes under way that are kept of one direction: 4,096 of 1,448 bytes are 5.9 MB under
+/// way; beyond that neighbours are joined. A run takes 72 bytes: 288 KiB.
+pub const RUN_COUNT_MAX: usize = 4_096;
+
+/// Runs of all traced flows together; beyond, each direction gets 64. 2²⁰ of 72 bytes: 72 MiB.
+pub const RUN_TOTAL_MAX: usize = 1 << 20;
+
+/// Runs that one segment or one SACK block may touch: a super-segment of 512 KiB over segments of
+/// 1,448 bytes touches 363.
+pub const RUN_WALK_MAX: usize = 512;
+
+/// Farthest jump of a sequence number that is believed: the largest window, 2³⁰ (RFC 7323
+/// section 2.3).
+pub const SEQUENCE_JUMP_MAX: u64 = 1 << 30;
+
+/// Flows traced at once. One of which only a SYN was seen takes some 300 bytes: 75 MiB.
+pub const TRACE_COUNT_MAX: usize = 1 << 18;
+
+/// Of these, flows that more was seen of: some 4 KiB each with their tables, 256 MiB at worst.
+pub const TRACE_DETAIL_COUNT_MAX: usize = 1 << 16;
+
+/// Packets of one direction that a copy is looked for among.
+pub const COPY_WINDOW: usize = 32;

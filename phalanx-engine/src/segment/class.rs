@@ -179,6 +179,11 @@ impl Marks {
         self.0 & (1 << mark as u16) != 0
     }
 
+    /// Puts all of another set in.
+    pub const fn join(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
     /// The marks in the set, in order.
     pub fn iter(self) -> impl Iterator<Item = Mark> {
         Mark::ALL.into_iter().filter(move |mark| self.has(*mark))
