@@ -10,7 +10,9 @@ use phalanx_common::packet::{
 /// One packet, or one super-segment, seen at one hop.
 #[derive(Clone, Copy, Debug)]
 pub struct PacketRecord<'a> {
-    /// Number of the frame at its hop, from 1.
+    /// Number of its hop among those of one source, from 0.
+    pub hop: u32,
+    /// Number of the frame at its source, from 1.
     pub number: u64,
     /// When it was seen, in nanoseconds since the epoch of its hop's clock.
     pub time_ns: i64,
@@ -27,6 +29,13 @@ pub struct PacketRecord<'a> {
 }
 
 impl<'a> PacketRecord<'a> {
+    /// The same packet at another hop.
+    #[must_use]
+    pub const fn at_hop(mut self, hop: u32) -> Self {
+        self.hop = hop;
+        self
+    }
+
     /// The captured part of the transport payload, padding of the frame aside.
     #[must_use]
     pub fn payload(&self) -> &'a [u8] {
@@ -114,6 +123,7 @@ impl Decoded {
         bytes: &'a [u8],
     ) -> PacketRecord<'a> {
         PacketRecord {
+            hop: 0,
             number,
             time_ns,
             wire_length,

@@ -215,7 +215,9 @@ pub struct TurnStory {
 /// What one flow comes to.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FlowStory {
-    /// Number of its first frame: names the flow at its hop.
+    /// Number of the hop that saw it.
+    pub hop: u32,
+    /// Number of its first frame: names the flow.
     pub flow: u64,
     /// Number of its last frame.
     pub last_frame: u64,

@@ -29,6 +29,7 @@ pub(crate) struct TraceKey {
     high: [u64; 2],
     low_port: u16,
     high_port: u16,
+    hop: u32,
     protocol: u8,
     network_identifier: u32,
 }
@@ -41,7 +42,7 @@ enum End {
 }
 
 impl TraceKey {
-    fn of(headers: &Headers, tunnel: Tunnel) -> (Self, End) {
+    fn of(headers: &Headers, hop: u32, tunnel: Tunnel) -> (Self, End) {
         let source = (headers.source, headers.source_port);
         let destination = (headers.destination, headers.destination_port);
         let network_identifier = match tunnel {
@@ -58,6 +59,7 @@ impl TraceKey {
             high: high.0,
             low_port: low.1,
             high_port: high.1,
+            hop,
             protocol: headers.protocol,
             network_identifier,
         };
@@ -130,6 +132,7 @@ impl Trace {
             End::High => End::Low,
         };
         let mut story = FlowStory {
+            hop: self.key.hop,
             flow: self.flow,
             last_frame: self.last_frame,
             protocol: self.key.protocol,
@@ -220,7 +223,7 @@ impl Tracer {
     /// Takes a packet in. Packets of one flow must come in the order of their capture.
     pub fn handle(&mut self, record: &PacketRecord<'_>) -> Segment {
         self.tally.packets += 1;
-        let (key, end) = TraceKey::of(record.headers, record.encapsulation.tunnel);
+        let (key, end) = TraceKey::of(record.headers, record.hop, record.encapsulation.tunnel);
         if phalanx_common::packet::is_error(record.headers) {
             self.icmp_error(record);
         }
@@ -339,7 +342,7 @@ impl Tracer {
         let Ok(quoted) = parse_quote(record.bytes, record.headers) else {
             return;
         };
-        let (key, end) = TraceKey::of(&quoted, record.encapsulation.tunnel);
+        let (key, end) = TraceKey::of(&quoted, record.hop, record.encapsulation.tunnel);
         let Some(slot) = self.traces.find(&key) else {
             return;
         };
