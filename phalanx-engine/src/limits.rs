@@ -108,6 +108,10 @@ pub const RUN_TOTAL_MAX: usize = 1 << 20;
 /// 1,448 bytes touches 363.
 pub const RUN_WALK_MAX: usize = 512;
 
+/// Ranges that were acknowledged without being seen that are kept of one direction, in case they
+/// come later.
+pub const UNSEEN_COUNT_MAX: usize = 16;
+
 /// Farthest jump of a sequence number that is believed: the largest window, 2³⁰ (RFC 7323
 /// section 2.3).
 pub const SEQUENCE_JUMP_MAX: u64 = 1 << 30;

@@ -143,6 +143,10 @@ side_counts! {
     resets,
     /// RST segments that do not fit their sender.
     unfitting_resets,
+    /// Segments whose bytes were seen before with another content.
+    conflicting_packets,
+    /// Packets after a RST of the same side that are no RST: who resets a connection sends none.
+    packets_after_reset,
     /// Packets marked "congestion experienced" (RFC 3168).
     ecn_marked_packets,
     /// Packets whose numbers lie beyond any window.

@@ -7,7 +7,7 @@ use phalanx_common::packet::TcpFlags;
 
 use super::class::{Class, Mark, Marks};
 use super::clock::RoundTrips;
-use super::space::{Run, Space};
+use super::space::{Run, Space, Unseen};
 use crate::limits::{RUN_COUNT_MAX, SEQUENCE_JUMP_MAX};
 
 /// Where unwrapped sequence numbers begin, so that smaller ones can be told.
@@ -34,6 +34,8 @@ pub(crate) struct Sending {
     pub(crate) ip_id: u16,
     /// `TSval`, 0 without timestamps.
     pub(crate) timestamp: u32,
+    /// A hash of the first bytes of the payload, 0 where they were not captured.
+    pub(crate) digest: u32,
     /// Round trip of the sender, as far as it is known, in nanoseconds.
     pub(crate) peer_rtt_ns: Option<i64>,
 }
@@ -52,6 +54,10 @@ pub(crate) struct Sent {
     pub(crate) new: u64,
     /// The frame that carried its bytes first.
     pub(crate) repeats_frame: Option<u64>,
+    /// Of the new bytes, those that had been acknowledged and taken for not captured.
+    pub(crate) found: u64,
+    /// Bytes that were seen before with another content.
+    pub(crate) is_conflict: bool,
     /// How long the hole that it fills was open, in nanoseconds.
     pub(crate) lateness_ns: i64,
 }
@@ -132,6 +138,7 @@ pub(crate) struct Half {
     implausible_next: Option<u64>,
     repeated: [(u64, u64); REPEATED_COUNT],
     repeated_at: u8,
+    unseen: Unseen,
     /// Largest payload.
     pub(crate) segment_max: u32,
     pub(crate) flight_max: u64,
@@ -275,6 +282,11 @@ impl Half {
 
     /// Takes a segment of the sender in, copies aside.
     pub(crate) fn send(&mut self, sending: &Sending, count_max: usize) -> Sent {
+        // A RST that answers an unknown connection has a number of its own (RFC 9293
+        // section 3.10.7.1).
+        if sending.is_rst && !self.is_started {
+            return Sent::default();
+        }
         self.ensure_started(sending.sequence, sending.is_syn);
         let start = self.unwrap(sending.sequence);
         let length =
@@ -314,6 +326,7 @@ impl Half {
             first_timestamp: sending.timestamp,
             last_timestamp: sending.timestamp,
             ip_id: sending.ip_id,
+            digest: sending.digest,
             copies: 1,
             is_sacked: false,
             opened_gap: start > self.next,
@@ -349,9 +362,7 @@ impl Half {
     }
 
     fn is_keep_alive(&self, start: u64, length: u32) -> bool {
-        start + 1 == self.next
-            && (length == 0 || self.acknowledged >= self.next)
-            && self.next > self.origin + 1
+        start + 1 == self.next && (length == 0 || self.acknowledged >= self.next)
     }
 
     fn probe(&mut self, mut sent: Sent) -> Sent {
@@ -390,6 +401,13 @@ impl Half {
     /// Bytes of which some at least lie below the highest sent.
     fn send_old(&mut self, sending: &Sending, sent: &mut Sent, run: &Run, count_max: usize) {
         self.round_is_broken = true;
+        if run.end <= self.acknowledged && self.unseen.take(run.start, run.end) {
+            sent.new = u64::from(sending.length);
+            sent.class = Some(Class::Reordered);
+            sent.why = "captured after its acknowledgement";
+            sent.found = sent.new;
+            return;
+        }
         if run.end <= self.acknowledged {
             sent.old = u64::from(sending.length);
             sent.class = Some(Class::SpuriousRetransmission);
@@ -401,6 +419,12 @@ impl Half {
         let overlap = self.space.repeat(run, count_max);
         self.next = self.next.max(run.end);
         sent.repeats_frame = overlap.run.map(|it| it.frame);
+        sent.is_conflict = overlap.run.is_some_and(|held| {
+            let is_comparable = held.digest != 0 && run.digest != 0 && held.start == run.start;
+            is_comparable
+                && held.digest_length() == run.digest_length()
+                && held.digest != run.digest
+        });
         let control = u64::from(sending.is_syn) + u64::from(sending.is_fin);
         if overlap.old >= overlap.new {
             sent.old = overlap.old.min(u64::from(sending.length));
@@ -578,6 +602,7 @@ impl Half {
         if !self.is_started {
             let at = ORIGIN + u64::from(ack.number);
             self.start(at - 1, at);
+            self.unseen.push(at - 1, at);
         }
         let number = self.unwrap(ack.number);
         let mut out = Acknowledged {
@@ -609,7 +634,7 @@ impl Half {
         }
         out.new = number - self.acknowledged;
         let probe = self.probe_end.take_if(|end| *end <= number);
-        let mut removed = self.space.acknowledge(number, ack.echo);
+        let mut removed = self.space.acknowledge(number, ack.echo, &mut self.unseen);
         if probe == Some(number) {
             removed.unseen = 0;
         }

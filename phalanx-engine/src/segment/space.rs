@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use crate::limits::{RUN_COUNT_MAX, RUN_WALK_MAX};
+use crate::limits::{RUN_COUNT_MAX, RUN_WALK_MAX, UNSEEN_COUNT_MAX};
 
 /// What a run of bytes went through.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,11 +22,20 @@ pub(crate) struct Run {
     pub(crate) first_timestamp: u32,
     pub(crate) last_timestamp: u32,
     pub(crate) ip_id: u16,
+    /// A hash of its first bytes, as they were first sent; 0 where they were not captured.
+    pub(crate) digest: u32,
     /// How often it was sent.
     pub(crate) copies: u16,
     pub(crate) is_sacked: bool,
     /// It jumped ahead of the highest sequence number when it came.
     pub(crate) opened_gap: bool,
+}
+
+impl Run {
+    /// Bytes that the digest is of.
+    pub(crate) fn digest_length(&self) -> u64 {
+        (self.end - self.start).min(16)
+    }
 }
 
 /// What was found where a segment lies.
@@ -53,6 +62,35 @@ pub(crate) struct Removed {
     pub(crate) by_timestamp: Option<Run>,
     /// Bytes acknowledged that were never seen.
     pub(crate) unseen: u64,
+}
+
+/// Bytes that were acknowledged and never seen, the latest of them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Unseen {
+    ranges: VecDeque<(u64, u64)>,
+}
+
+impl Unseen {
+    pub(crate) fn push(&mut self, start: u64, end: u64) {
+        if self.ranges.len() >= UNSEEN_COUNT_MAX {
+            self.ranges.pop_front();
+        }
+        self.ranges.push_back((start, end));
+    }
+
+    /// Whether all of a segment was taken for unseen; it is not from now on.
+    pub(crate) fn take(&mut self, start: u64, end: u64) -> bool {
+        let holds = |range: &(u64, u64)| range.0 <= start && end <= range.1;
+        let Some(index) = self.ranges.iter().position(holds) else {
+            return false;
+        };
+        let range = self.ranges[index];
+        self.ranges[index] = (range.0, start);
+        if end < range.1 {
+            self.push(end, range.1);
+        }
+        true
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -167,6 +205,11 @@ impl Space {
                         let filled = Run {
                             start: at,
                             end,
+                            digest: if at == sent.start && end == sent.end {
+                                sent.digest
+                            } else {
+                                0
+                            },
                             ..*sent
                         };
                         self.held += end - at;
@@ -212,7 +255,12 @@ impl Space {
     }
 
     /// Removes what lies below `acknowledged`, which is at most the highest seen.
-    pub(crate) fn acknowledge(&mut self, acknowledged: u64, echo: u32) -> Removed {
+    pub(crate) fn acknowledge(
+        &mut self,
+        acknowledged: u64,
+        echo: u32,
+        unseen: &mut Unseen,
+    ) -> Removed {
         let mut removed = Removed {
             latest_ns: i64::MIN,
             ..Removed::default()
@@ -222,7 +270,10 @@ impl Space {
             if run.start >= acknowledged {
                 break;
             }
-            removed.unseen += run.start.saturating_sub(at);
+            if run.start > at {
+                removed.unseen += run.start - at;
+                unseen.push(at, run.start);
+            }
             if run.end > acknowledged {
                 if run.is_sacked {
                     self.sacked_bytes -= acknowledged - run.start;
@@ -246,7 +297,11 @@ impl Space {
             }
             self.runs.pop_front();
         }
-        removed.unseen += acknowledged.saturating_sub(at.max(self.floor));
+        let at = at.max(self.floor);
+        if acknowledged > at {
+            removed.unseen += acknowledged - at;
+            unseen.push(at, acknowledged);
+        }
         self.floor = self.floor.max(acknowledged);
         removed
     }

@@ -48,8 +48,8 @@ pub(crate) struct TcpTrace {
     /// First and latest data of the answer under way.
     answer_ns: Option<(i64, i64)>,
     last_data: Option<Side>,
-    has_syn: bool,
     starts_mid_stream: bool,
+    is_reused: bool,
 }
 
 impl TcpTrace {
@@ -70,8 +70,8 @@ impl TcpTrace {
             turns: TurnStory::default(),
             answer_ns: None,
             last_data: None,
-            has_syn: false,
             starts_mid_stream: !is_syn,
+            is_reused: false,
         }
     }
 
@@ -122,6 +122,14 @@ impl TcpTrace {
         is_scarce: bool,
     ) -> Segment {
         let mut segment = blank(record, side);
+        if self.is_of_old_connection(record, side) {
+            segment.marks.set(Mark::PortReuse);
+            segment.why = "acknowledges what this connection did not send: of an older one";
+            self.is_reused = true;
+            self.facts.get_mut(side).pass(record);
+            self.account_only(record, side);
+            return segment;
+        }
         if let Some(class) = self.copy(record, side) {
             segment.class = Some(class);
             segment.why = match class {
@@ -177,6 +185,25 @@ impl TcpTrace {
             Class::CaptureDuplicate => counts.capture_duplicates += 1,
             _ => counts.network_duplicates += 1,
         }
+        self.account_only(record, side);
+    }
+
+    /// Whether the server's packet belongs to an earlier connection of the same 5-tuple (RFC 9293
+    /// section 3.10.7.3: such an acknowledgement is answered by a RST).
+    fn is_of_old_connection(&self, record: &PacketRecord<'_>, side: Side) -> bool {
+        let flags = record.flags();
+        side == Side::Server
+            && self.phase == Phase::Handshake
+            && self.handshake.syn_ack_ns.is_none()
+            && flags.any(TcpFlags::ACK)
+            && !flags.any(TcpFlags::SYN | TcpFlags::RST)
+            && self
+                .handshake
+                .syn_number
+                .is_some_and(|number| record.headers.acknowledgement != number.wrapping_add(1))
+    }
+
+    fn account_only(&mut self, record: &PacketRecord<'_>, side: Side) {
         let situation = self.situation();
         let event = Event {
             time_ns: record.time_ns,
@@ -378,12 +405,15 @@ impl TcpTrace {
         if sent.marks.has(Mark::Implausible) {
             return;
         }
+        if *self.end.resets.get(side) && !flags.any(TcpFlags::RST) {
+            self.facts.get_mut(side).counts.packets_after_reset += 1;
+        }
         if flags.any(TcpFlags::SYN) {
             self.syn(record, flags.any(TcpFlags::ACK));
         } else if flags.any(TcpFlags::RST) {
             self.reset(side);
             return;
-        } else if self.phase == Phase::Handshake {
+        } else if !self.handshake.is_complete && !self.starts_mid_stream {
             self.establish(record, side);
         }
         if record.headers.payload_length > 0 {
@@ -396,7 +426,10 @@ impl TcpTrace {
             *self.end.fins.get_mut(side) = true;
         }
         let fins = self.end.fins;
-        if self.phase != Phase::Closed && (fins.client || fins.server) {
+        if self.phase != Phase::Closed
+            && (self.handshake.is_complete || self.starts_mid_stream)
+            && (fins.client || fins.server)
+        {
             let is_done = fins.client && fins.server;
             let is_acknowledged = acknowledged.is_some()
                 && !self.halves.client.is_outstanding()
@@ -410,13 +443,14 @@ impl TcpTrace {
     }
 
     fn syn(&mut self, record: &PacketRecord<'_>, is_answer: bool) {
-        self.has_syn = true;
         let time_ns = record.time_ns;
         if is_answer {
             if let (Some(syn_ns), None) = (self.handshake.syn_ns, self.handshake.server_ns) {
                 self.handshake.server_ns = Some(time_ns.saturating_sub(syn_ns).max(0));
             }
             self.handshake.syn_ack_ns = Some(time_ns);
+            self.end.is_refused = false;
+            self.end.resets.server = false;
         } else {
             self.handshake.syn_ns = Some(time_ns);
             self.handshake.syn_number = Some(record.headers.sequence);
@@ -427,13 +461,14 @@ impl TcpTrace {
     }
 
     fn establish(&mut self, record: &PacketRecord<'_>, side: Side) {
-        let is_ack = side == Side::Client && record.flags().any(TcpFlags::ACK);
+        let has_answer = self.handshake.syn_ack_ns.is_some();
+        let is_ack = record.flags().any(TcpFlags::ACK) && (side == Side::Client || has_answer);
         let is_data = record.headers.payload_length > 0;
         if !is_ack && !is_data {
             return;
         }
         if let Some(syn_ack_ns) = self.handshake.syn_ack_ns
-            && is_ack
+            && side == Side::Client
         {
             self.handshake.client_ns = Some(record.time_ns.saturating_sub(syn_ack_ns).max(0));
         }
@@ -464,6 +499,9 @@ impl TcpTrace {
         segment.class = sent.class;
         segment.why = sent.why;
         segment.marks = sent.marks;
+        if sent.is_conflict {
+            segment.marks.set(Mark::Conflict);
+        }
         segment.sequence = half.relative(sent.start);
         segment.repeats_frame = sent.repeats_frame;
         segment.flight = half.flight();
@@ -518,6 +556,7 @@ impl TcpTrace {
             facts.window_min = Some(facts.window_min.map_or(window, |it| it.min(window)));
             facts.window_max = facts.window_max.max(window);
         }
+        facts.counts.unseen_bytes = facts.counts.unseen_bytes.saturating_sub(sent.found);
         count_class(&mut facts.counts, segment.class, sent);
         count_marks(&mut facts.counts, segment.marks);
         if let Some(acknowledged) = acknowledged {
@@ -536,6 +575,7 @@ impl TcpTrace {
         let never_began = self.phase == Phase::Handshake || story.state.is_failed();
         self.turns.is_last_unanswered = self.last_data == Some(Side::Client);
         story.starts_mid_stream = self.starts_mid_stream;
+        story.reuses_ports |= self.is_reused;
         story.handshake_server_ns = self.handshake.server_ns;
         story.handshake_client_ns = self.handshake.client_ns;
         story.turns = std::mem::take(&mut self.turns);
@@ -612,8 +652,23 @@ fn sending(record: &PacketRecord<'_>, peer_rtt_ns: Option<i64>) -> Sending {
         frame: record.number,
         ip_id: record.headers.ip_id,
         timestamp: record.options.timestamp_value,
+        digest: digest(record),
         peer_rtt_ns,
     }
+}
+
+/// A hash of the first bytes of the payload, never 0; 0 where they were not captured.
+fn digest(record: &PacketRecord<'_>) -> u32 {
+    let wanted = record.headers.payload_length.min(16) as usize;
+    let payload = record.payload();
+    if wanted == 0 || payload.len() < wanted {
+        return 0;
+    }
+    let mut bytes = [0; 16];
+    bytes[..wanted].copy_from_slice(&payload[..wanted]);
+    let wide = u128::from_le_bytes(bytes) | 1 << 127;
+    let folded = (wide as u64 ^ (wide >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (folded >> 32) as u32 | 1
 }
 
 fn count_class(counts: &mut SideCounts, class: Option<Class>, sent: &Sent) {
@@ -654,6 +709,7 @@ fn count_marks(counts: &mut SideCounts, marks: Marks) {
             Mark::Gap => &mut counts.gaps,
             Mark::UnfittingReset => &mut counts.unfitting_resets,
             Mark::Implausible => &mut counts.implausible_packets,
+            Mark::Conflict => &mut counts.conflicting_packets,
             Mark::PortReuse | Mark::KeepAliveAck | Mark::ZeroWindowProbeAck => continue,
         };
         *count += 1;
