@@ -3,6 +3,7 @@
 //! Time is an argument, and nothing here can fail: odd input is data, counted by reason
 //! ([`Tally`]). The same inputs give the same changes.
 
+pub mod application;
 mod attempt;
 pub mod budget;
 pub mod change;
