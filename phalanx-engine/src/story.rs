@@ -1,6 +1,7 @@
 //! Stories: what one flow that was traced packet by packet comes to. Values only; how they are
 //! measured is `trace`'s, how they are shown is the shell's.
 
+use crate::application::ApplicationStory;
 use crate::budget::TimeBudget;
 use crate::distribution::Distribution;
 use crate::side::{Endpoint, RoleBasis, Sides};
@@ -253,6 +254,8 @@ pub struct FlowStory {
     pub turns: TurnStory,
     /// Largest and mean gap between datagrams, and their sizes (not TCP).
     pub gaps: Option<Distribution>,
+    /// What its payload tells, as far as it is in clear.
+    pub application: ApplicationStory,
     /// VXLAN or Geneve network identifier.
     pub network_identifier: Option<u32>,
 }

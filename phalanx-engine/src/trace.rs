@@ -76,7 +76,6 @@ impl TraceKey {
 }
 
 /// How much of a flow is kept.
-#[derive(Clone, Debug)]
 enum Detail {
     /// A SYN, maybe repeated, and nothing else: its first packet, to be taken in once there is
     /// more.
@@ -93,7 +92,6 @@ struct Opening {
     wire_length: u32,
 }
 
-#[derive(Clone, Debug)]
 struct Trace {
     key: TraceKey,
     /// Number of its first frame.
@@ -175,7 +173,7 @@ impl Opening {
         let record = self
             .decoded
             .record(self.number, self.time_ns, self.wire_length, &[]);
-        let mut trace = TcpTrace::new(&record);
+        let mut trace = TcpTrace::new(&record, side);
         trace.take(&record, side, false);
         trace
     }
@@ -289,7 +287,12 @@ impl Tracer {
             Detail::Opening(Box::new(Opening::new(record)))
         } else {
             self.detail_count += 1;
-            new_detail(record)
+            let side = if end == client {
+                Side::Client
+            } else {
+                Side::Server
+            };
+            new_detail(record, side)
         };
         self.traces.insert(Trace {
             key,
@@ -443,11 +446,11 @@ impl IcmpError {
     }
 }
 
-fn new_detail(record: &PacketRecord<'_>) -> Detail {
+fn new_detail(record: &PacketRecord<'_>, side: Side) -> Detail {
     if record.headers.protocol == protocol::TCP {
-        Detail::Tcp(Box::new(TcpTrace::new(record)))
+        Detail::Tcp(Box::new(TcpTrace::new(record, side)))
     } else {
-        Detail::Datagram(Box::new(DatagramTrace::new(record)))
+        Detail::Datagram(Box::new(DatagramTrace::new(record, side)))
     }
 }
 

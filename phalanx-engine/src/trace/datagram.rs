@@ -2,15 +2,16 @@
 
 use super::copy::Recent;
 use super::sides::SideFacts;
-use super::tcp::blank;
+use super::tcp::{application, blank};
+use crate::application::Application;
 use crate::distribution::Distribution;
 use crate::record::PacketRecord;
 use crate::segment::{Class, Segment};
 use crate::side::{Side, Sides};
 use crate::story::{FlowStory, TurnStory};
 
-#[derive(Clone, Debug)]
 pub(crate) struct DatagramTrace {
+    application: Application,
     facts: Sides<SideFacts>,
     recent: Sides<Recent>,
     segment_max: Sides<u32>,
@@ -21,8 +22,10 @@ pub(crate) struct DatagramTrace {
 }
 
 impl DatagramTrace {
-    pub(crate) fn new(record: &PacketRecord<'_>) -> Self {
+    /// `side` is the first packet's sender.
+    pub(crate) fn new(record: &PacketRecord<'_>, side: Side) -> Self {
         Self {
+            application: application(record, side),
             facts: Sides::default(),
             recent: Sides::default(),
             segment_max: Sides::default(),
@@ -67,6 +70,10 @@ impl DatagramTrace {
         *largest = (*largest).max(record.headers.payload_length);
         if record.headers.payload_length > 0 {
             self.turn(side, record.time_ns);
+            let length = record.headers.payload_length;
+            let (payload, time_ns) = (record.payload(), record.time_ns);
+            self.application
+                .datagram(side, payload, length, time_ns, record.number);
         }
         segment
     }
@@ -91,6 +98,7 @@ impl DatagramTrace {
     pub(crate) fn finish(mut self, story: &mut FlowStory) {
         self.turns.is_last_unanswered = matches!(self.last, Some((Side::Client, _)));
         story.turns = self.turns;
+        story.application = self.application.finish();
         story.gaps = Some(self.gaps);
         for side in [Side::Client, Side::Server] {
             let told = story.sides.get_mut(side);

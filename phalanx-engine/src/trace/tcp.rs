@@ -5,6 +5,7 @@ use phalanx_common::packet::TcpFlags;
 use super::account::{Account, Event, Phase, Situation, Turned};
 use super::copy::Recent;
 use super::sides::SideFacts;
+use crate::application::Application;
 use crate::budget::Bucket;
 use crate::record::PacketRecord;
 use crate::segment::{
@@ -35,8 +36,8 @@ struct End {
     is_unreachable: bool,
 }
 
-#[derive(Clone, Debug)]
 pub(crate) struct TcpTrace {
+    application: Application,
     halves: Sides<Half>,
     facts: Sides<SideFacts>,
     recent: Sides<Recent>,
@@ -53,9 +54,11 @@ pub(crate) struct TcpTrace {
 }
 
 impl TcpTrace {
-    pub(crate) fn new(record: &PacketRecord<'_>) -> Self {
+    /// `side` is the first packet's sender.
+    pub(crate) fn new(record: &PacketRecord<'_>, side: Side) -> Self {
         let is_syn = record.flags().any(TcpFlags::SYN);
         Self {
+            application: application(record, side),
             halves: Sides::default(),
             facts: Sides::default(),
             recent: Sides::default(),
@@ -155,6 +158,7 @@ impl TcpTrace {
         self.watch_losses(side, &sent, acknowledged.as_ref());
         let turned = self.account.take(&situation, &event);
         self.turn(&event, turned);
+        self.read(record, side, &sent);
         self.live(record, side, &sent, acknowledged.as_ref());
         self.fill(&mut segment, side, &sent, acknowledged.as_ref());
         if let Some(why) = unfit {
@@ -163,6 +167,20 @@ impl TcpTrace {
         }
         self.count(record, &segment, &sent, acknowledged.as_ref());
         segment
+    }
+
+    /// Hands payload on that was not seen before.
+    fn read(&mut self, record: &PacketRecord<'_>, side: Side, sent: &Sent) {
+        if sent.new == 0 || record.headers.payload_length == 0 {
+            return;
+        }
+        let at = self.halves.get(side).relative(sent.start);
+        let is_syn = record.flags().any(TcpFlags::SYN);
+        let offset = (at + u64::from(is_syn)).saturating_sub(1);
+        let length = record.headers.payload_length;
+        let (payload, time_ns) = (record.payload(), record.time_ns);
+        self.application
+            .stream(side, offset, payload, length, time_ns, record.number);
     }
 
     /// Of which kind of copy the packet is; only what brings nothing new can be one.
@@ -579,6 +597,7 @@ impl TcpTrace {
         story.handshake_server_ns = self.handshake.server_ns;
         story.handshake_client_ns = self.handshake.client_ns;
         story.turns = std::mem::take(&mut self.turns);
+        story.application = self.application.finish();
         for side in [Side::Client, Side::Server] {
             let rest_ns = self.halves.get(side.other()).round_trips.smoothed_ns();
             let half = std::mem::take(self.halves.get_mut(side));
@@ -615,6 +634,16 @@ impl TcpTrace {
             _ => ConnectionState::HalfClosed,
         }
     }
+}
+
+/// What is known of a flow's application from its ports.
+pub(crate) fn application(record: &PacketRecord<'_>, side: Side) -> Application {
+    let headers = record.headers;
+    let (client, server) = match side {
+        Side::Client => (headers.source_port, headers.destination_port),
+        Side::Server => (headers.destination_port, headers.source_port),
+    };
+    Application::new(headers.protocol, client, server)
 }
 
 /// What is said of a packet before anything is known of it.
