@@ -6,6 +6,7 @@
 pub mod api;
 pub mod auth;
 pub mod capture;
+pub mod capture_file;
 pub mod cli;
 pub mod clock;
 pub mod config;
