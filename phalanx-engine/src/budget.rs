@@ -113,6 +113,17 @@ impl TimeBudget {
     }
 }
 
+impl FromIterator<(Bucket, i64)> for TimeBudget {
+    /// From buckets and nanoseconds, which are never negative; a bucket may come several times.
+    fn from_iter<T: IntoIterator<Item = (Bucket, i64)>>(times: T) -> Self {
+        let mut budget = Self::default();
+        for (bucket, nanoseconds) in times {
+            budget.add(bucket, nanoseconds);
+        }
+        budget
+    }
+}
+
 /// What had been spent at some moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Checkpoint(TimeBudget);

@@ -68,3 +68,14 @@ impl Distribution {
         Some((i64::from(microseconds) * 1_000).clamp(self.min_ns, self.max_ns))
     }
 }
+
+impl FromIterator<i64> for Distribution {
+    /// From times in nanoseconds.
+    fn from_iter<T: IntoIterator<Item = i64>>(times: T) -> Self {
+        let mut distribution = Self::default();
+        for nanoseconds in times {
+            distribution.add(nanoseconds);
+        }
+        distribution
+    }
+}
