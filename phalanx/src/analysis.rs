@@ -22,7 +22,7 @@ use phalanx_engine::story::FlowStory;
 use self::batch::{Batch, Selection, decode};
 use self::hop::HopFacts;
 use self::shard::Shard;
-use crate::capture_file::{self, CaptureFile, Interface, OpenOptions, ReadError};
+use crate::capture_file::{self, CaptureFile, Follow, Interface, OpenOptions, ReadError};
 use crate::report::Damage;
 
 pub use self::hop::hop_reports;
@@ -46,8 +46,10 @@ pub struct Request {
     pub until_ns: Option<i64>,
     /// Stories kept, the worst ones.
     pub story_count_max: usize,
-    /// Go on at the end of the file until told to stop.
-    pub follow: bool,
+    /// The one flow that is told of, by the number of its first frame; all without one.
+    pub flow: Option<u64>,
+    /// How to go on at the end of the file until told to stop.
+    pub follow: Option<Follow>,
 }
 
 /// What one file came to.
@@ -95,7 +97,7 @@ struct Shared<'a> {
     /// Batches that have been read and not been taken in by all shards.
     under_way: AtomicUsize,
     stop: &'a AtomicBool,
-    progress: &'a (dyn Fn(u64) + Sync),
+    progress: &'a (dyn Fn(u64, Option<u64>) + Sync),
 }
 
 /// A mutex whose holder has panicked is used on: the panic ends the run where it is joined.
@@ -103,7 +105,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Analyses one capture. `progress` is told the bytes read so far, by any thread; `stop` ends the
+/// Analyses one capture. `progress` is told the bytes read so far and those there are, by any thread; `stop` ends the
 /// reading early.
 ///
 /// # Errors
@@ -111,11 +113,10 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 pub fn analyze(
     request: &Request,
     stop: &AtomicBool,
-    progress: &(dyn Fn(u64) + Sync),
+    progress: &(dyn Fn(u64, Option<u64>) + Sync),
 ) -> Result<Outcome, capture_file::OpenError> {
     let options = OpenOptions {
-        follow: request.follow,
-        ..OpenOptions::default()
+        follow: request.follow.clone(),
     };
     let file = capture_file::open(&request.path, &options)?;
     let threads = request.threads.max(1);
@@ -131,7 +132,7 @@ pub fn analyze(
         }),
         sequence: Mutex::default(),
         shards: (0..threads)
-            .map(|_| Shard::new(request.story_count_max))
+            .map(|_| Shard::new(request.story_count_max, request.flow))
             .collect(),
         hops: Mutex::default(),
         free: Mutex::default(),
@@ -198,7 +199,7 @@ impl Shared<'_> {
         source.next += 1;
         batch.kinds = Arc::clone(&source.kinds);
         batch.selection = Arc::clone(&source.selection);
-        (self.progress)(source.file.bytes_read());
+        (self.progress)(source.file.bytes_read(), source.file.size());
         self.under_way.fetch_add(1, Ordering::Relaxed);
         Some(batch)
     }
@@ -257,11 +258,11 @@ impl Shared<'_> {
             interfaces,
             stories: best.into_stories(),
             conversation_count,
-            notes: source.file.notes().iter().collect(),
+            notes: hop::notes(source.file.notes()),
             damage: source.file.damage().map(|damage| Damage {
                 offset: damage.offset,
-                frame: damage.frame,
-                reason: damage.reason.clone(),
+                frame: damage.frame_count,
+                reason: damage.fault.to_string(),
             }),
             error: source.error,
         }

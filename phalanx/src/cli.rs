@@ -1,5 +1,6 @@
 //! The command line: what was typed, and which command answers it.
 
+mod analyze;
 mod capture;
 mod cleanup;
 mod client;
@@ -62,6 +63,9 @@ pub enum Command {
     Status(status::StatusArguments),
     /// Shows the flows that the running daemon knows.
     Flows(Box<flows::FlowsArguments>),
+    /// Tells what happened in capture files: each conversation, worst first.
+    #[command(after_help = analyze::AFTER_HELP)]
+    Analyze(Box<analyze::AnalyzeArguments>),
     /// Captures packets of the running daemon as pcapng.
     #[command(
         after_help = "Exit codes: 0 the capture is whole, 1 it failed, 2 wrong usage, \
@@ -119,6 +123,7 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Status(arguments) => status::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Flows(arguments) => flows::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Analyze(arguments) => analyze::run(&arguments),
         Command::Capture(arguments) => capture::run(&arguments),
         Command::Config { command } => config::run(&command),
         Command::Cleanup => cleanup::run().map(|()| ExitCode::SUCCESS),

@@ -3,6 +3,7 @@
 //!
 //! Deliberately absent: anything that can be computed from values alone (it lives in the engine).
 
+pub mod analysis;
 pub mod api;
 pub mod auth;
 pub mod capture;
@@ -19,6 +20,7 @@ mod netlink;
 pub mod pcapng;
 mod plain;
 pub mod privilege;
+pub mod report;
 pub mod socket;
 pub mod stream;
 pub mod view;

@@ -144,7 +144,7 @@ pub(crate) struct Half {
     pub(crate) flight_max: u64,
     round_end: u64,
     round_flight: u64,
-    /// Most bytes under way in the last whole round.
+    /// Most bytes under way since the last loss, half of what was at it (after Dapper, SOSR 2017).
     pub(crate) congestion_window: u64,
     plateau: u64,
     plateau_rounds: u16,
@@ -469,7 +469,7 @@ impl Half {
             .saturating_sub(self.last_ack_ns.max(held.last_ns));
         let is_first = run.start <= self.acknowledged;
         if is_first && quiet_ns / 4 >= rto_ns / 5 {
-            self.recovery = Recovery::Timeout(self.next);
+            self.begin_timeout();
             return (
                 Class::TimeoutRetransmission,
                 "the first unacknowledged, after a retransmission timeout of silence",
@@ -532,10 +532,17 @@ impl Half {
         )
     }
 
+    fn begin_timeout(&mut self) {
+        self.recovery = Recovery::Timeout(self.next);
+        // RFC 5681 section 3.1: one segment.
+        self.congestion_window = u64::from(self.segment_max);
+    }
+
     fn begin_fast(&mut self) {
         if !matches!(self.recovery, Recovery::Fast(_)) {
             self.recovery = Recovery::Fast(self.next);
-            self.congestion_window = self.flight();
+            // RFC 5681 section 3.2: half of what is under way.
+            self.congestion_window = self.flight() / 2;
         }
     }
 
@@ -692,9 +699,7 @@ impl Half {
         } else {
             (self.plateau, self.plateau_rounds) = (self.round_flight, 0);
         }
-        if self.round_flight > 0 {
-            self.congestion_window = self.round_flight;
-        }
+        self.congestion_window = self.congestion_window.max(self.round_flight);
         self.round_flight = self.flight();
         self.round_is_broken = false;
         self.round_end = self.next;

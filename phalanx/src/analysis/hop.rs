@@ -2,8 +2,10 @@
 
 use phalanx_common::packet::Unparsed;
 
+use std::collections::BTreeMap;
+
 use super::Outcome;
-use crate::capture_file::{FrameAt, link_type_name};
+use crate::capture_file::{FrameAt, Notes, link_type_name};
 use crate::report::HopReport;
 
 /// Counts of one interface of a file.
@@ -54,6 +56,16 @@ pub fn hop_reports(outcome: &Outcome, name: &str, source: &str) -> Vec<HopReport
     let is_single = outcome.hops.iter().filter(|hop| hop.frames > 0).count() <= 1;
     let mut taken = std::collections::BTreeSet::new();
     let mut reports = Vec::new();
+    if outcome.hops.is_empty() {
+        // A file without any interface was a place of observation all the same.
+        reports.push(HopReport {
+            id: name.to_owned(),
+            source: source.to_owned(),
+            notes: outcome.notes.clone(),
+            damage: outcome.damage.clone(),
+            ..HopReport::default()
+        });
+    }
     for (index, hop) in outcome.hops.iter().enumerate() {
         let interface = outcome.interfaces.get(index);
         let id = match interface.map(|it| it.name.as_str()) {
@@ -70,7 +82,7 @@ pub fn hop_reports(outcome: &Outcome, name: &str, source: &str) -> Vec<HopReport
             .into_iter()
             .map(|reason| (reason.name(), hop.unparsed[reason as usize]))
             .filter(|(_, count)| *count > 0);
-        let link_type = interface.map(|it| link_type_name(it.link_type).to_owned());
+        let link_type = interface.map(|it| link_type_name(it.link_type).to_string());
         reports.push(HopReport {
             id,
             source: source.to_owned(),
@@ -84,4 +96,26 @@ pub fn hop_reports(outcome: &Outcome, name: &str, source: &str) -> Vec<HopReport
         });
     }
     reports
+}
+
+/// What was odd about a file, counted by name.
+pub(super) fn notes(notes: &Notes) -> BTreeMap<String, u64> {
+    let named = [
+        ("unknown_interface", notes.unknown_interface),
+        ("surplus_interface", notes.surplus_interface),
+        ("surplus_interfaces", notes.surplus_interfaces),
+        ("longer_than_wire", notes.longer_than_wire),
+        ("longer_than_snap_length", notes.longer_than_snap_length),
+        ("negative_time", notes.negative_time),
+        ("without_time", notes.without_time),
+        ("comments", notes.comments),
+        ("other_blocks", notes.other_blocks),
+        ("unknown_blocks", notes.unknown_blocks),
+        ("snap_length_zero", notes.snap_length_zero),
+        ("unfinished_bytes", notes.unfinished_bytes),
+    ];
+    let counted = named.into_iter().filter(|(_, count)| *count > 0);
+    counted
+        .map(|(name, count)| (name.to_owned(), count))
+        .collect()
 }

@@ -18,17 +18,20 @@ pub(super) struct Shard {
 
 struct State {
     tracer: Tracer,
+    flow: Option<u64>,
     count: u64,
     worst: Worst,
 }
 
 impl Shard {
-    pub(super) fn new(story_count_max: usize) -> Self {
+    /// `flow` is the only one to be told of.
+    pub(super) fn new(story_count_max: usize, flow: Option<u64>) -> Self {
         Self {
             queue: Mutex::default(),
             state: Mutex::new(State {
                 // Whoever makes flow keys that collide makes his own analysis slow.
                 tracer: Tracer::new(std::process::id().into()),
+                flow,
                 count: 0,
                 worst: Worst::new(story_count_max),
             }),
@@ -86,7 +89,9 @@ impl State {
     fn collect(&mut self) {
         for story in self.tracer.stories() {
             self.count += 1;
-            self.worst.add(story);
+            if self.flow.is_none_or(|flow| flow == story.flow) {
+                self.worst.add(story);
+            }
         }
     }
 }
