@@ -265,7 +265,7 @@ fn snoop_frames() {
 
 /// A pcap file of several chunks, some of whose frames are longer than a chunk.
 fn long_pcap() -> Vec<u8> {
-    let mut file = builder::pcap(20_000);
+    let mut file = builder::pcap(5000);
     for (number, length) in [(1, 300_000), (2, 1 << 20), (3, 60)] {
         let bytes = builder::packet(number, length);
         file.extend(builder::pcap_record(
@@ -276,7 +276,7 @@ fn long_pcap() -> Vec<u8> {
             &bytes,
         ));
     }
-    file.extend(&builder::pcap(9000)[24..]);
+    file.extend(&builder::pcap(3000)[24..]);
     file
 }
 
@@ -284,12 +284,12 @@ fn long_pcap() -> Vec<u8> {
 fn compressed_as_plain() {
     let plain = long_pcap();
     let expected = read(&plain);
-    assert_eq!((expected.frames.len(), expected.damage), (29_003, None));
+    assert_eq!((expected.frames.len(), expected.damage), (8003, None));
     for compressed in [
         builder::gzip(&plain, 1),
-        builder::gzip(&plain, 1000),
+        builder::gzip(&plain, 100),
         builder::zstd(&plain, 1),
-        builder::zstd(&plain, 1000),
+        builder::zstd(&plain, 100),
         [builder::gzip(&plain, 2), vec![0; 700]].concat(),
         [
             &[0x5f, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3][..],
@@ -347,7 +347,7 @@ fn windows_of_zstd_are_bounded() {
 
 #[test]
 fn damaged_compression_gives_all_before_it() {
-    let plain = builder::pcap(20_000);
+    let plain = builder::pcap(6000);
     let expected = read(&plain).frames;
     for (name, compress) in [
         ("gzip", builder::gzip as fn(&[u8], usize) -> Vec<u8>),
@@ -359,7 +359,7 @@ fn damaged_compression_gives_all_before_it() {
             let damage = read.damage.unwrap();
             assert_eq!(damage.fault, Fault::CompressedCutOff, "{name}");
             assert!(expected.starts_with(&read.frames), "{name}");
-            assert!(read.frames.len() > 5000, "{name}: {}", read.frames.len());
+            assert!(read.frames.len() > 1500, "{name}: {}", read.frames.len());
             assert_eq!(damage.frame_count, read.frames.len() as u64);
         }
         let mut wrong_checksum = whole.clone();
@@ -372,7 +372,7 @@ fn damaged_compression_gives_all_before_it() {
         );
         assert_eq!(
             (damage.frame_count, damage.offset),
-            (20_000, plain.len() as u64)
+            (6000, plain.len() as u64)
         );
         let behind = read(&[&whole[..], b"more than that"].concat());
         assert_eq!(
@@ -380,7 +380,7 @@ fn damaged_compression_gives_all_before_it() {
             Fault::BehindCompressed,
             "{name}"
         );
-        assert_eq!(behind.frames.len(), 20_000);
+        assert_eq!(behind.frames.len(), 6000);
     }
 }
 
@@ -631,7 +631,7 @@ fn standard_input_as_a_path() {
             std::env::var(CHILD).unwrap() == "file"
         );
         let read = drain(capture);
-        assert_eq!((read.frames.len(), read.damage), (29_003, None));
+        assert_eq!((read.frames.len(), read.damage), (8003, None));
         return;
     }
     let this = std::env::current_exe().unwrap();
