@@ -5,11 +5,15 @@
 use std::fs;
 use std::io::Cursor;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use phalanx::capture_file::{self, CaptureFile, Chunk, OpenOptions};
 
+#[path = "capture_file/mutation.rs"]
+mod mutation;
 #[path = "capture_file/reference.rs"]
 mod reference;
+use mutation::{Mutator, check};
 use reference::{Frame, list, name_in, read_with_pcap_parser, shared_captures, times_of_tshark};
 
 /// Files that pcap-parser reads differently: it does not know that before version 2.3 the length
@@ -110,4 +114,36 @@ fn from_memory_as_from_a_path() {
         let capture = CaptureFile::from_reader("memory", Cursor::new(bytes)).unwrap();
         assert_eq!(read(capture), read_path(path), "{}", path.display());
     }
+}
+
+#[test]
+fn twenty_thousand_mutations() {
+    /// Longer files give as many ways to go, more slowly.
+    const BYTES_MAX: usize = 20_000;
+    let Some(folder) = shared_captures() else {
+        return;
+    };
+    let files: Vec<Vec<u8>> = list(&folder)
+        .iter()
+        .map(|path| {
+            let mut bytes = fs::read(path).unwrap();
+            bytes.truncate(BYTES_MAX);
+            bytes
+        })
+        .collect();
+    let mut mutator = Mutator::new(1);
+    let (mut longest, mut frame_files, begun) = (Duration::ZERO, 0, Instant::now());
+    for round in 0..20_000 {
+        let (seed, other) = (round % files.len(), mutator.below(files.len()));
+        let mutated = mutator.mutate(&files[seed], &files[other]);
+        let one = Instant::now();
+        frame_files += usize::from(check(&mutated).has_frames());
+        longest = longest.max(one.elapsed());
+    }
+    println!(
+        "{:?}, the longest {longest:?}; {frame_files} gave frames",
+        begun.elapsed()
+    );
+    assert!(longest < Duration::from_secs(5), "{longest:?}");
+    assert!(frame_files > 10_000, "{frame_files} gave frames");
 }

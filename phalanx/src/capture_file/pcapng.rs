@@ -264,10 +264,9 @@ impl Pcapng {
         ledger: &mut Ledger,
     ) -> Result<Option<FrameAt>, Fault> {
         let total = block.bytes.len() as u32;
-        let most = total.saturating_sub((SIMPLE_HEADER_BYTES + TRAILER_BYTES) as u32);
         let wire_length = self.order.u32(block.bytes, 8);
-        ledger.frame_count += 1;
         let Some((interface, snap_length, _)) = self.interface(0, ledger) else {
+            ledger.frame_count += 1;
             return Ok(None);
         };
         let limit = if snap_length == 0 {
@@ -277,13 +276,14 @@ impl Pcapng {
         };
         let captured = wire_length.min(limit);
         check_captured(captured, SIMPLE_HEADER_BYTES, total)?;
+        ledger.frame_count += 1;
         ledger.notes.without_time += 1;
         Ok(Some(FrameAt {
             number: ledger.frame_count,
             time_ns: 0,
             wire_length,
             at: (block.at + SIMPLE_HEADER_BYTES) as u32,
-            captured: captured.min(most),
+            captured,
             interface,
         }))
     }

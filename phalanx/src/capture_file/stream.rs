@@ -54,7 +54,7 @@ impl Input {
 
     fn fill(&mut self, source: &mut Source) -> Result<Filled, Failure> {
         if self.bytes.is_empty() {
-            self.bytes.resize(COMPRESSED_BYTES, 0);
+            self.bytes = vec![0; COMPRESSED_BYTES];
         }
         self.bytes.copy_within(self.start..self.end, 0);
         self.end -= self.start;
