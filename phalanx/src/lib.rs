@@ -18,6 +18,7 @@ mod netlink;
 pub mod pcapng;
 mod plain;
 pub mod privilege;
+pub mod report;
 pub mod socket;
 pub mod stream;
 pub mod view;

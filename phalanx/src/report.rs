@@ -1,0 +1,157 @@
+//! Reports of captures: JSON for machines, text for people, and one HTML page that needs no
+//! network, all made from the same values.
+//!
+//! Deliberately absent: reading captures and measuring them; what is told here was measured by the
+//! engine. Nothing here knows a clock, so that the same values give the same bytes.
+
+pub mod json;
+pub mod limits;
+mod score;
+pub mod text;
+mod word;
+
+use std::collections::BTreeMap;
+
+use phalanx_engine::Side;
+use phalanx_engine::segment::Segment;
+use phalanx_engine::story::FlowStory;
+
+pub use score::{rank, score};
+
+/// What a whole run came to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// Where packets were seen, in the order of the files.
+    pub hops: Vec<HopReport>,
+    /// The conversations to be shown, in the order to be shown in (see [`rank`]).
+    pub conversations: Vec<ConversationReport>,
+    /// All of the run.
+    pub totals: Totals,
+}
+
+/// Sums over all hops and conversations, also those that are not shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Conversations that were found.
+    pub conversations: u64,
+    /// Of these, how many the report leaves out: more than were asked for, or than fit.
+    pub omitted: u64,
+    /// Frames that were read, those that were not understood too.
+    pub packets: u64,
+    /// Their bytes on the wire.
+    pub bytes: u64,
+    /// From the first frame to the last, in nanoseconds.
+    pub duration_ns: i64,
+}
+
+/// One point of observation: a file, or an interface of one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HopReport {
+    /// Its name.
+    pub id: String,
+    /// The file it was read from, as it was named.
+    pub source: String,
+    /// Frames that were read.
+    pub packets: u64,
+    /// Frames that are part of no conversation, by reason.
+    pub unparsed: BTreeMap<&'static str, u64>,
+    /// Oddities of the capture, counted.
+    pub notes: BTreeMap<String, u64>,
+    /// Where the file is damaged; what stands before was read.
+    pub damage: Option<Damage>,
+    /// Frames by the name of their link type.
+    pub link_types: BTreeMap<String, u64>,
+    /// The earliest frame, in nanoseconds since the epoch.
+    pub first_ns: Option<i64>,
+    /// The latest.
+    pub last_ns: Option<i64>,
+}
+
+/// Where a file cannot be read on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Damage {
+    /// Byte offset in the (unpacked) file.
+    pub offset: u64,
+    /// Number of the last frame that was read.
+    pub frame: u64,
+    /// What is wrong there.
+    pub reason: String,
+}
+
+/// One conversation.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ConversationReport {
+    /// Its name in the report.
+    pub id: String,
+    /// The hop that saw it.
+    pub hop: String,
+    /// What was measured.
+    pub story: FlowStory,
+    /// How bad it is: higher is worse (see [`score`]).
+    pub score: f64,
+    /// What makes most of the score, in words.
+    pub worst_because: String,
+    /// Its packets, where they are to be drawn.
+    pub plot: Option<Plot>,
+}
+
+impl ConversationReport {
+    /// A conversation with its score.
+    #[must_use]
+    pub fn new(id: String, hop: String, story: FlowStory) -> Self {
+        let (score, worst_because) = score(&story);
+        Self {
+            id,
+            hop,
+            story,
+            score,
+            worst_because,
+            plot: None,
+        }
+    }
+}
+
+/// The packets of a conversation, to be drawn.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plot {
+    /// In the order of the capture.
+    pub segments: Vec<Segment>,
+    /// SACK blocks that they carried, in the order of the capture.
+    pub sacks: Vec<SackBlock>,
+    /// Packets that are left out, since there are more than
+    /// [`PLOT_SEGMENT_COUNT_MAX`](limits::PLOT_SEGMENT_COUNT_MAX).
+    pub left_out: u64,
+}
+
+/// One block of a SACK option (RFC 2018).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SackBlock {
+    /// Number of the frame that carried it.
+    pub number: u64,
+    /// When that frame was seen, in nanoseconds since the epoch.
+    pub time_ns: i64,
+    /// Who sent it; the bytes are the other side's.
+    pub side: Side,
+    /// First byte, counted as the other side's [`Segment::sequence`].
+    pub left: u64,
+    /// The byte after the last.
+    pub right: u64,
+}
+
+impl Plot {
+    /// Takes a packet in, or counts it where the plot is full.
+    pub fn push(&mut self, segment: Segment) {
+        if self.segments.len() < limits::PLOT_SEGMENT_COUNT_MAX {
+            self.segments.push(segment);
+        } else {
+            self.left_out = self.left_out.saturating_add(1);
+        }
+    }
+
+    /// Takes a SACK block in, unless the plot is full.
+    pub fn push_sack(&mut self, block: SackBlock) {
+        if self.sacks.len() < limits::PLOT_SACK_COUNT_MAX && self.left_out == 0 {
+            self.sacks.push(block);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The report as JSON, `phalanx.report/1`: `docs/report.schema.json` describes every field.
+//!
+//! Written conversation by conversation, one a line, so that a report of any length takes no
+//! memory. What was not measured is absent, never 0. The same report gives the same bytes.
+
+mod conversation;
+mod feature;
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::word;
+use super::{ConversationReport, HopReport, Report, Totals};
+use conversation::Conversation;
+
+/// The name and version of the form.
+pub const SCHEMA: &str = "phalanx.report/1";
+
+/// Writes a whole report.
+///
+/// # Errors
+///
+/// What the output cannot take.
+pub fn write(report: &Report, output: impl Write) -> io::Result<()> {
+    let mut writer = Writer::new(output, &report.hops)?;
+    for conversation in &report.conversations {
+        writer.write(conversation)?;
+    }
+    writer.finish(&report.totals)
+}
+
+/// Writes a report whose conversations come one by one.
+pub struct Writer<W> {
+    output: W,
+    /// One conversation at a time, so that the output need not be buffered.
+    line: Vec<u8>,
+    is_first: bool,
+    has_one_hop: bool,
+}
+
+impl<W: Write> Writer<W> {
+    /// Begins a report.
+    ///
+    /// # Errors
+    ///
+    /// What the output cannot take.
+    pub fn new(output: W, hops: &[HopReport]) -> io::Result<Self> {
+        let mut writer = Self {
+            output,
+            line: Vec::new(),
+            is_first: true,
+            has_one_hop: hops.len() == 1,
+        };
+        write!(writer.output, "{{\"schema\":\"{SCHEMA}\",\n\"hops\":[")?;
+        for (index, hop) in hops.iter().enumerate() {
+            let separator: &[u8] = if index == 0 { b"\n" } else { b",\n" };
+            writer.output.write_all(separator)?;
+            serde_json::to_writer(&mut writer.output, &Hop::new(hop, writer.has_one_hop))?;
+        }
+        writer.output.write_all(b"],\n\"conversations\":[")?;
+        Ok(writer)
+    }
+
+    /// Writes one conversation.
+    ///
+    /// # Errors
+    ///
+    /// What the output cannot take.
+    pub fn write(&mut self, conversation: &ConversationReport) -> io::Result<()> {
+        self.line.clear();
+        let separator: &[u8] = if self.is_first { b"\n" } else { b",\n" };
+        self.is_first = false;
+        self.line.extend_from_slice(separator);
+        serde_json::to_writer(&mut self.line, &Conversation::new(conversation))?;
+        self.output.write_all(&self.line)
+    }
+
+    /// Ends the report.
+    ///
+    /// # Errors
+    ///
+    /// What the output cannot take.
+    pub fn finish(mut self, totals: &Totals) -> io::Result<()> {
+        self.output.write_all(b"],\n\"totals\":")?;
+        serde_json::to_writer(&mut self.output, &TotalsView::from(totals))?;
+        self.output.write_all(b"}\n")?;
+        self.output.flush()
+    }
+}
+
+#[derive(Serialize)]
+struct Hop<'a> {
+    id: &'a str,
+    source: &'a str,
+    packets: u64,
+    unparsed: &'a BTreeMap<&'static str, u64>,
+    notes: &'a BTreeMap<String, u64>,
+    link_types: &'a BTreeMap<String, u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    damage: Option<DamageView<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clock: Option<Clock<'a>>,
+}
+
+/// How the hop's clock maps onto that of the reference.
+#[derive(Serialize)]
+struct Clock<'a> {
+    reference: &'a str,
+    offset_ns: i64,
+    skew_ppm: f64,
+    error_ns: i64,
+}
+
+#[derive(Serialize)]
+struct DamageView<'a> {
+    offset: u64,
+    frame: u64,
+    reason: &'a str,
+}
+
+impl<'a> Hop<'a> {
+    fn new(hop: &'a HopReport, is_only_one: bool) -> Self {
+        Self {
+            id: &hop.id,
+            source: &hop.source,
+            packets: hop.packets,
+            unparsed: &hop.unparsed,
+            notes: &hop.notes,
+            link_types: &hop.link_types,
+            first: hop.first_ns.map(word::instant),
+            last: hop.last_ns.map(word::instant),
+            damage: hop.damage.as_ref().map(|damage| DamageView {
+                offset: damage.offset,
+                frame: damage.frame,
+                reason: &damage.reason,
+            }),
+            // One clock agrees with itself; how several agree is not measured yet.
+            clock: is_only_one.then_some(Clock {
+                reference: &hop.id,
+                offset_ns: 0,
+                skew_ppm: 0.0,
+                error_ns: 0,
+            }),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct TotalsView {
+    conversations: u64,
+    omitted: u64,
+    packets: u64,
+    bytes: u64,
+    duration_s: f64,
+}
+
+impl From<&Totals> for TotalsView {
+    fn from(totals: &Totals) -> Self {
+        Self {
+            conversations: totals.conversations,
+            omitted: totals.omitted,
+            packets: totals.packets,
+            bytes: totals.bytes,
+            duration_s: word::seconds(totals.duration_ns),
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Every bound of the reports, with its arithmetic.
+
+/// Packets of one conversation that are drawn: 72 bytes each in the page, so 0.7 MB a plot.
+pub const PLOT_SEGMENT_COUNT_MAX: usize = 10_000;
+
+/// SACK blocks of one conversation that are drawn: up to four a packet, one on average.
+pub const PLOT_SACK_COUNT_MAX: usize = 10_000;
+
+/// Packets that a page draws in all: 14 MB, which a browser reads in a second.
+pub const PAGE_SEGMENT_COUNT_MAX: usize = 200_000;
+
+/// Conversations in the list of a page: 1.5 KB each, so 3 MB; rows beyond would make sorting slow.
+pub const PAGE_CONVERSATION_COUNT_MAX: usize = 2_000;
+
+/// Narrowest and widest line of text that is asked for, in characters.
+pub const TEXT_WIDTH_MIN: usize = 60;
+/// See above.
+pub const TEXT_WIDTH_MAX: usize = 400;
+
+/// Longest words of others (names of files, hops, reasons) in text, in characters.
+pub const WORDS_LENGTH_MAX: usize = 200;
