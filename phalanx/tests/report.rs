@@ -3,6 +3,8 @@
 
 #[path = "report/fixture.rs"]
 mod fixture;
+#[path = "report/schema.rs"]
+mod schema;
 #[path = "report/transfer.rs"]
 mod transfer;
 

@@ -16,7 +16,8 @@ pub(crate) const START_NS: i64 = 1_795_608_000_123_456_789;
 const MS: i64 = 1_000_000;
 
 /// A name that must not be run, not move the cursor and not turn the text around.
-pub(crate) const HOSTILE: &str = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>\u{1b}[2J\u{202e}\u{2028}&\"'";
+pub(crate) const HOSTILE: &str = "</script><script>window.hacked=1</script>\
+    <img src=x onerror=window.hacked=1>\u{1b}[2J\u{202e}\u{2028}&\"'";
 
 fn ends(client: (&str, u16), server: (&str, u16)) -> Option<Sides<Endpoint>> {
     let end = |(address, port): (&str, u16)| Endpoint {
@@ -192,6 +193,7 @@ fn reset() -> FlowStory {
     story.reuses_ports = true;
     story.sides.client = side(9, 1_200);
     story.sides.server = side(6, 4_000);
+    story.sides.server.icmp_mtu = 1_400;
     story.sides.server.counts.resets = 2;
     story.sides.server.counts.unfitting_resets = 1;
     story.sides.client.counts.capture_duplicates = 3;
