@@ -41,6 +41,7 @@ const PACKAGES: &[(&str, &[Need])] = &[
     ("iputils-ping", &[Network]),
     ("tcpdump", &[Scenario, Network]),
     ("tshark", &[Scenario, Network]),
+    ("python3-jsonschema", &[Scenario]),
     ("prometheus", &[Network]),
     ("curl", &[Network]),
     ("openssl", &[Network]),

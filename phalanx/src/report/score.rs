@@ -6,8 +6,8 @@
 //!   up.
 //! - 50 for a reset, 20 more where the RST does not fit its sender.
 //! - 20·log₁₀(1 + t / 10 ms) for the time *t* lost in timeout recovery, fast recovery and behind
-//!   closed windows, in a handshake beyond a second, and a quarter of the unknown time: 21 for
-//!   0.1 s, 40 for 1 s, 60 for 10 s.
+//!   closed windows, in a handshake beyond a second, and a quarter of the unknown time where both
+//!   directions were seen: 21 for 0.1 s, 40 for 1 s, 60 for 10 s.
 //! - 200 times the share of retransmitted segments of the worse side, 40 at most; a side with
 //!   fewer than 20 segments counts as if it had sent 20.
 //! - 10·log₁₀(1 + t / 100 ms) for the longest think time *t* of the server: 3 for 0.1 s, 10 for
@@ -71,6 +71,8 @@ pub fn rank(conversations: &mut [ConversationReport]) {
     });
 }
 
+const UNEXPLAINED: &str = "that cannot be explained";
+
 type Part = Option<(f64, String)>;
 
 fn failed(story: &FlowStory) -> Part {
@@ -124,6 +126,12 @@ fn icmp(story: &FlowStory) -> Part {
 
 fn lost(story: &FlowStory) -> Part {
     let budget = story.budget.as_ref()?;
+    let sides = &story.sides;
+    let is_whole = sides.client.counts.packets > 0 && sides.server.counts.packets > 0;
+    let unknown_ns = match is_whole {
+        true => budget.get(Bucket::Unknown),
+        false => 0,
+    };
     let parts = [
         (budget.get(Bucket::TimeoutRecovery), "in timeout recovery"),
         (budget.get(Bucket::FastRecovery), "in fast recovery"),
@@ -132,16 +140,13 @@ fn lost(story: &FlowStory) -> Part {
             (budget.get(Bucket::Handshake) - HANDSHAKE_FREE_NS).max(0),
             "in a slow handshake",
         ),
-        (
-            budget.get(Bucket::Unknown) / UNKNOWN_DIVISOR,
-            "that cannot be explained",
-        ),
+        (unknown_ns / UNKNOWN_DIVISOR, UNEXPLAINED),
     ];
     let total_ns: i64 = parts.iter().map(|(ns, _)| ns).sum();
     let points = LOST_POINTS_PER_DECADE * decades(total_ns, LOST_UNIT_NS);
     let most = parts.iter().rev().max_by_key(|(ns, _)| *ns)?;
     let whole_ns = match most.1 {
-        "that cannot be explained" => budget.get(Bucket::Unknown),
+        UNEXPLAINED => unknown_ns,
         _ => most.0,
     };
     (total_ns > 0).then(|| (points, format!("{} {}", word::duration(whole_ns), most.1)))
@@ -149,9 +154,7 @@ fn lost(story: &FlowStory) -> Part {
 
 fn retransmitted(story: &FlowStory) -> Part {
     let share = |side: Side| {
-        let counts = &story.sides.get(side).counts;
-        let again = counts.retransmitted_packets + counts.holes_filled;
-        let sent = counts.data_packets.max(again);
+        let (again, sent) = word::retransmissions(&story.sides.get(side).counts);
         word::ratio(again, sent.max(RETRANSMITTED_SEGMENTS_MIN)).unwrap_or(0.0)
     };
     let (client, server) = (share(Side::Client), share(Side::Server));
@@ -197,10 +200,11 @@ mod tests {
     }
 
     fn lost_in(bucket: Bucket, ns: i64) -> FlowStory {
-        FlowStory {
-            budget: Some(TimeBudget::from_iter([(bucket, ns), (Bucket::Path, ns)])),
-            ..story(ConnectionState::Closed)
-        }
+        let mut story = story(ConnectionState::Closed);
+        story.budget = Some(TimeBudget::from_iter([(bucket, ns), (Bucket::Path, ns)]));
+        story.sides.client.counts.packets = 1;
+        story.sides.server.counts.packets = 1;
+        story
     }
 
     #[test]

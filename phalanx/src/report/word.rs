@@ -1,7 +1,7 @@
 //! Values in words: times, sizes, shares and ends, as all reports spell them.
 
 use phalanx_engine::budget::{Bucket, TimeBudget};
-use phalanx_engine::story::FlowStory;
+use phalanx_engine::story::{FlowStory, SideCounts};
 use phalanx_engine::{Endpoint, RoleBasis, Side};
 
 use super::limits::WORDS_LENGTH_MAX;
@@ -92,7 +92,7 @@ pub(super) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -166,11 +166,17 @@ pub(super) fn largest(budget: &TimeBudget) -> Option<(Bucket, f64)> {
 }
 
 /// Segments of one side that were sent more than once, seen before or not, as a share of those
-/// with data.
+/// that can be: data, SYN, FIN.
 pub(super) fn retransmitted(story: &FlowStory, side: Side) -> Option<f64> {
-    let counts = &story.sides.get(side).counts;
+    let (again, sent) = retransmissions(&story.sides.get(side).counts);
+    ratio(again, sent)
+}
+
+/// How many segments were sent again, of how many.
+pub(super) fn retransmissions(counts: &SideCounts) -> (u64, u64) {
     let again = counts.retransmitted_packets + counts.holes_filled;
-    ratio(again, counts.data_packets.max(again))
+    let sent = counts.data_packets + counts.syns + counts.fins;
+    (again, sent.max(again))
 }
 
 /// The worse side's.
@@ -181,7 +187,8 @@ pub(super) fn retransmitted_most(story: &FlowStory) -> Option<f64> {
 
 /// Words of others in one short line, without what would move the cursor or turn the text around.
 pub(super) fn foreign(text: &str) -> String {
-    let mut words = crate::plain::plain(text);
+    let separator = |letter| matches!(letter, '\u{2028}' | '\u{2029}' | '\u{61c}');
+    let mut words = crate::plain::plain(text).replace(separator, "\u{fffd}");
     if let Some((end, _)) = words.char_indices().nth(WORDS_LENGTH_MAX) {
         words.truncate(end);
         words.push('…');

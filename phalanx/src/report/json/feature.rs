@@ -117,7 +117,9 @@ impl Features<'_> {
         let story = self.0;
         out.put("duration_s", Some(seconds(story.duration_ns)))?;
         let (server, client) = (story.handshake_server_ns, story.handshake_client_ns);
-        let both = server.zip(client).map(|(server, client)| server + client);
+        let both = server
+            .zip(client)
+            .map(|(server, client)| server.saturating_add(client));
         out.put("handshake_rtt_ms", both.map(milliseconds))?;
         out.put("handshake_server_ms", server.map(milliseconds))?;
         out.put("handshake_client_ms", client.map(milliseconds))?;

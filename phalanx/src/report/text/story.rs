@@ -24,7 +24,16 @@ pub(super) fn write(
 ) -> io::Result<()> {
     let story = &report.story;
     writeln!(output, "{}", style.strong(&title(report)))?;
-    writeln!(output, "  {}", summary(report, style))?;
+    let reason = word::foreign(&report.worst_because);
+    for line in wrap(&reason, width - 2) {
+        let line = if report.score > 0.0 {
+            style.bad(&line)
+        } else {
+            line
+        };
+        writeln!(output, "  {line}")?;
+    }
+    writeln!(output, "  {}", summary(story))?;
     let subjects = [
         ("handshake", handshake(story)),
         ("options", options(story)),
@@ -34,10 +43,7 @@ pub(super) fn write(
         ("windows", windows(story)),
         ("end", end(story)),
         ("turns", turns(story)),
-        (
-            "gaps",
-            story.gaps.as_ref().map_or(vec![], |gaps| gaps_of(gaps)),
-        ),
+        ("gaps", story.gaps.as_ref().map_or(vec![], gaps_of)),
         ("capture", capture(story)),
     ];
     for (label, lines) in subjects {
@@ -61,22 +67,15 @@ fn title(report: &ConversationReport) -> String {
     )
 }
 
-fn summary(report: &ConversationReport, style: Style) -> String {
-    let story = &report.story;
-    let reason = word::foreign(&report.worst_because);
-    let reason = if report.score > 0.0 {
-        style.bad(&reason)
-    } else {
-        reason
-    };
+fn summary(story: &FlowStory) -> String {
     let state = match story.state {
         ConnectionState::None => String::new(),
         state => format!("{}, ", state.name().replace('_', " ")),
     };
-    let frames = format!("frames {} to {}", story.flow, story.last_frame);
-    let at = format!("from {}", word::instant(story.start_ns));
     let duration = word::duration(story.duration_ns);
-    format!("{reason}; {state}{duration} {at}, {frames}")
+    let at = word::instant(story.start_ns);
+    let (first, last) = (story.flow, story.last_frame);
+    format!("{state}{duration} from {at}, frames {first} to {last}")
 }
 
 fn write_subject(
@@ -211,7 +210,7 @@ fn round_trips(story: &FlowStory) -> Vec<String> {
 fn spread(times: &Distribution) -> Option<String> {
     let duration = |ns: Option<i64>| ns.map(word::duration);
     let (min, max) = (duration(times.min_ns())?, duration(times.max_ns())?);
-    if times.count() == 1 {
+    if times.count() == 1 || min == max {
         return Some(min);
     }
     let median = duration(times.quantile_ns(50))?;
@@ -276,7 +275,10 @@ fn windows(story: &FlowStory) -> Vec<String> {
         let mut parts = Vec::new();
         if let Some(least) = sent.window_min {
             let (least, most) = (word::size(least.into()), word::size(sent.window_max.into()));
-            parts.push(format!("announces {least} to {most}"));
+            parts.push(match least == most {
+                true => format!("announces {most}"),
+                false => format!("announces {least} to {most}"),
+            });
         }
         let counts = &sent.counts;
         let peer = match side {
@@ -284,12 +286,12 @@ fn windows(story: &FlowStory) -> Vec<String> {
             Side::Server => &story.sides.client.counts,
         };
         for (number, name) in [
-            (counts.zero_windows, "announcements of 0"),
-            (peer.window_full, "times filled by the peer"),
-            (peer.zero_window_probes, "probes by the peer"),
+            (counts.zero_windows, "closed"),
+            (peer.window_full, "filled by the peer"),
+            (peer.zero_window_probes, "probed by the peer"),
         ] {
             if number > 0 {
-                parts.push(format!("{} {name}", word::thousands(number)));
+                parts.push(format!("{}× {name}", word::thousands(number)));
             }
         }
         if counts.data_packets > 0 && sent.flight_max > 0 {

@@ -8,7 +8,7 @@ use crate::report::{ConversationReport, Report};
 use crate::view::protocol_name;
 
 /// How wide the words of a row must be able to be, to stand in the row.
-const WORDS_WIDTH_MIN: usize = 28;
+const WORDS_WIDTH_MIN: usize = 24;
 
 /// The columns before the words; the first ones stand left, numbers stand right.
 const HEADINGS: [&str; COLUMN_COUNT] = [
@@ -17,6 +17,8 @@ const HEADINGS: [&str; COLUMN_COUNT] = [
 ];
 const COLUMN_COUNT: usize = 12;
 const HOP_COLUMN: usize = 1;
+const CLIENT_COLUMN: usize = 3;
+const ARROW_COLUMN: usize = 4;
 const LEFT_COLUMN_COUNT: usize = 7;
 
 type Row = [String; COLUMN_COUNT];
@@ -33,7 +35,10 @@ pub(super) fn write(
         .collect();
     let rows: Vec<Row> = report.conversations.iter().map(row).collect();
     let widths = widths(&rows);
-    let used: usize = columns.iter().map(|column| widths[*column] + 2).sum();
+    let used: usize = columns
+        .iter()
+        .map(|column| widths[*column] + gap(*column).len())
+        .sum();
     let is_wide = used + WORDS_WIDTH_MIN <= width;
     let heading = line(&HEADINGS.map(str::to_owned), &columns, &widths);
     let words = if is_wide {
@@ -128,9 +133,17 @@ fn line(row: &Row, columns: &[usize], widths: &[usize; COLUMN_COUNT]) -> String 
             line.push_str(&padding);
             line.push_str(cell);
         }
-        line.push_str("  ");
+        line.push_str(gap(*column));
     }
     line
+}
+
+/// What stands behind a column.
+const fn gap(column: usize) -> &'static str {
+    match column {
+        CLIENT_COLUMN | ARROW_COLUMN => " ",
+        _ => "  ",
+    }
 }
 
 fn cut(words: &str, width: usize) -> String {
