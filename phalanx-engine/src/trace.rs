@@ -11,6 +11,8 @@ mod datagram;
 mod sides;
 mod tcp;
 
+use std::hash::{Hash, Hasher};
+
 use phalanx_common::packet::{Headers, TcpFlags, Tunnel, parse_quote, protocol};
 
 use self::datagram::DatagramTrace;
@@ -23,7 +25,7 @@ use crate::story::FlowStory;
 use crate::table::{Keyed, Slot, Table};
 
 /// What tells flows apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TraceKey {
     low: [u64; 2],
     high: [u64; 2],
@@ -32,6 +34,18 @@ pub(crate) struct TraceKey {
     hop: u32,
     protocol: u8,
     network_identifier: u32,
+}
+
+impl Hash for TraceKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // Whole words: each write costs the same.
+        for word in self.low.into_iter().chain(self.high) {
+            state.write_u64(word);
+        }
+        let ports = u64::from(self.low_port) << 16 | u64::from(self.high_port);
+        state.write_u64(ports << 32 | u64::from(self.hop) ^ u64::from(self.protocol) << 24);
+        state.write_u64(self.network_identifier.into());
+    }
 }
 
 /// Which end of a key sent a packet.
@@ -124,12 +138,12 @@ impl Trace {
         }
     }
 
-    fn finish(self) -> FlowStory {
+    fn finish(self) -> Box<FlowStory> {
         let other = match self.client {
             End::Low => End::High,
             End::High => End::Low,
         };
-        let mut story = FlowStory {
+        let mut story = Box::new(FlowStory {
             hop: self.key.hop,
             flow: self.flow,
             last_frame: self.last_frame,
@@ -144,7 +158,7 @@ impl Trace {
             reuses_ports: self.reuses_ports,
             network_identifier: self.key.network_identifier.checked_sub(1),
             ..FlowStory::default()
-        };
+        });
         match self.detail {
             Detail::Opening(opening) => opening.trace(Side::Client).finish(&mut story),
             Detail::Tcp(trace) => trace.finish(&mut story),
@@ -194,7 +208,7 @@ pub struct Tracer {
     detail_count: usize,
     run_count: usize,
     hand: Slot,
-    done: Vec<FlowStory>,
+    done: Vec<Box<FlowStory>>,
     tally: TraceTally,
 }
 
@@ -250,7 +264,7 @@ impl Tracer {
     }
 
     /// Drains the stories of flows that have ended.
-    pub fn stories(&mut self) -> impl Iterator<Item = FlowStory> + '_ {
+    pub fn stories(&mut self) -> impl Iterator<Item = Box<FlowStory>> + '_ {
         self.done.drain(..)
     }
 

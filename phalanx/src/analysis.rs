@@ -60,7 +60,8 @@ pub struct Outcome {
     /// The interfaces, as the file describes them.
     pub interfaces: Vec<Interface>,
     /// The worst conversations, by hop and first frame.
-    pub stories: Vec<FlowStory>,
+    #[expect(clippy::vec_box, reason = "a story is moved and sorted often")]
+    pub stories: Vec<Box<FlowStory>>,
     /// Conversations that were found.
     pub conversation_count: u64,
     /// Counted oddities of the file.

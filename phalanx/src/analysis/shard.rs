@@ -101,7 +101,7 @@ impl State {
 pub(super) struct Worst {
     most: usize,
     /// By badness; of equals the earlier one is worse.
-    stories: BTreeMap<Rank, FlowStory>,
+    stories: BTreeMap<Rank, Box<FlowStory>>,
 }
 
 /// Order of badness, the best first.
@@ -121,7 +121,7 @@ impl Worst {
         }
     }
 
-    fn add(&mut self, story: FlowStory) {
+    fn add(&mut self, story: Box<FlowStory>) {
         let rank = Rank {
             score: (score(&story).0 * 1e3) as u64,
             hop: std::cmp::Reverse(story.hop),
@@ -130,7 +130,7 @@ impl Worst {
         self.insert(rank, story);
     }
 
-    fn insert(&mut self, rank: Rank, story: FlowStory) {
+    fn insert(&mut self, rank: Rank, story: Box<FlowStory>) {
         if self.stories.len() >= self.most {
             match self.stories.first_key_value() {
                 Some((best, _)) if *best < rank => {
@@ -149,8 +149,9 @@ impl Worst {
     }
 
     /// By hop and first frame.
-    pub(super) fn into_stories(self) -> Vec<FlowStory> {
-        let mut stories: Vec<FlowStory> = self.stories.into_values().collect();
+    #[expect(clippy::vec_box, reason = "a story is moved and sorted often")]
+    pub(super) fn into_stories(self) -> Vec<Box<FlowStory>> {
+        let mut stories: Vec<Box<FlowStory>> = self.stories.into_values().collect();
         stories.sort_by_key(|story| (story.hop, story.flow));
         stories
     }
