@@ -7,6 +7,8 @@ use phalanx_common::packet::{
     protocol,
 };
 
+use crate::side::Endpoint;
+
 /// One packet, or one super-segment, seen at one hop.
 #[derive(Clone, Copy, Debug)]
 pub struct PacketRecord<'a> {
@@ -56,6 +58,16 @@ impl<'a> PacketRecord<'a> {
     /// The SACK blocks, as left and right edge.
     pub fn sack_blocks(&self) -> impl Iterator<Item = (u32, u32)> + use<'a> {
         self.options.sack_blocks(self.bytes)
+    }
+
+    /// Source and destination of the innermost IP layer.
+    #[must_use]
+    pub fn endpoints(&self) -> (Endpoint, Endpoint) {
+        let headers = self.headers;
+        (
+            Endpoint::of_words(headers.source, headers.source_port),
+            Endpoint::of_words(headers.destination, headers.destination_port),
+        )
     }
 
     /// The TCP flags.

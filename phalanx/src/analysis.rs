@@ -9,6 +9,7 @@
 mod batch;
 mod hop;
 mod shard;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ use crate::capture_file::{self, CaptureFile, Follow, Interface, OpenOptions, Rea
 use crate::report::Damage;
 
 pub use self::hop::hop_reports;
+pub use self::walk::{Told, Walked, plots, walk};
 
 /// Batches between the file and the shards, for each thread: enough that nobody waits for a slow
 /// one. A batch holds a chunk of 256 KiB and 1,024 records of some 200 bytes.

@@ -7,6 +7,7 @@ mod client;
 mod config;
 mod doctor;
 mod flows;
+mod packets;
 mod status;
 mod up;
 
@@ -66,6 +67,9 @@ pub enum Command {
     /// Tells what happened in capture files: each conversation, worst first.
     #[command(after_help = analyze::AFTER_HELP)]
     Analyze(Box<analyze::AnalyzeArguments>),
+    /// Tells what each packet of a capture is, one line a frame.
+    #[command(after_help = packets::AFTER_HELP)]
+    Packets(Box<packets::PacketsArguments>),
     /// Captures packets of the running daemon as pcapng.
     #[command(
         after_help = "Exit codes: 0 the capture is whole, 1 it failed, 2 wrong usage, \
@@ -124,6 +128,7 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Status(arguments) => status::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Flows(arguments) => flows::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Analyze(arguments) => analyze::run(&arguments),
+        Command::Packets(arguments) => packets::run(&arguments),
         Command::Capture(arguments) => capture::run(&arguments),
         Command::Config { command } => config::run(&command),
         Command::Cleanup => cleanup::run().map(|()| ExitCode::SUCCESS),

@@ -59,7 +59,7 @@ impl Selection {
         }
     }
 
-    fn holds(&self, frame: &FrameAt, bytes: &[u8]) -> bool {
+    pub(super) fn holds(&self, frame: &FrameAt, bytes: &[u8]) -> bool {
         if self.since_ns.is_some_and(|since| frame.time_ns < since)
             || self.until_ns.is_some_and(|until| frame.time_ns > until)
         {

@@ -207,7 +207,7 @@ fn request(
 }
 
 /// The number of the first frame in the name of a conversation: `HOP/tcp-17` or `tcp-17`.
-fn flow_of(id: &str) -> anyhow::Result<u64> {
+pub(super) fn flow_of(id: &str) -> anyhow::Result<u64> {
     let number = id.rsplit('-').next().and_then(|it| it.parse().ok());
     number.with_context(|| format!("--conversation {id}: want a name as in a report, like tcp-17"))
 }
@@ -231,7 +231,7 @@ fn analyze(request: &Request, stop: &AtomicBool) -> anyhow::Result<Outcome> {
     Ok(outcome?)
 }
 
-fn stop_at_interrupt(stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
+pub(super) fn stop_at_interrupt(stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()
@@ -337,7 +337,7 @@ fn width(is_terminal: bool) -> usize {
     columns.unwrap_or(if is_terminal { 120 } else { 160 })
 }
 
-fn parse_time(text: &str) -> Result<i64, String> {
+pub(super) fn parse_time(text: &str) -> Result<i64, String> {
     if let Ok(seconds) = text.parse::<f64>()
         && seconds.is_finite()
     {
