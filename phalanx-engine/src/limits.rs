@@ -108,8 +108,8 @@ pub const APPLICATION_EXAMPLE_COUNT_MAX: usize = 8;
 
 /// What one flow's application side takes at most, in bytes: 1 KiB for its own structures, 18 KiB
 /// of segments that wait, 20 KiB of a proxy's HTTP, and the largest of: TLS with two hellos in
-/// buffers that doubled (64 KiB), DNS with 64 queries of 352 bytes, 16 examples of 352 and two
-/// messages of 8 KiB (44 KiB), HTTP with 32 requests and 16 examples of 352 bytes and two lines of
+/// buffers that doubled (64 KiB), DNS with 64 queries of 384 bytes, 16 examples of 352 and two
+/// messages of 8 KiB (46 KiB), HTTP with 32 requests and 16 examples of 352 bytes and two lines of
 /// 1 KiB (20 KiB). Once the handshake is over or between messages it is 1 to 6 KiB.
 pub const APPLICATION_BYTES_MAX: usize = (1 + 18 + 20 + 64) << 10;
 
@@ -119,6 +119,9 @@ pub const DNS_PENDING_COUNT_MAX: usize = 64;
 
 /// Longest DNS message that is kept while its segments come, in bytes: EDNS messages are shorter.
 pub const DNS_MESSAGE_KEPT_LENGTH_MAX: usize = 4_096;
+
+/// Segments without a DNS message where one should begin, until a side is given up.
+pub const DNS_LOST_COUNT_MAX: u8 = 64;
 
 /// Labels and pointers of one DNS name that are followed: 127 labels fit into 255 bytes.
 pub const DNS_LABEL_COUNT_MAX: usize = 160;

@@ -10,7 +10,7 @@ use super::example::{Examples, Exchange};
 use crate::limits::{DNS_PENDING_COUNT_MAX, DNS_RCODE_COUNT_MAX};
 use crate::side::{Side, Sides};
 use framing::Framing;
-use message::Message;
+use message::{Message, Question};
 pub use message::{Rcode, RecordType};
 
 /// Which of the protocols with DNS's messages.
@@ -127,6 +127,7 @@ pub struct DnsStory {
 struct Pending {
     id: u16,
     side: Side,
+    question: Option<Question>,
     exchange: DnsExchange,
 }
 
@@ -181,16 +182,16 @@ impl Dns {
 
     fn take(&mut self, side: Side, bytes: &[u8], is_cut: bool, moment: Moment) {
         match Message::parse(bytes) {
-            Ok(message) if message.is_response => self.take_answer(side, message, moment),
-            Ok(message) => self.take_query(side, message, moment),
+            Ok(message) if message.is_response => self.take_answer(side, &message, moment),
+            Ok(message) => self.take_query(side, &message, moment),
             Err(message::Ended) if is_cut => self.counts.cut += 1,
             Err(message::Ended) => self.counts.malformed += 1,
         }
     }
 
-    fn take_query(&mut self, side: Side, message: Message, moment: Moment) {
+    fn take_query(&mut self, side: Side, message: &Message<'_>, moment: Moment) {
         let again = self.pending.iter_mut().find(|pending| {
-            pending.side == side && pending.id == message.id && message.asks(&pending.exchange)
+            pending.side == side && pending.id == message.id && pending.question == message.question
         });
         if let Some(pending) = again {
             let exchange = &mut pending.exchange;
@@ -204,16 +205,16 @@ impl Dns {
             self.counts.evicted += 1;
             self.give_up(oldest.exchange);
         }
-        let (name, record_type) = message.question.unwrap_or_default();
         if self.pending.capacity() == 0 {
             self.pending.reserve_exact(1);
         }
         self.pending.push(Pending {
             id: message.id,
             side,
+            question: message.question,
             exchange: DnsExchange {
-                name,
-                record_type,
+                name: message.name(),
+                record_type: message.question.unwrap_or_default().record_type,
                 query: moment,
                 answer: None,
                 rcode: None,
@@ -223,14 +224,14 @@ impl Dns {
         });
     }
 
-    fn take_answer(&mut self, side: Side, message: Message, moment: Moment) {
+    fn take_answer(&mut self, side: Side, message: &Message<'_>, moment: Moment) {
         self.counts.answers += 1;
         self.counts.truncated += u32::from(message.is_truncated);
         self.count_rcode(message.rcode);
         let place = self.pending.iter().position(|pending| {
             pending.side != side
                 && pending.id == message.id
-                && (message.question.is_none() || message.asks(&pending.exchange))
+                && (message.question.is_none() || pending.question == message.question)
         });
         let Some(place) = place else {
             if self.transfer == Some((message.id, side)) {

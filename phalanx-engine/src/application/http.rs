@@ -18,7 +18,7 @@ use message::{Messages, Seen};
 /// One request and its response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HttpExchange {
-    /// The method; empty where the capture lacks the request.
+    /// The method, "(other)" for one that is not known; empty where the capture lacks the request.
     pub method: &'static str,
     /// The path of the target, escaped and cut; for CONNECT the host and port.
     pub path: Box<str>,

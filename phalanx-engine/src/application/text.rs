@@ -5,6 +5,9 @@
 /// Marks the end of a text that was cut.
 const CUT: &str = "...";
 
+/// Room that most names fit into.
+const TYPICAL_LENGTH: usize = 32;
+
 /// Collects text up to a length; what comes beyond it is dropped and marked.
 pub(super) struct Text {
     text: String,
@@ -17,7 +20,7 @@ pub(super) struct Text {
 impl Text {
     pub(super) fn new(length_max: usize) -> Self {
         Self {
-            text: String::new(),
+            text: String::with_capacity(length_max.min(TYPICAL_LENGTH)),
             length_max,
             cut_at: 0,
             is_cut: false,
@@ -51,9 +54,21 @@ impl Text {
         }
     }
 
-    /// Adds a byte of a label as a master file writes it (RFC 1035 section 5.1): what is special
-    /// there after a backslash, what is not printable as three decimal digits.
-    pub(super) fn push_label_byte(&mut self, byte: u8) {
+    /// Adds a label as a master file writes it (RFC 1035 section 5.1): what is special there after
+    /// a backslash, what is not printable as three decimal digits.
+    pub(super) fn push_label(&mut self, label: &[u8]) {
+        let is_usual = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(*byte, b'-' | b'_');
+        match std::str::from_utf8(label) {
+            Ok(usual) if label.iter().all(is_usual) && self.fits(usual) => self.push(usual),
+            _ => label.iter().for_each(|byte| self.push_label_byte(*byte)),
+        }
+    }
+
+    fn fits(&self, piece: &str) -> bool {
+        self.text.len() + piece.len() + CUT.len() <= self.length_max
+    }
+
+    fn push_label_byte(&mut self, byte: u8) {
         match byte {
             b'.' | b'\\' | b'"' | b';' | b'(' | b')' | b'@' | b'$' => {
                 let pair = [b'\\', byte];
@@ -75,6 +90,13 @@ impl Text {
 
 /// The text of `bytes`, at most `length_max` bytes long.
 pub(super) fn printable(bytes: &[u8], length_max: usize) -> Box<str> {
+    let is_usual = |byte: &u8| matches!(*byte, 0x20..=0x7e) && *byte != b'\\';
+    if let Ok(usual) = std::str::from_utf8(bytes)
+        && bytes.len() <= length_max
+        && bytes.iter().all(is_usual)
+    {
+        return usual.into();
+    }
     let mut text = Text::new(length_max);
     // An escape has at least the length of its byte: nothing beyond can fit.
     for byte in bytes.iter().take(length_max + 1) {

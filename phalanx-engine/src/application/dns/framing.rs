@@ -1,7 +1,7 @@
 //! Messages, cut out of a stream that frames each with its length (RFC 1035 section 4.2.2).
 
 use super::message::begins_framed;
-use crate::limits::DNS_MESSAGE_KEPT_LENGTH_MAX;
+use crate::limits::{DNS_LOST_COUNT_MAX, DNS_MESSAGE_KEPT_LENGTH_MAX};
 
 /// Bytes of the length in front of each message.
 const PREFIX: usize = 2;
@@ -12,6 +12,8 @@ pub(super) struct Framing {
     kept: Vec<u8>,
     /// Whether it is unknown where the next message begins.
     is_lost: bool,
+    /// Segments in which none began.
+    lost_count: u8,
 }
 
 impl Default for Framing {
@@ -20,6 +22,7 @@ impl Default for Framing {
         Self {
             kept: Vec::new(),
             is_lost: true,
+            lost_count: 0,
         }
     }
 }
@@ -44,7 +47,9 @@ impl Framing {
         let end = offset.saturating_add(bytes.len() as u64);
         if self.is_lost {
             if !begins_framed(bytes) {
-                return end;
+                self.lost_count = self.lost_count.saturating_add(1);
+                let is_given_up = self.lost_count >= DNS_LOST_COUNT_MAX;
+                return if is_given_up { u64::MAX } else { end };
             }
             self.is_lost = false;
         }

@@ -1,6 +1,5 @@
 //! The part of a DNS message that matching needs: header, first question, response code.
 
-use super::DnsExchange;
 use crate::application::bytes::Reader;
 use crate::application::text::Text;
 use crate::limits::{
@@ -114,15 +113,25 @@ const OPT: u16 = 41;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Ended;
 
+/// A question, its name still in its message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Question {
+    /// Of the name, in lower case: case does not count (RFC 4343), some clients choose it at
+    /// random.
+    pub(super) name_hash: u64,
+    pub(super) record_type: RecordType,
+}
+
 /// What is needed of a message.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Message {
+pub(super) struct Message<'a> {
+    bytes: &'a [u8],
     pub(super) id: u16,
     pub(super) is_response: bool,
     pub(super) is_truncated: bool,
     pub(super) rcode: Rcode,
     /// The first question, if there is one.
-    pub(super) question: Option<(Box<str>, RecordType)>,
+    pub(super) question: Option<Question>,
 }
 
 /// The fixed fields of a header.
@@ -154,8 +163,8 @@ impl Header {
     }
 }
 
-impl Message {
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, Ended> {
+impl<'a> Message<'a> {
+    pub(super) fn parse(bytes: &'a [u8]) -> Result<Self, Ended> {
         let mut reader = Reader::new(bytes);
         let header = Header::read(&mut reader)
             .filter(Header::is_plausible)
@@ -163,11 +172,14 @@ impl Message {
         let mut at = Header::LENGTH;
         let mut question = None;
         if header.question_count > 0 {
-            let (name, end) = read_name(bytes, at).ok_or(Ended)?;
+            let (name_hash, end) = hash_name(bytes).ok_or(Ended)?;
             let mut rest = Reader::new(bytes.get(end..).ok_or(Ended)?);
             let record_type = rest.u16().ok_or(Ended)?;
             rest.u16().ok_or(Ended)?;
-            question = Some((name, RecordType(record_type)));
+            question = Some(Question {
+                name_hash,
+                record_type: RecordType(record_type),
+            });
             at = end + 4;
         }
         let lower = header.flags & 0xf;
@@ -178,6 +190,7 @@ impl Message {
             0
         };
         Ok(Self {
+            bytes,
             id: header.id,
             is_response: header.flags & 0x8000 != 0,
             is_truncated: header.flags & 0x0200 != 0,
@@ -186,15 +199,24 @@ impl Message {
         })
     }
 
-    /// Whether the question is that of `exchange`. Case does not count (RFC 4343); some clients
-    /// choose it at random.
-    pub(super) fn asks(&self, exchange: &DnsExchange) -> bool {
-        match &self.question {
-            Some((name, record_type)) => {
-                *record_type == exchange.record_type && name.eq_ignore_ascii_case(&exchange.name)
-            }
-            None => exchange.name.is_empty(),
+    /// The name that is asked for, as a master file writes it; nothing without a question.
+    pub(super) fn name(&self) -> Box<str> {
+        if self.question.is_none() {
+            return Box::default();
         }
+        let mut text = Text::new(DNS_NAME_TEXT_LENGTH_MAX);
+        let mut is_first = true;
+        walk_name(self.bytes, Header::LENGTH, |label| {
+            if !is_first {
+                text.push_plain(b'.');
+            }
+            is_first = false;
+            text.push_label(label);
+        });
+        if is_first {
+            text.push_plain(b'.');
+        }
+        text.finish()
     }
 }
 
@@ -214,28 +236,31 @@ pub(super) fn begins_framed(bytes: &[u8]) -> bool {
     }
 }
 
-/// The name at `at` as a master file writes it, and the offset behind it.
-fn read_name(bytes: &[u8], at: usize) -> Option<(Box<str>, usize)> {
-    let mut text = Text::new(DNS_NAME_TEXT_LENGTH_MAX);
-    let (mut at, mut end) = (at, None);
+/// The hash of the first question's name, and the offset behind it.
+fn hash_name(bytes: &[u8]) -> Option<(u64, usize)> {
+    // FNV-1a.
+    const START: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    let mut hash = START;
+    let mut add = |byte: u8| hash = (hash ^ u64::from(byte)).wrapping_mul(PRIME);
+    let end = walk_name(bytes, Header::LENGTH, |label| {
+        add(label.len() as u8);
+        label.iter().for_each(|byte| add(byte.to_ascii_lowercase()));
+    })?;
+    Some((hash, end))
+}
+
+/// Visits the labels of the name at `at`, pointers followed; the offset behind the name.
+fn walk_name(bytes: &[u8], mut at: usize, mut visit: impl FnMut(&[u8])) -> Option<usize> {
+    let mut end = None;
     let mut pointer_count = 0;
-    for label_index in 0..DNS_LABEL_COUNT_MAX {
+    for _ in 0..DNS_LABEL_COUNT_MAX {
         let length = *bytes.get(at)?;
         match length {
-            0 => {
-                if label_index == pointer_count {
-                    text.push_plain(b'.');
-                }
-                return Some((text.finish(), end.unwrap_or(at + 1)));
-            }
+            0 => return Some(end.unwrap_or(at + 1)),
             1..=63 => {
                 let label = bytes.get(at + 1..at + 1 + usize::from(length))?;
-                if label_index > pointer_count {
-                    text.push_plain(b'.');
-                }
-                for byte in label {
-                    text.push_label_byte(*byte);
-                }
+                visit(label);
                 at += 1 + label.len();
             }
             0xc0.. => {

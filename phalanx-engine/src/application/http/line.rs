@@ -35,6 +35,9 @@ const METHODS: [&str; 28] = [
     "MKACTIVITY",
 ];
 
+/// Longest method that is looked for.
+const METHOD_LENGTH_MAX: usize = 15;
+
 const VERSION: &[u8] = b"HTTP/1.";
 
 /// What a message begins with.
@@ -62,34 +65,46 @@ pub(in crate::application) fn begins(bytes: &[u8]) -> Option<bool> {
     if !bytes.first().is_some_and(u8::is_ascii_uppercase) {
         return Some(false);
     }
-    let Some(space) = bytes.iter().take(16).position(|byte| *byte == b' ') else {
+    let head = bytes.get(..METHOD_LENGTH_MAX + 1).unwrap_or(bytes);
+    let Some(space) = head.iter().position(|byte| *byte == b' ') else {
+        if head.len() > METHOD_LENGTH_MAX {
+            return Some(false);
+        }
         let mut methods = METHODS.iter();
         let is_begun = methods.any(|method| method.as_bytes().starts_with(bytes));
         return if is_begun { None } else { Some(false) };
     };
-    let Some(method) = method(bytes.get(..space).unwrap_or_default()) else {
-        return Some(false);
-    };
+    let word = bytes.get(..space).unwrap_or_default();
     // Where the line's end is there, so is its version: RTSP and SIP have others.
     let is_request = match bytes.iter().position(|byte| *byte == b'\n') {
         Some(end) => {
             let line = bytes.get(..end).unwrap_or_default();
-            version_of_request(line).is_some()
+            may_be_method(word) && version_of_request(line).is_some()
         }
+        None if method(word).is_none() => false,
         None => match bytes.get(space + 1..) {
             None | Some([]) => return None,
             Some([b'/' | b'*', ..]) => true,
-            Some(target) => method == "CONNECT" || target.starts_with(b"http"),
+            Some(target) => word == b"CONNECT" || target.starts_with(b"http"),
         },
     };
     Some(is_request)
 }
+
+/// Stands for a method that is not known, in a line that is a request's all the same.
+const OTHER: &str = "(other)";
 
 fn method(word: &[u8]) -> Option<&'static str> {
     METHODS
         .iter()
         .find(|method| method.as_bytes() == word)
         .copied()
+}
+
+/// Whether a word may be a method: capitals, as those of Microsoft's extensions are.
+fn may_be_method(word: &[u8]) -> bool {
+    let is_plain = |byte: &u8| byte.is_ascii_uppercase() || matches!(*byte, b'_' | b'-');
+    !word.is_empty() && word.iter().all(is_plain)
 }
 
 /// The place of the space before the version.
@@ -101,17 +116,21 @@ fn version_of_request(line: &[u8]) -> Option<usize> {
 /// Reads a start line; `is_whole` says whether its end is there.
 pub(super) fn start(line: &[u8], is_whole: bool) -> Option<Start> {
     if line.starts_with(VERSION) {
-        let code = line.get(VERSION.len() + 2..VERSION.len() + 5)?;
+        let [_, b' ', code @ ..] = line.get(VERSION.len()..VERSION.len() + 5)? else {
+            return None;
+        };
         let digits = std::str::from_utf8(code).ok()?;
         let status = digits.parse().ok().filter(|code| *code >= 100)?;
         return Some(Start::Response { status });
     }
     let space = line.iter().position(|byte| *byte == b' ')?;
-    let method = method(line.get(..space)?)?;
-    let target = match version_of_request(line) {
-        Some(end) if end > space => line.get(space + 1..end)?,
+    let word = line.get(..space)?;
+    let (method, target) = match version_of_request(line) {
+        Some(end) if end > space && may_be_method(word) => {
+            (method(word).unwrap_or(OTHER), line.get(space + 1..end)?)
+        }
         _ if is_whole => return None,
-        _ => line.get(space + 1..)?,
+        _ => (method(word)?, line.get(space + 1..)?),
     };
     let (path, host) = split_target(method, target);
     Some(Start::Request {

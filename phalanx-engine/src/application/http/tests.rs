@@ -148,6 +148,7 @@ fn other_protocols_with_such_lines_are_not_http() {
     assert_eq!(begins(b"OPTIONS rtsp://a RTSP/1.0\r\n"), Some(false));
     assert_eq!(begins(b"HELO mail\r\n"), Some(false));
     assert_eq!(begins(b"\x16\x03\x01"), Some(false));
+    assert_eq!(begins(b"RPC_IN_DATA /a HTTP/1.1\r\n"), Some(true));
     assert_eq!(begins(b"GE"), None);
     assert_eq!(begins(b"HTT"), None);
     assert_eq!(begins(b"GET /a"), Some(true));
