@@ -49,7 +49,7 @@ pub mod topology;
 pub mod traffic;
 
 pub use impairment::{Change, Direction, Impairment, Patch, Schedule};
-pub use journal::HEADER as JOURNAL_HEADER;
+pub use journal::{HEADER as JOURNAL_HEADER, JournalLine};
 pub use link::LinkCounters;
 pub use namespace::Namespace;
 pub use range::{Host, Link, Process, Range};
