@@ -417,6 +417,8 @@ impl Half {
         }
         let opener = self.space.gap_opener(run.start);
         let overlap = self.space.repeat(run, count_max);
+        let beyond = run.end.saturating_sub(self.next.max(run.start));
+        let is_in_hole = overlap.new > beyond;
         self.next = self.next.max(run.end);
         sent.repeats_frame = overlap.run.map(|it| it.frame);
         sent.is_conflict = overlap.run.is_some_and(|held| {
@@ -426,11 +428,16 @@ impl Half {
                 && held.digest != run.digest
         });
         let control = u64::from(sending.is_syn) + u64::from(sending.is_fin);
-        if overlap.old >= overlap.new {
+        if overlap.old >= overlap.new || !is_in_hole {
             sent.old = overlap.old.min(u64::from(sending.length));
-            sent.new = overlap.new;
-            let held = overlap.run.unwrap_or_default();
-            let (class, why) = self.repeat_kind(sending, run, &held, overlap.is_sacked);
+            sent.new = overlap.new.saturating_sub(control);
+            let (class, why) = match overlap.run {
+                Some(held) => self.repeat_kind(sending, run, &held, overlap.is_sacked),
+                None => (
+                    Class::Retransmission,
+                    "begins with bytes that were acknowledged",
+                ),
+            };
             sent.class = Some(class);
             sent.why = why;
             self.remember_repeat(run.start, run.end);
@@ -520,7 +527,7 @@ impl Half {
             );
         }
         if is_first && since_ns / 4 >= rto_ns / 5 {
-            self.recovery = Recovery::Timeout(self.next);
+            self.begin_timeout();
             return (
                 Class::TimeoutRetransmission,
                 "after a retransmission timeout",
