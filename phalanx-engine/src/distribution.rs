@@ -26,6 +26,11 @@ impl Distribution {
             .add(u32::try_from(microseconds).unwrap_or(u32::MAX));
     }
 
+    /// Heap bytes in use.
+    pub(crate) fn capacity(&self) -> usize {
+        self.histogram.capacity()
+    }
+
     /// How many were added.
     #[must_use]
     pub fn count(&self) -> u64 {

@@ -78,6 +78,11 @@ impl Histogram {
         *self = Self::default();
     }
 
+    /// Heap bytes in use.
+    pub(crate) fn capacity(&self) -> usize {
+        self.counts.capacity() * size_of::<u32>()
+    }
+
     pub(crate) const fn total(&self) -> u64 {
         self.total
     }

@@ -3,6 +3,7 @@
 //! Time is an argument, and nothing here can fail: odd input is data, counted by reason
 //! ([`Tally`]). The same inputs give the same changes.
 
+pub mod application;
 mod attempt;
 pub mod budget;
 pub mod change;
@@ -37,6 +38,7 @@ mod table;
 mod tally;
 mod time;
 mod timer;
+pub mod trace;
 
 pub use change::{Change, ChangeKind};
 pub use conversation::ConversationId;

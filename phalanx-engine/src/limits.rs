@@ -89,6 +89,94 @@ pub const NAMES_FILE_ENTRY_COUNT_MAX: usize = 16_384;
 /// Longest name of a service, host or site, in bytes: what a DNS name may have.
 pub const NAME_LENGTH_MAX: usize = 253;
 
+/// Payloads of a stream's side that are looked at for a protocol: a session that turns to TLS
+/// (SMTP, IMAP, LDAP) does so within a dozen.
+pub const APPLICATION_PROBE_COUNT_MAX: u8 = 32;
+
+/// Datagrams of a flow that are looked at for QUIC, which begins with its handshake.
+pub const APPLICATION_DATAGRAM_PROBE_COUNT_MAX: u8 = 8;
+
+/// Segments of a side that wait for those before them; beyond, the bytes before are given up.
+/// Reordering within a path is rarely by more than a few segments.
+pub const APPLICATION_PARKED_COUNT_MAX: usize = 8;
+
+/// Bytes of a flow's segments that wait.
+pub const APPLICATION_PARKED_BYTES_MAX: usize = 16 << 10;
+
+/// Exchanges of a flow that are told one by one: so many first ones, so many worst ones.
+pub const APPLICATION_EXAMPLE_COUNT_MAX: usize = 8;
+
+/// What one flow's application side takes at most, in bytes: 1 KiB for its own structures, 18 KiB
+/// of segments that wait, 20 KiB of a proxy's HTTP, and the largest of: TLS with two hellos in
+/// buffers that doubled (64 KiB), DNS with 64 queries of 384 bytes, 16 examples of 352 and two
+/// messages of 8 KiB (46 KiB), HTTP with 32 requests and 16 examples of 352 bytes and two lines of
+/// 1 KiB (20 KiB). Once the handshake is over or between messages it is 1 to 6 KiB.
+pub const APPLICATION_BYTES_MAX: usize = (1 + 18 + 20 + 64) << 10;
+
+/// DNS queries of a flow that wait for an answer: far more than a client sends at once over one
+/// connection. The oldest make room, and count as unanswered.
+pub const DNS_PENDING_COUNT_MAX: usize = 64;
+
+/// Longest DNS message that is kept while its segments come, in bytes: EDNS messages are shorter.
+pub const DNS_MESSAGE_KEPT_LENGTH_MAX: usize = 4_096;
+
+/// Segments without a DNS message where one should begin, until a side is given up.
+pub const DNS_LOST_COUNT_MAX: u8 = 64;
+
+/// Labels and pointers of one DNS name that are followed: 127 labels fit into 255 bytes.
+pub const DNS_LABEL_COUNT_MAX: usize = 160;
+
+/// Compression pointers of one DNS name that are followed: real ones have a few.
+pub const DNS_POINTER_COUNT_MAX: usize = 32;
+
+/// Resource records of one DNS message that are passed over on the way to its OPT record.
+pub const DNS_RECORD_COUNT_MAX: u32 = 256;
+
+/// Longest text of a DNS name, escapes included, in bytes; longer ones are cut.
+pub const DNS_NAME_TEXT_LENGTH_MAX: usize = 255;
+
+/// Different DNS response codes of a flow that are counted apart: all that have a name.
+pub const DNS_RCODE_COUNT_MAX: usize = 24;
+
+/// Longest TLS hello that is kept, in bytes: one record full.
+pub const TLS_HELLO_LENGTH_MAX: usize = 16 << 10;
+
+/// Longest text of a server's name in TLS, in bytes.
+pub const TLS_SERVER_NAME_LENGTH_MAX: usize = 255;
+
+/// Longest text of an ALPN protocol, in bytes: registered ones have at most 26.
+pub const TLS_ALPN_LENGTH_MAX: usize = 64;
+
+/// TLS alerts in clear that are kept; a handshake fails once.
+pub const TLS_ALERT_COUNT_MAX: usize = 4;
+
+/// Segments without a TLS record where one should begin, until a side is given up.
+pub const TLS_LOST_COUNT_MAX: u8 = 64;
+
+/// HTTP requests of a flow that wait for a response; the oldest make room.
+pub const HTTP_PENDING_COUNT_MAX: usize = 32;
+
+/// How much of a line of an HTTP head is kept while its segments come, in bytes.
+pub const HTTP_LINE_KEPT_LENGTH_MAX: usize = 512;
+
+/// Longest text of an HTTP path, in bytes.
+pub const HTTP_PATH_LENGTH_MAX: usize = 128;
+
+/// Longest text of an HTTP host, in bytes.
+pub const HTTP_HOST_LENGTH_MAX: usize = 128;
+
+/// QUIC packets of one datagram that are looked at: one of each of four kinds, and some.
+pub const QUIC_COALESCED_COUNT_MAX: usize = 8;
+
+/// QUIC versions of one Version Negotiation that are kept.
+pub const QUIC_VERSION_COUNT_MAX: usize = 8;
+
+/// Short-header packets of a direction until a spin bit that never changed is said to be disabled.
+pub const SPIN_PACKET_COUNT_MIN: u32 = 16;
+
+/// Edges of a spin bit until its order is judged.
+pub const SPIN_EDGE_COUNT_MIN: u32 = 8;
+
 /// What the engine's tables take at most with the default number of flows, in bytes: flows and
 /// conversations with their indices and deadlines, service pairs with all their histograms,
 /// waiting changes, attempts, names. `memory_is_within_its_bound` adds it up.
@@ -96,3 +184,31 @@ pub const MEMORY_BYTES_MAX: usize = 288 << 20;
 
 /// The far future: a deadline that never comes.
 pub(crate) const NEVER: Monotonic = Monotonic(u64::MAX);
+
+/// Runs of bytes under way that are kept of one direction: 4,096 of 1,448 bytes are 5.9 MB under
+/// way; beyond that neighbours are joined. A run takes 72 bytes: 288 KiB.
+pub const RUN_COUNT_MAX: usize = 4_096;
+
+/// Runs of all traced flows together; beyond, each direction gets 64. 2²⁰ of 72 bytes: 72 MiB.
+pub const RUN_TOTAL_MAX: usize = 1 << 20;
+
+/// Runs that one segment or one SACK block may touch: a super-segment of 512 KiB over segments of
+/// 1,448 bytes touches 363.
+pub const RUN_WALK_MAX: usize = 512;
+
+/// Ranges that were acknowledged without being seen that are kept of one direction, in case they
+/// come later.
+pub const UNSEEN_COUNT_MAX: usize = 16;
+
+/// Farthest jump of a sequence number that is believed: the largest window, 2³⁰ (RFC 7323
+/// section 2.3).
+pub const SEQUENCE_JUMP_MAX: u64 = 1 << 30;
+
+/// Flows traced at once. One of which only a SYN was seen takes some 300 bytes: 75 MiB.
+pub const TRACE_COUNT_MAX: usize = 1 << 18;
+
+/// Of these, flows that more was seen of: some 4 KiB each with their tables, 256 MiB at worst.
+pub const TRACE_DETAIL_COUNT_MAX: usize = 1 << 16;
+
+/// Packets of one direction that a copy is looked for among.
+pub const COPY_WINDOW: usize = 32;

@@ -7,10 +7,14 @@ use phalanx_common::packet::{
     protocol,
 };
 
+use crate::side::Endpoint;
+
 /// One packet, or one super-segment, seen at one hop.
 #[derive(Clone, Copy, Debug)]
 pub struct PacketRecord<'a> {
-    /// Number of the frame at its hop, from 1.
+    /// Number of its hop among those of one source, from 0.
+    pub hop: u32,
+    /// Number of the frame at its source, from 1.
     pub number: u64,
     /// When it was seen, in nanoseconds since the epoch of its hop's clock.
     pub time_ns: i64,
@@ -27,6 +31,13 @@ pub struct PacketRecord<'a> {
 }
 
 impl<'a> PacketRecord<'a> {
+    /// The same packet at another hop.
+    #[must_use]
+    pub const fn at_hop(mut self, hop: u32) -> Self {
+        self.hop = hop;
+        self
+    }
+
     /// The captured part of the transport payload, padding of the frame aside.
     #[must_use]
     pub fn payload(&self) -> &'a [u8] {
@@ -47,6 +58,16 @@ impl<'a> PacketRecord<'a> {
     /// The SACK blocks, as left and right edge.
     pub fn sack_blocks(&self) -> impl Iterator<Item = (u32, u32)> + use<'a> {
         self.options.sack_blocks(self.bytes)
+    }
+
+    /// Source and destination of the innermost IP layer.
+    #[must_use]
+    pub fn endpoints(&self) -> (Endpoint, Endpoint) {
+        let headers = self.headers;
+        (
+            Endpoint::of_words(headers.source, headers.source_port),
+            Endpoint::of_words(headers.destination, headers.destination_port),
+        )
     }
 
     /// The TCP flags.
@@ -114,6 +135,7 @@ impl Decoded {
         bytes: &'a [u8],
     ) -> PacketRecord<'a> {
         PacketRecord {
+            hop: 0,
             number,
             time_ns,
             wire_length,

@@ -31,7 +31,12 @@ pub(crate) fn decide(
         _ => {}
     }
     let (low, high) = (update.key.low_port, update.key.high_port);
-    if let Some(client) = by_port(low, high) {
+    if let Some(is_low) = by_port(low, high) {
+        let client = if is_low {
+            Direction::FromLow
+        } else {
+            Direction::FromHigh
+        };
         return (client, RoleBasis::Port);
     }
     if let Some(client) = by_first_payload(update) {
@@ -45,15 +50,16 @@ pub(crate) fn decide(
     (client, RoleBasis::Order)
 }
 
-fn by_port(low: u16, high: u16) -> Option<Direction> {
+/// Whether the first port is the client's, as far as ports tell.
+pub(crate) fn by_port(first: u16, second: u16) -> Option<bool> {
     let rank = |port: u16| match port {
         0..WELL_KNOWN_PORT_END => 0,
         WELL_KNOWN_PORT_END..EPHEMERAL_PORT_FIRST => 1,
         EPHEMERAL_PORT_FIRST.. => 2,
     };
-    match rank(low).cmp(&rank(high)) {
-        std::cmp::Ordering::Less => Some(Direction::FromHigh),
-        std::cmp::Ordering::Greater => Some(Direction::FromLow),
+    match rank(first).cmp(&rank(second)) {
+        std::cmp::Ordering::Less => Some(false),
+        std::cmp::Ordering::Greater => Some(true),
         std::cmp::Ordering::Equal => None,
     }
 }

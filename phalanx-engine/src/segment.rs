@@ -1,8 +1,14 @@
 //! What the engine says of one packet of a flow that is followed packet by packet.
 
 mod class;
+mod clock;
+mod half;
+mod space;
 
 pub use class::{Class, Mark, Marks};
+pub(crate) use half::{
+    Acknowledged, Acknowledgement, Half, Recovery, Sending, Sent, run_count_max,
+};
 
 use crate::side::Side;
 

@@ -33,6 +33,18 @@ impl Endpoint {
 }
 
 impl Endpoint {
+    /// The address that two words in wire order hold.
+    pub(crate) fn of_words(words: [u64; 2], port: u16) -> Self {
+        let mut octets = [0; 16];
+        for (octet, word) in octets.chunks_exact_mut(8).zip(words) {
+            octet.copy_from_slice(&word.to_ne_bytes());
+        }
+        Self {
+            address: Ipv6Addr::from(octets).to_canonical(),
+            port,
+        }
+    }
+
     /// Whether the address means another place in each namespace: loopback and link-local ones.
     #[must_use]
     pub fn is_scoped(&self) -> bool {
@@ -50,6 +62,17 @@ pub enum Side {
     Client,
     /// The end that answers.
     Server,
+}
+
+impl Side {
+    /// The end at the other side.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+        }
+    }
 }
 
 /// A value for each side.

@@ -1,6 +1,7 @@
 //! Stories: what one flow that was traced packet by packet comes to. Values only; how they are
 //! measured is `trace`'s, how they are shown is the shell's.
 
+use crate::application::ApplicationStory;
 use crate::budget::TimeBudget;
 use crate::distribution::Distribution;
 use crate::side::{Endpoint, RoleBasis, Sides};
@@ -143,6 +144,10 @@ side_counts! {
     resets,
     /// RST segments that do not fit their sender.
     unfitting_resets,
+    /// Segments whose bytes were seen before with another content.
+    conflicting_packets,
+    /// Packets after a RST of the same side that are no RST: who resets a connection sends none.
+    packets_after_reset,
     /// Packets marked "congestion experienced" (RFC 3168).
     ecn_marked_packets,
     /// Packets whose numbers lie beyond any window.
@@ -215,7 +220,9 @@ pub struct TurnStory {
 /// What one flow comes to.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FlowStory {
-    /// Number of its first frame: names the flow at its hop.
+    /// Number of the hop that saw it.
+    pub hop: u32,
+    /// Number of its first frame: names the flow.
     pub flow: u64,
     /// Number of its last frame.
     pub last_frame: u64,
@@ -247,6 +254,8 @@ pub struct FlowStory {
     pub turns: TurnStory,
     /// Largest and mean gap between datagrams, and their sizes (not TCP).
     pub gaps: Option<Distribution>,
+    /// What its payload tells, as far as it is in clear.
+    pub application: ApplicationStory,
     /// VXLAN or Geneve network identifier.
     pub network_identifier: Option<u32>,
 }

@@ -44,11 +44,12 @@ pub mod namespace;
 pub mod packet;
 pub mod random;
 pub mod range;
+pub mod synthesis;
 pub mod topology;
 pub mod traffic;
 
 pub use impairment::{Change, Direction, Impairment, Patch, Schedule};
-pub use journal::HEADER as JOURNAL_HEADER;
+pub use journal::{HEADER as JOURNAL_HEADER, JournalLine};
 pub use link::LinkCounters;
 pub use namespace::Namespace;
 pub use range::{Host, Link, Process, Range};

@@ -59,3 +59,9 @@ pub const FLOOD_SOURCES_MAX: u32 = 1_000_000;
 
 /// Packets handed to the kernel in one `sendmmsg`.
 pub const FLOOD_BATCH: usize = 64;
+
+/// Connections of one synthetic capture: 8 bytes each while it is made.
+pub const SYNTHESIS_CONNECTIONS_MAX: u32 = 10_000_000;
+
+/// Packets of one synthetic capture: about 150 GB when they are written whole.
+pub const SYNTHESIS_PACKETS_MAX: u64 = 200_000_000;

@@ -1,5 +1,7 @@
 //! `phalanx-range`: brings a topology up, runs traffic in it, cleans up after dead runs.
 
+use std::fs::File;
+use std::io::BufWriter;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use phalanx_range::range::Host;
+use phalanx_range::synthesis::{Scan, Synthesis};
 use phalanx_range::traffic::{Flood, FloodKind, Flows, Program, Server, run};
 use phalanx_range::{Range, Topology, namespace};
 use serde_json::{Map, Value, json};
@@ -49,6 +52,8 @@ enum Verb {
     /// Run one side of a traffic program in this network namespace.
     #[command(subcommand)]
     Traffic(Traffic),
+    /// Write a capture that nobody took (pcap): many connections, computed from a seed.
+    Synthesize(Synthesize),
     /// Send a bounded flood to a host of a range, from many made-up sources; needs root.
     Flood {
         /// What it is made of.
@@ -72,6 +77,30 @@ enum Verb {
         #[arg(long)]
         netns: String,
     },
+}
+
+#[derive(clap::Args)]
+struct Synthesize {
+    /// TCP connections, or the attempts of a scan.
+    #[arg(long, default_value_t = 100)]
+    connections: u32,
+    /// Packets altogether, about; a scan has what its attempts give.
+    #[arg(long, default_value_t = 10_000)]
+    packets: u64,
+    /// Of all random decisions.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Probability that a TCP packet is lost.
+    #[arg(long, default_value_t = 0.002)]
+    loss: f64,
+    /// Bytes kept of each packet; 0 for all.
+    #[arg(long, default_value_t = 0)]
+    snap: u32,
+    /// A SYN scan by one host instead.
+    #[arg(long, conflicts_with_all = ["packets", "loss"])]
+    scan: bool,
+    /// The file to write.
+    file: PathBuf,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -118,6 +147,7 @@ fn main() -> ExitCode {
             program,
             settings,
         }) => client(server, &program, &settings),
+        Verb::Synthesize(arguments) => synthesize(&arguments),
         Verb::Flood {
             kind,
             target,
@@ -282,6 +312,41 @@ fn client(server: SocketAddr, program: &str, settings: &[String]) -> Result<()> 
 fn flood(netns: &str, flood: Flood) -> Result<()> {
     let outcome = namespace::Namespace::existing(netns).enter(|| flood.run())??;
     print_line(&json!(outcome));
+    Ok(())
+}
+
+fn synthesize(arguments: &Synthesize) -> Result<()> {
+    let path = &arguments.file;
+    let file = File::create(path).with_context(|| format!("create {}", path.display()))?;
+    let file = BufWriter::with_capacity(1 << 20, file);
+    let &Synthesize {
+        connections,
+        packets,
+        seed,
+        loss,
+        snap: snap_bytes,
+        ..
+    } = arguments;
+    let outcome = if arguments.scan {
+        let scan = Scan {
+            connections,
+            seed,
+            snap_bytes,
+        };
+        scan.write(file)
+    } else {
+        let synthesis = Synthesis {
+            connections,
+            packets,
+            seed,
+            loss,
+            snap_bytes,
+        };
+        synthesis.write(file)
+    };
+    print_line(&json!(
+        outcome.with_context(|| format!("write {}", path.display()))?
+    ));
     Ok(())
 }
 

@@ -10,11 +10,13 @@ use crate::namespace::{Namespaces, ip_batch, remove_stale};
 use crate::topology::{LinkKind, Topology};
 
 mod capture;
+mod counters;
 mod host;
 mod link;
 mod process;
 
 pub use capture::{Capture, CaptureCounters};
+pub use counters::{KernelCounters, SocketTruth};
 pub use host::{Host, Interface};
 pub use link::Link;
 pub use process::Process;

@@ -1,11 +1,13 @@
 //! The command line: what was typed, and which command answers it.
 
+mod analyze;
 mod capture;
 mod cleanup;
 mod client;
 mod config;
 mod doctor;
 mod flows;
+mod packets;
 mod status;
 mod up;
 
@@ -62,6 +64,12 @@ pub enum Command {
     Status(status::StatusArguments),
     /// Shows the flows that the running daemon knows.
     Flows(Box<flows::FlowsArguments>),
+    /// Tells what happened in capture files: each conversation, worst first.
+    #[command(after_help = analyze::AFTER_HELP)]
+    Analyze(Box<analyze::AnalyzeArguments>),
+    /// Tells what each packet of a capture is, one line a frame.
+    #[command(after_help = packets::AFTER_HELP)]
+    Packets(Box<packets::PacketsArguments>),
     /// Captures packets of the running daemon as pcapng.
     #[command(
         after_help = "Exit codes: 0 the capture is whole, 1 it failed, 2 wrong usage, \
@@ -119,6 +127,8 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Status(arguments) => status::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Flows(arguments) => flows::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Analyze(arguments) => analyze::run(&arguments),
+        Command::Packets(arguments) => packets::run(&arguments),
         Command::Capture(arguments) => capture::run(&arguments),
         Command::Config { command } => config::run(&command),
         Command::Cleanup => cleanup::run().map(|()| ExitCode::SUCCESS),

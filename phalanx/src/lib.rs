@@ -3,9 +3,11 @@
 //!
 //! Deliberately absent: anything that can be computed from values alone (it lives in the engine).
 
+pub mod analysis;
 pub mod api;
 pub mod auth;
 pub mod capture;
+pub mod capture_file;
 pub mod cli;
 pub mod clock;
 pub mod config;

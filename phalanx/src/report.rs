@@ -87,7 +87,7 @@ pub struct ConversationReport {
     /// The hop that saw it.
     pub hop: String,
     /// What was measured.
-    pub story: FlowStory,
+    pub story: Box<FlowStory>,
     /// How bad it is: higher is worse (see [`score`]).
     pub score: f64,
     /// What makes most of the score, in words.
@@ -99,7 +99,8 @@ pub struct ConversationReport {
 impl ConversationReport {
     /// A conversation with its score.
     #[must_use]
-    pub fn new(id: String, hop: String, story: FlowStory) -> Self {
+    pub fn new(id: String, hop: String, story: impl Into<Box<FlowStory>>) -> Self {
+        let story = story.into();
         let (score, worst_because) = score(&story);
         Self {
             id,

@@ -24,7 +24,8 @@ pub(crate) struct Arguments {
 /// Runs the benches one after the other: whether each kept its budgets.
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     if command::is_root() {
-        package::install(&[Need::Program, Need::Network], !arguments.no_install)?;
+        let needs = [Need::Program, Need::Network, Need::Bench];
+        package::install(&needs, !arguments.no_install)?;
     }
     let mut names = test::run::target_names("benches")?;
     if let Some(unknown) = arguments.names.iter().find(|name| !names.contains(*name)) {

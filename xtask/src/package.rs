@@ -21,9 +21,11 @@ pub(crate) enum Need {
     Ui,
     /// Building and trying the Debian package.
     Deb,
+    /// Measured beside ours.
+    Bench,
 }
 
-use Need::{Deb, Kernels, Network, Object, Program, Scenario, Ui};
+use Need::{Bench, Deb, Kernels, Network, Object, Program, Scenario, Ui};
 
 /// Every Debian package that a verb may install, and what for.
 const PACKAGES: &[(&str, &[Need])] = &[
@@ -40,7 +42,8 @@ const PACKAGES: &[(&str, &[Need])] = &[
     ("nftables", &[Network]),
     ("iputils-ping", &[Network]),
     ("tcpdump", &[Scenario, Network]),
-    ("tshark", &[Scenario, Network]),
+    ("tshark", &[Scenario, Network, Bench]),
+    ("tcptrace", &[Bench]),
     ("python3-jsonschema", &[Scenario]),
     ("prometheus", &[Network]),
     ("curl", &[Network]),

@@ -122,11 +122,13 @@ pub enum Mark {
     UnfittingReset = 11,
     /// Numbers beyond any window of the connection.
     Implausible = 12,
+    /// Bytes that were seen before with another content: somebody else may have sent them.
+    Conflict = 13,
 }
 
 impl Mark {
     /// All marks, in order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::DuplicateAck,
         Self::WindowUpdate,
         Self::WindowFull,
@@ -140,6 +142,7 @@ impl Mark {
         Self::Gap,
         Self::UnfittingReset,
         Self::Implausible,
+        Self::Conflict,
     ];
 
     /// The mark as reports spell it.
@@ -159,6 +162,7 @@ impl Mark {
             Self::Gap => "gap",
             Self::UnfittingReset => "unfitting_reset",
             Self::Implausible => "implausible",
+            Self::Conflict => "conflict",
         }
     }
 }
@@ -177,6 +181,11 @@ impl Marks {
     #[must_use]
     pub const fn has(self, mark: Mark) -> bool {
         self.0 & (1 << mark as u16) != 0
+    }
+
+    /// Puts all of another set in.
+    pub const fn join(&mut self, other: Self) {
+        self.0 |= other.0;
     }
 
     /// The marks in the set, in order.

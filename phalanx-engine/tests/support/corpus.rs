@@ -86,7 +86,7 @@ fn complaint(stderr: &[u8], path: &Path) -> String {
     line.replace(&path.display().to_string(), "FILE")
 }
 
-fn list(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn list(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).expect("read folder") {
         let path = entry.expect("folder entry").path();

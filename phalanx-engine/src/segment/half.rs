@@ -1,0 +1,782 @@
+//! One direction of a TCP connection: what its sender sent, and what the peer said to that.
+//!
+//! A half is told of each segment of its sender ([`Half::send`]) and of each acknowledgement of the
+//! peer ([`Half::acknowledge`]). Deliberately without time budget, turns and roles (`trace`'s).
+
+use phalanx_common::packet::TcpFlags;
+
+use super::class::{Class, Mark, Marks};
+use super::clock::RoundTrips;
+use super::space::{Run, Space, Unseen};
+use crate::limits::{RUN_COUNT_MAX, SEQUENCE_JUMP_MAX};
+
+/// Where unwrapped sequence numbers begin, so that smaller ones can be told.
+const ORIGIN: u64 = 1 << 32;
+
+/// Segments sent again that a DSACK may still call needless.
+const REPEATED_COUNT: usize = 8;
+
+/// Rounds in a row with the same most bytes under way, after which the sender is taken to be
+/// limited by its own buffer: a congestion window would have grown.
+const PLATEAU_ROUNDS: u16 = 8;
+
+/// A segment as its half takes it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sending {
+    pub(crate) sequence: u32,
+    /// Payload bytes.
+    pub(crate) length: u32,
+    pub(crate) is_syn: bool,
+    pub(crate) is_fin: bool,
+    pub(crate) is_rst: bool,
+    pub(crate) time_ns: i64,
+    pub(crate) frame: u64,
+    pub(crate) ip_id: u16,
+    /// `TSval`, 0 without timestamps.
+    pub(crate) timestamp: u32,
+    /// A hash of the first bytes of the payload, 0 where they were not captured.
+    pub(crate) digest: u32,
+    /// Round trip of the sender, as far as it is known, in nanoseconds.
+    pub(crate) peer_rtt_ns: Option<i64>,
+}
+
+/// What a half says of a segment of its sender.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sent {
+    pub(crate) class: Option<Class>,
+    pub(crate) why: &'static str,
+    pub(crate) marks: Marks,
+    /// Unwrapped number of its first byte.
+    pub(crate) start: u64,
+    /// Payload bytes that had been seen before.
+    pub(crate) old: u64,
+    /// Payload bytes that had not.
+    pub(crate) new: u64,
+    /// The frame that carried its bytes first.
+    pub(crate) repeats_frame: Option<u64>,
+    /// Of the new bytes, those that had been acknowledged and taken for not captured.
+    pub(crate) found: u64,
+    /// Bytes that were seen before with another content.
+    pub(crate) is_conflict: bool,
+    /// How long the hole that it fills was open, in nanoseconds.
+    pub(crate) lateness_ns: i64,
+}
+
+/// An acknowledgement as the half of the data's sender takes it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Acknowledgement<'a> {
+    pub(crate) number: u32,
+    /// Window in bytes, scaled; `None` where the scale is not known.
+    pub(crate) window: Option<u32>,
+    /// Window as sent.
+    pub(crate) raw_window: u16,
+    /// Neither payload, SYN, FIN nor RST.
+    pub(crate) is_pure: bool,
+    /// SYN, FIN or RST.
+    pub(crate) is_control: bool,
+    pub(crate) is_reset: bool,
+    pub(crate) sacks: &'a [(u32, u32)],
+    /// `TSecr`, 0 without timestamps.
+    pub(crate) echo: u32,
+    pub(crate) time_ns: i64,
+}
+
+/// What came of an acknowledgement.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Acknowledged {
+    pub(crate) marks: Marks,
+    /// Unwrapped.
+    pub(crate) number: u64,
+    /// Bytes acknowledged for the first time.
+    pub(crate) new: u64,
+    /// Of these never seen here.
+    pub(crate) unseen: u64,
+    pub(crate) rtt_ns: Option<i64>,
+    pub(crate) frame: Option<u64>,
+    /// The first duplicate in a row.
+    pub(crate) is_first_duplicate: bool,
+    /// A DSACK that names a segment sent again.
+    pub(crate) is_needless: bool,
+}
+
+/// How a loss is being repaired.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Recovery {
+    #[default]
+    None,
+    /// Until this is acknowledged.
+    Fast(u64),
+    /// Until this is acknowledged.
+    Timeout(u64),
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Half {
+    is_started: bool,
+    /// Number before the first data byte: of the SYN.
+    origin: u64,
+    /// End of the highest byte sent.
+    next: u64,
+    /// All below is acknowledged.
+    acknowledged: u64,
+    space: Space,
+    pub(crate) round_trips: RoundTrips,
+    pub(crate) recovery: Recovery,
+    /// End of the peer's window, where it is known.
+    edge: Option<u64>,
+    /// The peer's latest window as sent.
+    raw_window: u16,
+    has_window: bool,
+    /// The peer's window is closed.
+    pub(crate) is_blocked: bool,
+    duplicate_acks: u32,
+    /// Latest sending of what is known to have arrived.
+    delivered_ns: i64,
+    last_ack_ns: i64,
+    keep_alive_pending: bool,
+    probe_end: Option<u64>,
+    implausible_next: Option<u64>,
+    repeated: [(u64, u64); REPEATED_COUNT],
+    repeated_at: u8,
+    unseen: Unseen,
+    /// Largest payload.
+    pub(crate) segment_max: u32,
+    pub(crate) flight_max: u64,
+    round_end: u64,
+    round_flight: u64,
+    /// Most bytes under way since the last loss, half of what was at it (after Dapper, SOSR 2017).
+    pub(crate) congestion_window: u64,
+    plateau: u64,
+    plateau_rounds: u16,
+    /// In the current round all was acknowledged once, the window was full, or a loss was seen.
+    round_is_broken: bool,
+    /// Whether IP ids rise by a little from packet to packet.
+    ids: Ids,
+}
+
+/// Whether a sender's IP ids tell the order of its packets.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ids {
+    last: u16,
+    rising: u16,
+    other: u16,
+}
+
+impl Ids {
+    fn learn(&mut self, id: u16) {
+        let step = id.wrapping_sub(self.last);
+        let count = if (1..=64).contains(&step) {
+            &mut self.rising
+        } else {
+            &mut self.other
+        };
+        *count = count.saturating_add(1);
+        self.last = id;
+    }
+
+    fn tell_order(&self) -> bool {
+        self.rising >= 2 && self.rising / 16 >= self.other.saturating_sub(1)
+    }
+}
+
+impl Half {
+    /// Bytes under way, as far as they are known not to have arrived.
+    pub(crate) fn flight(&self) -> u64 {
+        (self.next - self.acknowledged).saturating_sub(self.space.sacked_bytes)
+    }
+
+    /// Whether anything is not acknowledged.
+    pub(crate) fn is_outstanding(&self) -> bool {
+        self.is_started && self.next > self.acknowledged
+    }
+
+    /// Whether the peer's window has no room for another full segment.
+    pub(crate) fn is_window_limited(&self) -> bool {
+        self.edge
+            .is_some_and(|edge| edge.saturating_sub(self.next) < u64::from(self.segment_max.max(1)))
+    }
+
+    /// Whether the sender has had as much under way as ever for so many round trips that its own
+    /// buffer must hold it back.
+    pub(crate) fn is_at_plateau(&self) -> bool {
+        self.plateau_rounds >= PLATEAU_ROUNDS
+    }
+
+    /// Whether it has just come to it.
+    pub(crate) fn plateau_rounds(&self) -> u16 {
+        self.plateau_rounds
+    }
+
+    pub(crate) fn has_hole(&self) -> bool {
+        self.space.has_hole()
+    }
+
+    pub(crate) fn is_started(&self) -> bool {
+        self.is_started
+    }
+
+    /// A number counted from the initial sequence number.
+    pub(crate) fn relative(&self, unwrapped: u64) -> u64 {
+        unwrapped.saturating_sub(self.origin)
+    }
+
+    pub(crate) fn run_count(&self) -> usize {
+        self.space.run_count()
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.space.capacity() + self.round_trips.capacity()
+    }
+
+    /// Whether `sequence` is what a RST of this sender would carry: the next number, or one that
+    /// the peer has asked for (RFC 9293 section 3.5.2, RFC 5961 section 3.2).
+    pub(crate) fn fits_reset(&self, sequence: u32) -> bool {
+        if !self.is_started {
+            return true;
+        }
+        let at = self.unwrap(sequence);
+        let end = self.edge.unwrap_or(self.next).max(self.next);
+        (self.acknowledged.saturating_sub(1)..=end).contains(&at)
+    }
+
+    /// Whether a segment brings bytes beyond all that were sent.
+    pub(crate) fn is_news(&self, sequence: u32, length: u32) -> bool {
+        length > 0 && (!self.is_started || self.unwrap(sequence) + u64::from(length) > self.next)
+    }
+
+    /// Whether the peer's acknowledgement goes beyond all others.
+    pub(crate) fn is_newer_ack(&self, number: u32, flags: TcpFlags) -> bool {
+        flags.any(TcpFlags::ACK) && (!self.is_started || self.unwrap(number) > self.acknowledged)
+    }
+
+    pub(crate) fn ids_tell_order(&self) -> bool {
+        self.ids.tell_order()
+    }
+
+    /// Whether an IP id may be the sender's next.
+    pub(crate) fn fits_id(&self, id: u16) -> bool {
+        id == 0 || !self.ids.tell_order() || id.wrapping_sub(self.ids.last) < 2_048
+    }
+
+    fn unwrap(&self, number: u32) -> u64 {
+        let distance = number.wrapping_sub(self.next as u32) as i32;
+        self.next.wrapping_add_signed(i64::from(distance))
+    }
+
+    fn start(&mut self, origin: u64, next: u64) {
+        self.is_started = true;
+        self.origin = origin;
+        self.next = next;
+        self.acknowledged = next;
+        self.space = Space::new(next);
+        self.round_end = next;
+    }
+
+    /// Begins where a segment says, if it has not begun yet.
+    fn ensure_started(&mut self, sequence: u32, is_syn: bool) {
+        if !self.is_started {
+            let at = ORIGIN + u64::from(sequence);
+            self.start(if is_syn { at } else { at - 1 }, at);
+        }
+    }
+
+    /// Takes a segment of the sender in, copies aside.
+    pub(crate) fn send(&mut self, sending: &Sending, count_max: usize) -> Sent {
+        // A RST that answers an unknown connection has a number of its own (RFC 9293
+        // section 3.10.7.1).
+        if sending.is_rst && !self.is_started {
+            return Sent::default();
+        }
+        self.ensure_started(sending.sequence, sending.is_syn);
+        let start = self.unwrap(sending.sequence);
+        let length =
+            u64::from(sending.length) + u64::from(sending.is_syn) + u64::from(sending.is_fin);
+        let end = start + length;
+        let mut sent = Sent {
+            start,
+            ..Sent::default()
+        };
+        if !self.is_plausible(start, end) {
+            sent.marks.set(Mark::Implausible);
+            return sent;
+        }
+        let is_control = sending.is_syn || sending.is_fin || sending.is_rst;
+        if sending.length <= 1 && !is_control && self.is_keep_alive(start, sending.length) {
+            return self.probe(sent);
+        }
+        if length == 0 {
+            if start == self.next && sending.ip_id != 0 {
+                self.ids.learn(sending.ip_id);
+            }
+            return sent;
+        }
+        if sending.length == 1 && !is_control && start == self.next && self.is_blocked {
+            self.probe_end = Some(end);
+            sent.class = Some(Class::ZeroWindowProbe);
+            sent.why = "one byte sent into a closed window";
+            return sent;
+        }
+        self.segment_max = self.segment_max.max(sending.length);
+        let run = Run {
+            start,
+            end,
+            first_ns: sending.time_ns,
+            last_ns: sending.time_ns,
+            frame: sending.frame,
+            first_timestamp: sending.timestamp,
+            last_timestamp: sending.timestamp,
+            ip_id: sending.ip_id,
+            digest: sending.digest,
+            copies: 1,
+            is_sacked: false,
+            opened_gap: start > self.next,
+        };
+        if start >= self.next {
+            self.send_new(sending, &mut sent, run, count_max);
+        } else {
+            self.send_old(sending, &mut sent, &run, count_max);
+        }
+        if self.edge.is_some_and(|edge| {
+            end <= edge && edge - end < u64::from(self.segment_max) && !is_control
+        }) {
+            sent.marks.set(Mark::WindowFull);
+        }
+        sent
+    }
+
+    /// A jump that no window allows is forged, or follows a hole in the capture: only a second
+    /// segment that goes on from there moves the numbers.
+    fn is_plausible(&mut self, start: u64, end: u64) -> bool {
+        let distance = start.abs_diff(self.next);
+        if distance <= SEQUENCE_JUMP_MAX {
+            return true;
+        }
+        if self.implausible_next == Some(start) {
+            let origin = self.origin;
+            self.start(origin, start);
+            self.implausible_next = None;
+            return true;
+        }
+        self.implausible_next = Some(end);
+        false
+    }
+
+    fn is_keep_alive(&self, start: u64, length: u32) -> bool {
+        start + 1 == self.next && (length == 0 || self.acknowledged >= self.next)
+    }
+
+    fn probe(&mut self, mut sent: Sent) -> Sent {
+        self.keep_alive_pending = true;
+        if self.is_blocked {
+            sent.class = Some(Class::ZeroWindowProbe);
+            sent.why = "asks again for a window that is closed";
+        } else {
+            sent.class = Some(Class::KeepAlive);
+            sent.why = "the number before the next, with nothing under way";
+        }
+        sent
+    }
+
+    fn send_new(&mut self, sending: &Sending, sent: &mut Sent, run: Run, count_max: usize) {
+        sent.class = Some(Class::New);
+        sent.why = "continues the sequence";
+        sent.new = u64::from(sending.length);
+        if run.opened_gap {
+            sent.marks.set(Mark::Gap);
+            sent.why = "beyond bytes that were not captured yet";
+            self.round_is_broken = true;
+        } else if sending.ip_id != 0 {
+            self.ids.learn(sending.ip_id);
+        }
+        self.next = run.end;
+        self.space.push(run, count_max);
+        let flight = self.flight();
+        self.flight_max = self.flight_max.max(flight);
+        self.round_flight = self.round_flight.max(flight);
+        if self.is_window_limited() {
+            self.round_is_broken = true;
+        }
+    }
+
+    /// Bytes of which some at least lie below the highest sent.
+    fn send_old(&mut self, sending: &Sending, sent: &mut Sent, run: &Run, count_max: usize) {
+        self.round_is_broken = true;
+        if run.end <= self.acknowledged && self.unseen.take(run.start, run.end) {
+            sent.new = u64::from(sending.length);
+            sent.class = Some(Class::Reordered);
+            sent.why = "captured after its acknowledgement";
+            sent.found = sent.new;
+            return;
+        }
+        if run.end <= self.acknowledged {
+            sent.old = u64::from(sending.length);
+            sent.class = Some(Class::SpuriousRetransmission);
+            sent.why = "all of it had been acknowledged";
+            self.remember_repeat(run.start, run.end);
+            return;
+        }
+        let opener = self.space.gap_opener(run.start);
+        let overlap = self.space.repeat(run, count_max);
+        self.next = self.next.max(run.end);
+        sent.repeats_frame = overlap.run.map(|it| it.frame);
+        sent.is_conflict = overlap.run.is_some_and(|held| {
+            let is_comparable = held.digest != 0 && run.digest != 0 && held.start == run.start;
+            is_comparable
+                && held.digest_length() == run.digest_length()
+                && held.digest != run.digest
+        });
+        let control = u64::from(sending.is_syn) + u64::from(sending.is_fin);
+        if overlap.old >= overlap.new {
+            sent.old = overlap.old.min(u64::from(sending.length));
+            sent.new = overlap.new;
+            let held = overlap.run.unwrap_or_default();
+            let (class, why) = self.repeat_kind(sending, run, &held, overlap.is_sacked);
+            sent.class = Some(class);
+            sent.why = why;
+            self.remember_repeat(run.start, run.end);
+        } else {
+            sent.old = overlap.old;
+            sent.new = overlap.new.saturating_sub(control);
+            let opener = opener.unwrap_or_default();
+            sent.lateness_ns = sending.time_ns.saturating_sub(opener.first_ns);
+            let (class, why) = self.hole_kind(sending, &opener, sent.lateness_ns);
+            sent.class = Some(class);
+            sent.why = why;
+        }
+    }
+
+    fn remember_repeat(&mut self, start: u64, end: u64) {
+        self.repeated[usize::from(self.repeated_at) % REPEATED_COUNT] = (start, end);
+        self.repeated_at = self.repeated_at.wrapping_add(1);
+    }
+
+    /// Why bytes that were seen before are sent again. `held` is how they were sent last.
+    fn repeat_kind(
+        &mut self,
+        sending: &Sending,
+        run: &Run,
+        held: &Run,
+        is_sacked: bool,
+    ) -> (Class, &'static str) {
+        if is_sacked {
+            return (Class::SpuriousRetransmission, "all of it had been SACKed");
+        }
+        let since_ns = sending.time_ns.saturating_sub(held.last_ns);
+        let rto_ns = self.round_trips.timeout_ns(sending.peer_rtt_ns);
+        // RFC 6298 section 5: the timer runs from the last acknowledgement that was of use.
+        let quiet_ns = sending
+            .time_ns
+            .saturating_sub(self.last_ack_ns.max(held.last_ns));
+        let is_first = run.start <= self.acknowledged;
+        if is_first && quiet_ns / 4 >= rto_ns / 5 {
+            self.begin_timeout();
+            return (
+                Class::TimeoutRetransmission,
+                "the first unacknowledged, after a retransmission timeout of silence",
+            );
+        }
+        if let Recovery::Timeout(point) = self.recovery
+            && run.start < point
+        {
+            return (
+                Class::TimeoutRetransmission,
+                "sent before the timeout that is being repaired",
+            );
+        }
+        if self.duplicate_acks >= 3 {
+            self.begin_fast();
+            return (
+                Class::FastRetransmission,
+                "after three duplicate acknowledgements",
+            );
+        }
+        if self.space.sacked_bytes >= 3 * u64::from(self.segment_max.max(1)) {
+            self.begin_fast();
+            return (
+                Class::FastRetransmission,
+                "three segments beyond it were SACKed",
+            );
+        }
+        if let Recovery::Fast(point) = self.recovery
+            && run.start < point
+        {
+            return (
+                Class::FastRetransmission,
+                "part of the loss that is being repaired",
+            );
+        }
+        let window_ns = self.round_trips.min_ns().unwrap_or(0) / 4;
+        if self.delivered_ns > held.last_ns.saturating_add(window_ns) {
+            self.begin_fast();
+            return (
+                Class::FastRetransmission,
+                "what was sent later has arrived (RACK)",
+            );
+        }
+        if run.end == self.next && since_ns >= self.round_trips.probe_ns(sending.peer_rtt_ns) {
+            return (
+                Class::TailLossProbe,
+                "the last segment again, before a timeout",
+            );
+        }
+        if is_first && since_ns / 4 >= rto_ns / 5 {
+            self.recovery = Recovery::Timeout(self.next);
+            return (
+                Class::TimeoutRetransmission,
+                "after a retransmission timeout",
+            );
+        }
+        (
+            Class::Retransmission,
+            "seen before; neither acknowledgements nor silence say why",
+        )
+    }
+
+    fn begin_timeout(&mut self) {
+        self.recovery = Recovery::Timeout(self.next);
+        // RFC 5681 section 3.1: one segment.
+        self.congestion_window = u64::from(self.segment_max);
+    }
+
+    fn begin_fast(&mut self) {
+        if !matches!(self.recovery, Recovery::Fast(_)) {
+            self.recovery = Recovery::Fast(self.next);
+            // RFC 5681 section 3.2: half of what is under way.
+            self.congestion_window = self.flight() / 2;
+        }
+    }
+
+    /// Whether bytes that were not seen yet came late, or come again.
+    fn hole_kind(
+        &mut self,
+        sending: &Sending,
+        opener: &Run,
+        lateness_ns: i64,
+    ) -> (Class, &'static str) {
+        let has_timestamps = sending.timestamp != 0 && opener.first_timestamp != 0;
+        let age = sending.timestamp.wrapping_sub(opener.first_timestamp) as i32;
+        if has_timestamps && age < 0 {
+            return (
+                Class::Reordered,
+                "its timestamp is older than that of what overtook it",
+            );
+        }
+        if has_timestamps && age > 0 {
+            return (
+                Class::FillsHole,
+                "its timestamp is newer than that of what came before it",
+            );
+        }
+        if sending.ip_id != 0 && opener.ip_id != 0 && self.ids.tell_order() {
+            let step = sending.ip_id.wrapping_sub(opener.ip_id) as i16;
+            return if step < 0 {
+                (
+                    Class::Reordered,
+                    "its IP id is older than that of what overtook it",
+                )
+            } else {
+                (
+                    Class::FillsHole,
+                    "its IP id is newer than that of what came before it",
+                )
+            };
+        }
+        let round_trip_ns = self
+            .round_trips
+            .min_ns()
+            .unwrap_or(0)
+            .saturating_add(sending.peer_rtt_ns.unwrap_or(0));
+        let limit_ns = if round_trip_ns == 0 {
+            3_000_000
+        } else {
+            round_trip_ns * 9 / 10
+        };
+        if lateness_ns < limit_ns {
+            (
+                Class::Reordered,
+                "sooner after what overtook it than a round trip",
+            )
+        } else {
+            (
+                Class::FillsHole,
+                "a round trip or more after what came before it",
+            )
+        }
+    }
+
+    /// Takes an acknowledgement of the peer in.
+    pub(crate) fn acknowledge(&mut self, ack: &Acknowledgement<'_>) -> Acknowledged {
+        if !self.is_started {
+            let at = ORIGIN + u64::from(ack.number);
+            self.start(at - 1, at);
+            self.unseen.push(at - 1, at);
+        }
+        let number = self.unwrap(ack.number);
+        let mut out = Acknowledged {
+            number,
+            ..Acknowledged::default()
+        };
+        if number.abs_diff(self.next) > SEQUENCE_JUMP_MAX {
+            out.marks.set(Mark::Implausible);
+            return out;
+        }
+        if !ack.sacks.is_empty() {
+            self.take_sacks(ack, number, &mut out);
+        }
+        if number > self.acknowledged {
+            self.advance(ack, number, &mut out);
+        } else if number == self.acknowledged {
+            self.repeat_ack(ack, &mut out);
+        }
+        if ack.time_ns > self.last_ack_ns && (out.new > 0 || !self.has_window) {
+            self.last_ack_ns = ack.time_ns;
+        }
+        self.take_window(ack, number, &mut out);
+        out
+    }
+
+    fn advance(&mut self, ack: &Acknowledgement<'_>, number: u64, out: &mut Acknowledged) {
+        if number > self.next {
+            self.next = number;
+        }
+        out.new = number - self.acknowledged;
+        let probe = self.probe_end.take_if(|end| *end <= number);
+        let mut removed = self.space.acknowledge(number, ack.echo, &mut self.unseen);
+        if probe == Some(number) {
+            removed.unseen = 0;
+        }
+        out.unseen = removed.unseen;
+        if out.unseen > 0 {
+            out.marks.set(Mark::AckOfUnseen);
+            self.round_is_broken = true;
+        }
+        if let Some(run) = removed.last {
+            out.frame = Some(run.frame);
+            // Karn, and no sending after it that may have drawn the acknowledgement.
+            if run.copies == 1 && removed.latest_ns <= run.first_ns && out.unseen == 0 {
+                out.rtt_ns = Some(ack.time_ns.saturating_sub(run.first_ns).max(0));
+            }
+        }
+        if let (None, Some(run)) = (out.rtt_ns, removed.by_timestamp) {
+            out.rtt_ns = Some(ack.time_ns.saturating_sub(run.last_ns).max(0));
+        }
+        if let Some(rtt_ns) = out.rtt_ns {
+            self.round_trips.add(rtt_ns);
+        }
+        self.delivered_ns = self.delivered_ns.max(removed.last.map_or(i64::MIN, |run| {
+            if run.copies == 1 {
+                run.first_ns
+            } else {
+                i64::MIN
+            }
+        }));
+        self.acknowledged = number;
+        self.duplicate_acks = 0;
+        self.keep_alive_pending = false;
+        match self.recovery {
+            Recovery::Fast(point) | Recovery::Timeout(point) if number >= point => {
+                self.recovery = Recovery::None;
+            }
+            _ => {}
+        }
+        self.turn_round();
+    }
+
+    /// Ends a round trip once what was sent at its beginning is acknowledged.
+    fn turn_round(&mut self) {
+        if self.acknowledged < self.round_end {
+            if self.acknowledged == self.next {
+                self.round_is_broken = true;
+            }
+            return;
+        }
+        let segment = u64::from(self.segment_max.max(1));
+        let is_quiet = self.acknowledged == self.next;
+        if self.round_is_broken || is_quiet || self.round_flight < 2 * segment {
+            (self.plateau, self.plateau_rounds) = (0, 0);
+        } else if self.round_flight.abs_diff(self.plateau) <= segment {
+            self.plateau_rounds = self.plateau_rounds.saturating_add(1);
+        } else {
+            (self.plateau, self.plateau_rounds) = (self.round_flight, 0);
+        }
+        self.congestion_window = self.congestion_window.max(self.round_flight);
+        self.round_flight = self.flight();
+        self.round_is_broken = false;
+        self.round_end = self.next;
+    }
+
+    fn repeat_ack(&mut self, ack: &Acknowledgement<'_>, out: &mut Acknowledged) {
+        if !ack.is_pure {
+            return;
+        }
+        let is_same_window = self.has_window && self.raw_window == ack.raw_window;
+        if self.keep_alive_pending {
+            self.keep_alive_pending = false;
+            out.marks.set(if ack.raw_window == 0 {
+                Mark::ZeroWindowProbeAck
+            } else {
+                Mark::KeepAliveAck
+            });
+        } else if self.probe_end.is_some() && ack.raw_window == 0 {
+            out.marks.set(Mark::ZeroWindowProbeAck);
+        } else if self.is_outstanding() && (is_same_window || out.marks.has(Mark::Sack)) {
+            // RFC 5681 section 2; with SACK the window may move (RFC 6675 section 2).
+            out.marks.set(Mark::DuplicateAck);
+            self.duplicate_acks = self.duplicate_acks.saturating_add(1);
+            out.is_first_duplicate = self.duplicate_acks == 1;
+        } else if !is_same_window && self.has_window {
+            out.marks.set(Mark::WindowUpdate);
+        }
+    }
+
+    fn take_window(&mut self, ack: &Acknowledgement<'_>, number: u64, out: &mut Acknowledged) {
+        if number < self.acknowledged || ack.is_reset || (ack.is_control && ack.raw_window == 0) {
+            return;
+        }
+        self.has_window = true;
+        self.raw_window = ack.raw_window;
+        self.is_blocked = ack.raw_window == 0;
+        if self.is_blocked {
+            out.marks.set(Mark::ZeroWindow);
+        }
+        self.edge = ack.window.map(|window| number + u64::from(window));
+    }
+
+    fn take_sacks(&mut self, ack: &Acknowledgement<'_>, number: u64, out: &mut Acknowledged) {
+        out.marks.set(Mark::Sack);
+        let block = |index: usize| {
+            let (left, right) = *ack.sacks.get(index)?;
+            Some((self.unwrap(left), self.unwrap(right)))
+        };
+        let first = block(0);
+        // RFC 2883 section 4: the first block is below the acknowledgement, or inside the second.
+        let is_dsack = first.is_some_and(|(left, right)| {
+            let is_inside = block(1).is_some_and(|(low, high)| low <= left && right <= high);
+            left < right && (right <= number || is_inside)
+        });
+        if let (true, Some((left, right))) = (is_dsack, first) {
+            out.marks.set(Mark::Dsack);
+            let found = self
+                .repeated
+                .iter_mut()
+                .find(|(start, end)| *start < right && left < *end);
+            if let Some(repeated) = found {
+                *repeated = (0, 0);
+                out.is_needless = true;
+            }
+        }
+        for index in usize::from(is_dsack)..ack.sacks.len() {
+            let (left, right) = ack.sacks[index];
+            let (left, right) = (self.unwrap(left), self.unwrap(right));
+            if left < right && right <= self.next && left >= number {
+                let latest = self.space.sack(left, right);
+                self.delivered_ns = self.delivered_ns.max(latest.unwrap_or(i64::MIN));
+            }
+        }
+    }
+}
+
+/// Runs kept for one direction where memory is plentiful.
+pub(crate) const fn run_count_max(is_scarce: bool) -> usize {
+    if is_scarce { 64 } else { RUN_COUNT_MAX }
+}

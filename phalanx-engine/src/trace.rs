@@ -1,0 +1,487 @@
+//! Traces: flows followed packet by packet. Makes [`Segment`]s from [`PacketRecord`]s, and a
+//! [`FlowStory`] from each flow when it ends.
+//!
+//! The same value serves files and recorded flows of a running host. Flows are told apart by the
+//! symmetric 5-tuple and, in VXLAN and Geneve, the network identifier; VLANs do not tell them apart,
+//! since a capture may hold both sides of a router.
+
+mod account;
+mod copy;
+mod datagram;
+mod sides;
+mod tcp;
+
+use std::hash::{Hash, Hasher};
+
+use phalanx_common::packet::{Headers, TcpFlags, Tunnel, parse_quote, protocol};
+
+use self::datagram::DatagramTrace;
+use self::tcp::TcpTrace;
+use crate::limits::{RUN_TOTAL_MAX, TRACE_COUNT_MAX, TRACE_DETAIL_COUNT_MAX};
+use crate::record::{Decoded, PacketRecord};
+use crate::segment::{Mark, Segment};
+use crate::side::{Endpoint, RoleBasis, Side, Sides};
+use crate::story::FlowStory;
+use crate::table::{Keyed, Slot, Table};
+
+/// What tells flows apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TraceKey {
+    low: [u64; 2],
+    high: [u64; 2],
+    low_port: u16,
+    high_port: u16,
+    hop: u32,
+    protocol: u8,
+    network_identifier: u32,
+}
+
+impl Hash for TraceKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // Whole words: each write costs the same.
+        for word in self.low.into_iter().chain(self.high) {
+            state.write_u64(word);
+        }
+        let ports = u64::from(self.low_port) << 16 | u64::from(self.high_port);
+        state.write_u64(ports << 32 | u64::from(self.hop) ^ u64::from(self.protocol) << 24);
+        state.write_u64(self.network_identifier.into());
+    }
+}
+
+/// Which end of a key sent a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Low,
+    High,
+}
+
+impl TraceKey {
+    fn of(headers: &Headers, hop: u32, tunnel: Tunnel) -> (Self, End) {
+        let source = (headers.source, headers.source_port);
+        let destination = (headers.destination, headers.destination_port);
+        let network_identifier = match tunnel {
+            Tunnel::Vxlan { vni } | Tunnel::Geneve { vni } => vni + 1,
+            _ => 0,
+        };
+        let (low, high, end) = if source <= destination {
+            (source, destination, End::Low)
+        } else {
+            (destination, source, End::High)
+        };
+        let key = Self {
+            low: low.0,
+            high: high.0,
+            low_port: low.1,
+            high_port: high.1,
+            hop,
+            protocol: headers.protocol,
+            network_identifier,
+        };
+        (key, end)
+    }
+
+    fn endpoint(&self, end: End) -> Endpoint {
+        let (words, port) = match end {
+            End::Low => (self.low, self.low_port),
+            End::High => (self.high, self.high_port),
+        };
+        Endpoint::of_words(words, port)
+    }
+}
+
+/// How much of a flow is kept.
+enum Detail {
+    /// A SYN, maybe repeated, and nothing else: its first packet, to be taken in once there is
+    /// more.
+    Opening(Box<Opening>),
+    Tcp(Box<TcpTrace>),
+    Datagram(Box<DatagramTrace>),
+}
+
+#[derive(Clone, Debug)]
+struct Opening {
+    decoded: Decoded,
+    number: u64,
+    time_ns: i64,
+    wire_length: u32,
+}
+
+struct Trace {
+    key: TraceKey,
+    /// Number of its first frame.
+    flow: u64,
+    last_frame: u64,
+    client: End,
+    role_basis: RoleBasis,
+    start_ns: i64,
+    end_ns: i64,
+    reuses_ports: bool,
+    /// Seen since the eviction looked at it last.
+    is_fresh: bool,
+    detail: Detail,
+}
+
+impl Keyed for Trace {
+    type Key = TraceKey;
+
+    fn key(&self) -> TraceKey {
+        self.key
+    }
+}
+
+impl Trace {
+    fn side(&self, end: End) -> Side {
+        if end == self.client {
+            Side::Client
+        } else {
+            Side::Server
+        }
+    }
+
+    fn finish(self) -> Box<FlowStory> {
+        let other = match self.client {
+            End::Low => End::High,
+            End::High => End::Low,
+        };
+        let mut story = Box::new(FlowStory {
+            hop: self.key.hop,
+            flow: self.flow,
+            last_frame: self.last_frame,
+            protocol: self.key.protocol,
+            endpoints: Some(Sides {
+                client: self.key.endpoint(self.client),
+                server: self.key.endpoint(other),
+            }),
+            role_basis: Some(self.role_basis),
+            start_ns: self.start_ns,
+            duration_ns: self.end_ns.saturating_sub(self.start_ns),
+            reuses_ports: self.reuses_ports,
+            network_identifier: self.key.network_identifier.checked_sub(1),
+            ..FlowStory::default()
+        });
+        match self.detail {
+            Detail::Opening(opening) => opening.trace(Side::Client).finish(&mut story),
+            Detail::Tcp(trace) => trace.finish(&mut story),
+            Detail::Datagram(trace) => trace.finish(&mut story),
+        }
+        story
+    }
+}
+
+impl Opening {
+    fn new(record: &PacketRecord<'_>) -> Self {
+        Self {
+            decoded: Decoded {
+                headers: *record.headers,
+                options: *record.options,
+                encapsulation: record.encapsulation,
+            },
+            number: record.number,
+            time_ns: record.time_ns,
+            wire_length: record.wire_length,
+        }
+    }
+
+    /// The trace of the packet that was kept.
+    fn trace(&self, side: Side) -> TcpTrace {
+        let record = self
+            .decoded
+            .record(self.number, self.time_ns, self.wire_length, &[]);
+        let mut trace = TcpTrace::new(&record, side);
+        trace.take(&record, side, false);
+        trace
+    }
+}
+
+/// What could not be followed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TraceTally {
+    /// Packets taken in.
+    pub packets: u64,
+    /// Flows ended early to make room; one that goes on begins anew, in the middle.
+    pub evicted: u64,
+}
+
+/// The flows of one hop, or those of them that fall to one shard.
+pub struct Tracer {
+    traces: Table<Trace>,
+    detail_count: usize,
+    run_count: usize,
+    hand: Slot,
+    done: Vec<Box<FlowStory>>,
+    tally: TraceTally,
+}
+
+impl Tracer {
+    /// Follows no flow yet. `seed` is of its hash: flow keys are chosen by others.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self {
+            traces: Table::new(TRACE_COUNT_MAX, seed),
+            detail_count: 0,
+            run_count: 0,
+            hand: 0,
+            done: Vec::new(),
+            tally: TraceTally::default(),
+        }
+    }
+
+    /// What could not be followed.
+    #[must_use]
+    pub const fn tally(&self) -> TraceTally {
+        self.tally
+    }
+
+    /// Takes a packet in. Packets of one flow must come in the order of their capture.
+    pub fn handle(&mut self, record: &PacketRecord<'_>) -> Segment {
+        self.tally.packets += 1;
+        let (key, end) = TraceKey::of(record.headers, record.hop, record.encapsulation.tunnel);
+        if phalanx_common::packet::is_error(record.headers) {
+            self.icmp_error(record);
+        }
+        let found = self.traces.find(&key);
+        let reused = found.filter(|slot| self.is_other_connection(*slot, record));
+        if let Some(slot) = reused {
+            self.end(slot);
+        }
+        let slot = match found {
+            Some(slot) if reused.is_none() => Some(slot),
+            _ => self.open(key, end, record, reused.is_some()),
+        };
+        let segment = slot.and_then(|slot| self.take(slot, end, record));
+        let mut segment = segment.unwrap_or_else(|| tcp::blank(record, Side::Client));
+        if reused.is_some() {
+            segment.marks.set(Mark::PortReuse);
+        }
+        segment
+    }
+
+    /// Ends all flows: their stories follow.
+    pub fn finish(&mut self) {
+        for slot in 0..self.traces.slot_end() {
+            self.end(slot);
+        }
+    }
+
+    /// Drains the stories of flows that have ended.
+    pub fn stories(&mut self) -> impl Iterator<Item = Box<FlowStory>> + '_ {
+        self.done.drain(..)
+    }
+
+    fn is_other_connection(&self, slot: Slot, record: &PacketRecord<'_>) -> bool {
+        let flags = record.flags();
+        if !flags.any(TcpFlags::SYN) || flags.any(TcpFlags::ACK) {
+            return false;
+        }
+        match self.traces.get(slot).map(|trace| &trace.detail) {
+            Some(Detail::Opening(opening)) => {
+                opening.decoded.headers.sequence != record.headers.sequence
+            }
+            Some(Detail::Tcp(trace)) => trace.is_other_connection(record),
+            _ => false,
+        }
+    }
+
+    fn open(
+        &mut self,
+        key: TraceKey,
+        end: End,
+        record: &PacketRecord<'_>,
+        reuses_ports: bool,
+    ) -> Option<Slot> {
+        if self.traces.is_full() || self.detail_count >= TRACE_DETAIL_COUNT_MAX {
+            self.evict();
+        }
+        let (client, role_basis) = role(record, end);
+        let is_opening = record.headers.protocol == protocol::TCP
+            && record.flags().any(TcpFlags::SYN)
+            && !record.flags().any(TcpFlags::ACK)
+            && record.headers.payload_length == 0;
+        let detail = if is_opening {
+            Detail::Opening(Box::new(Opening::new(record)))
+        } else {
+            self.detail_count += 1;
+            let side = if end == client {
+                Side::Client
+            } else {
+                Side::Server
+            };
+            new_detail(record, side)
+        };
+        self.traces.insert(Trace {
+            key,
+            flow: record.number,
+            last_frame: record.number,
+            client,
+            role_basis,
+            start_ns: record.time_ns,
+            end_ns: record.time_ns,
+            reuses_ports,
+            is_fresh: true,
+            detail,
+        })
+    }
+
+    fn take(&mut self, slot: Slot, end: End, record: &PacketRecord<'_>) -> Option<Segment> {
+        let is_scarce = self.run_count > RUN_TOTAL_MAX;
+        let trace = self.traces.get_mut(slot)?;
+        let is_first = trace.flow == record.number;
+        trace.last_frame = record.number;
+        trace.end_ns = trace.end_ns.max(record.time_ns);
+        trace.is_fresh = true;
+        let side = trace.side(end);
+        if let Detail::Opening(opening) = &trace.detail {
+            if is_first {
+                let mut segment = tcp::blank(record, side);
+                segment.flow = trace.flow;
+                segment.class = Some(crate::segment::Class::New);
+                segment.why = "begins the sequence";
+                return Some(segment);
+            }
+            trace.detail = Detail::Tcp(Box::new(opening.trace(Side::Client)));
+            self.detail_count += 1;
+        }
+        let mut segment = match &mut trace.detail {
+            Detail::Tcp(tcp) => {
+                let before = tcp.run_count();
+                let segment = tcp.take(record, side, is_scarce);
+                self.run_count = (self.run_count + tcp.run_count()).saturating_sub(before);
+                segment
+            }
+            Detail::Datagram(datagram) => datagram.take(record, side),
+            Detail::Opening(_) => return None,
+        };
+        segment.flow = trace.flow;
+        Some(segment)
+    }
+
+    fn icmp_error(&mut self, record: &PacketRecord<'_>) {
+        let Ok(quoted) = parse_quote(record.bytes, record.headers) else {
+            return;
+        };
+        let (key, end) = TraceKey::of(&quoted, record.hop, record.encapsulation.tunnel);
+        let Some(slot) = self.traces.find(&key) else {
+            return;
+        };
+        let error = IcmpError::of(record);
+        let Some(trace) = self.traces.get_mut(slot) else {
+            return;
+        };
+        let side = trace.side(end);
+        if let Detail::Opening(opening) = &trace.detail {
+            trace.detail = Detail::Tcp(Box::new(opening.trace(Side::Client)));
+            self.detail_count += 1;
+        }
+        match &mut trace.detail {
+            Detail::Tcp(tcp) => tcp.icmp_error(side, error.mtu, error.is_refusal),
+            Detail::Datagram(datagram) => datagram.icmp_error(side, error.mtu),
+            Detail::Opening(_) => {}
+        }
+    }
+
+    fn end(&mut self, slot: Slot) {
+        let Some(trace) = self.traces.remove(slot) else {
+            return;
+        };
+        match &trace.detail {
+            Detail::Opening(_) => {}
+            Detail::Tcp(tcp) => {
+                self.detail_count -= 1;
+                self.run_count = self.run_count.saturating_sub(tcp.run_count());
+            }
+            Detail::Datagram(_) => self.detail_count -= 1,
+        }
+        self.done.push(trace.finish());
+    }
+
+    /// Ends the flow that the clock's hand comes to first that was silent for a whole round; two
+    /// rounds find one. At most a slot in sixteen is looked at for each packet.
+    fn evict(&mut self) {
+        let end = self.traces.slot_end();
+        for _ in 0..crate::limits::EVICTION_TRIES * 4 {
+            self.hand = if self.hand + 1 >= end {
+                0
+            } else {
+                self.hand + 1
+            };
+            let Some(trace) = self.traces.get_mut(self.hand) else {
+                continue;
+            };
+            if std::mem::take(&mut trace.is_fresh) {
+                continue;
+            }
+            break;
+        }
+        self.tally.evicted += 1;
+        self.end(self.hand);
+    }
+}
+
+/// What an ICMP error says.
+#[derive(Clone, Copy, Debug)]
+struct IcmpError {
+    /// The next hop's MTU, 0 where it is not told.
+    mtu: u32,
+    /// Nobody listens, or the way there is closed.
+    is_refusal: bool,
+}
+
+impl IcmpError {
+    fn of(record: &PacketRecord<'_>) -> Self {
+        let headers = record.headers;
+        let (kind, code) = ((headers.sequence >> 8) as u8, headers.sequence as u8);
+        let at = headers.transport_offset as usize;
+        let word = |from: usize, length: usize| -> u32 {
+            let bytes = record.bytes.get(at + from..at + from + length);
+            bytes
+                .unwrap_or_default()
+                .iter()
+                .fold(0, |word, byte| word << 8 | u32::from(*byte))
+        };
+        // RFC 792 and RFC 1191 section 4; RFC 4443 sections 3.1 and 3.2.
+        match (headers.protocol, kind, code) {
+            (protocol::ICMP, 3, 4) => Self {
+                mtu: word(6, 2),
+                is_refusal: false,
+            },
+            (protocol::ICMPV6, 2, _) => Self {
+                mtu: word(4, 4),
+                is_refusal: false,
+            },
+            (protocol::ICMP, 3, _) | (protocol::ICMPV6, 1, _) => Self {
+                mtu: 0,
+                is_refusal: true,
+            },
+            _ => Self {
+                mtu: 0,
+                is_refusal: false,
+            },
+        }
+    }
+}
+
+fn new_detail(record: &PacketRecord<'_>, side: Side) -> Detail {
+    if record.headers.protocol == protocol::TCP {
+        Detail::Tcp(Box::new(TcpTrace::new(record, side)))
+    } else {
+        Detail::Datagram(Box::new(DatagramTrace::new(record, side)))
+    }
+}
+
+/// Who is the client, as the first packet tells.
+fn role(record: &PacketRecord<'_>, sender: End) -> (End, RoleBasis) {
+    let receiver = match sender {
+        End::Low => End::High,
+        End::High => End::Low,
+    };
+    let headers = record.headers;
+    if headers.protocol == protocol::TCP && headers.tcp_flags.any(TcpFlags::SYN) {
+        let is_answer = headers.tcp_flags.any(TcpFlags::ACK);
+        return (if is_answer { receiver } else { sender }, RoleBasis::Opener);
+    }
+    let by_port = crate::role::by_port(headers.source_port, headers.destination_port);
+    match by_port {
+        Some(is_source) => (if is_source { sender } else { receiver }, RoleBasis::Port),
+        None => (sender, RoleBasis::FirstPayload),
+    }
+}

@@ -1,0 +1,287 @@
+//! Where a connection's time goes: makes its [`TimeBudget`] from what it waited for before each
+//! packet ([`Situation`]) and what the packet was ([`Event`]).
+//!
+//! Rules, first match wins, for the time between two packets:
+//! 1. handshake, until it is over; close, once a RST was seen or both FINs.
+//! 2. the packet is a retransmission after a timeout, or a tail-loss probe: timeout recovery, with
+//!    all that had not been settled before it.
+//! 3. the receiver's window is closed: zero window.
+//! 4. a loss is being repaired: fast or timeout recovery.
+//! 5. bytes are under way and the window has no room for more: receiver window.
+//! 6. bytes are under way: path, for as long as their round trip takes. What is beyond waits.
+//! 7. nothing is under way: it waits.
+//!
+//! What waits is settled by the next data or the end. Data from the other side: server think or
+//! client idle. Data from the same side: what came after the last acknowledgement is the sender's
+//! own (sender limited), what came before is the path's. FIN, RST or end: the time of whom the last
+//! data was sent to, the close's if a FIN was seen before.
+//!
+//! Buckets after METHODS of web100 triage, Dapper (SOSR 2017) and TAPO (CoNEXT 2015).
+
+use crate::budget::{Bucket, Checkpoint, TimeBudget};
+use crate::segment::{Class, Recovery};
+use crate::side::{Side, Sides};
+
+/// What a connection waited for before a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Situation {
+    pub(crate) phase: Phase,
+    /// A window is closed.
+    pub(crate) is_blocked: bool,
+    pub(crate) recovery: Recovery,
+    /// Bytes are under way, in either direction.
+    pub(crate) is_outstanding: bool,
+    /// The receiver's window has no room, while bytes are under way.
+    pub(crate) is_window_limited: bool,
+    /// The sender holds itself back.
+    pub(crate) is_at_plateau: bool,
+}
+
+/// Where a connection stands in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Phase {
+    #[default]
+    Handshake,
+    Open,
+    /// A FIN was seen.
+    Closing,
+    Closed,
+}
+
+/// What a packet means for the time before it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Event {
+    pub(crate) time_ns: i64,
+    pub(crate) side: Side,
+    pub(crate) class: Option<Class>,
+    /// It carries payload that was not sent before, as far as is known.
+    pub(crate) has_new_data: bool,
+    pub(crate) is_end: bool,
+    /// Bytes are missing in the capture before it.
+    pub(crate) is_after_capture_gap: bool,
+    /// Round trip from the hop to the other side and back, for what the packet carries.
+    pub(crate) reach_ns: i64,
+    /// A pause of the sender longer than this, in nanoseconds, is its own.
+    pub(crate) pause_ns: i64,
+}
+
+/// The bucket and the answer time that a turn came to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Turned {
+    /// Who answered.
+    pub(crate) side: Side,
+    /// Its own time, in nanoseconds.
+    pub(crate) own_ns: i64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Waiting {
+    /// While bytes were under way, beyond their round trip.
+    outstanding_ns: i64,
+    /// While nothing was.
+    quiet_ns: i64,
+    /// Since a FIN was seen.
+    closing_ns: i64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Account {
+    budget: TimeBudget,
+    last_ns: i64,
+    waiting: Waiting,
+    /// Round trip of the last data that is not used up.
+    reach_left_ns: i64,
+    last_data: Option<Side>,
+    /// Time of the last data, and the reach that it needs.
+    last_data_ns: i64,
+    last_reach_ns: i64,
+    /// Taken at the first sign of a loss of each side.
+    suspicion: Sides<Option<Checkpoint>>,
+    /// Taken when a plateau may have begun.
+    level: Sides<Option<Checkpoint>>,
+}
+
+/// What may have been a loss being repaired, before that was known.
+const ORDINARY: [Bucket; 3] = [Bucket::Path, Bucket::SenderLimited, Bucket::Unknown];
+
+impl Account {
+    pub(crate) fn new(start_ns: i64) -> Self {
+        Self {
+            last_ns: start_ns,
+            last_data_ns: start_ns,
+            ..Self::default()
+        }
+    }
+
+    /// The time up to the latest packet, as settled so far, and what waits.
+    pub(crate) fn last_ns(&self) -> i64 {
+        self.last_ns
+    }
+
+    /// Takes a packet in; gives the turn that it makes.
+    pub(crate) fn take(&mut self, situation: &Situation, event: &Event) -> Option<Turned> {
+        // Clocks that step back take no time: the sum stays that of first to latest.
+        let passed_ns = event.time_ns.saturating_sub(self.last_ns).max(0);
+        self.last_ns = self.last_ns.max(event.time_ns);
+        if passed_ns > 0 {
+            self.spend(passed_ns, situation, event);
+        }
+        let mut turned = None;
+        if event.has_new_data {
+            turned = self.settle_data(situation, event, passed_ns);
+            self.last_data = Some(event.side);
+            self.last_data_ns = event.time_ns;
+            self.last_reach_ns = event.reach_ns;
+            self.reach_left_ns = event.reach_ns;
+        } else if event.is_end {
+            self.settle_end();
+        }
+        turned
+    }
+
+    fn spend(&mut self, passed_ns: i64, situation: &Situation, event: &Event) {
+        let is_timeout = matches!(
+            event.class,
+            Some(Class::TimeoutRetransmission | Class::TailLossProbe)
+        );
+        let bucket = match (situation.phase, situation.recovery) {
+            (Phase::Handshake, _) => Bucket::Handshake,
+            (Phase::Closed, _) => Bucket::Close,
+            _ if event.is_after_capture_gap => Bucket::Unknown,
+            _ if situation.is_blocked => Bucket::ZeroWindow,
+            _ if is_timeout => {
+                let waited_ns = std::mem::take(&mut self.waiting).outstanding_ns;
+                self.budget.add(Bucket::TimeoutRecovery, waited_ns);
+                Bucket::TimeoutRecovery
+            }
+            (_, Recovery::Timeout(_)) => Bucket::TimeoutRecovery,
+            (_, Recovery::Fast(_)) => Bucket::FastRecovery,
+            _ if situation.is_window_limited => Bucket::ReceiverWindow,
+            _ if situation.is_outstanding => return self.spend_outstanding(passed_ns, situation),
+            (Phase::Closing, _) => {
+                self.waiting.closing_ns += passed_ns;
+                return;
+            }
+            _ => {
+                self.waiting.quiet_ns += passed_ns;
+                return;
+            }
+        };
+        self.budget.add(bucket, passed_ns);
+    }
+
+    fn spend_outstanding(&mut self, passed_ns: i64, situation: &Situation) {
+        if situation.is_at_plateau {
+            self.budget.add(Bucket::SenderLimited, passed_ns);
+            return;
+        }
+        let path_ns = passed_ns.min(self.reach_left_ns);
+        self.reach_left_ns -= path_ns;
+        self.budget.add(Bucket::Path, path_ns);
+        self.waiting.outstanding_ns += passed_ns - path_ns;
+    }
+
+    fn settle_data(
+        &mut self,
+        situation: &Situation,
+        event: &Event,
+        passed_ns: i64,
+    ) -> Option<Turned> {
+        let waiting = std::mem::take(&mut self.waiting);
+        let all_ns = waiting.outstanding_ns + waiting.quiet_ns + waiting.closing_ns;
+        if self.last_data == Some(event.side) {
+            // The last wait was the sender's own where no acknowledgement ended it.
+            let own_ns = if situation.is_outstanding && passed_ns > event.pause_ns {
+                passed_ns.min(waiting.outstanding_ns)
+            } else {
+                0
+            };
+            let quiet_ns = waiting.quiet_ns + waiting.closing_ns;
+            self.budget.add(Bucket::SenderLimited, quiet_ns + own_ns);
+            self.budget
+                .add(Bucket::Path, waiting.outstanding_ns - own_ns);
+            return None;
+        }
+        let own = match event.side {
+            Side::Client => Bucket::ClientIdle,
+            Side::Server => Bucket::ServerThink,
+        };
+        self.budget.add(own, all_ns);
+        self.last_data?;
+        let since_ns = event.time_ns.saturating_sub(self.last_data_ns);
+        Some(Turned {
+            side: event.side,
+            own_ns: since_ns.saturating_sub(self.last_reach_ns).max(0),
+        })
+    }
+
+    fn settle_end(&mut self) {
+        let waiting = std::mem::take(&mut self.waiting);
+        self.budget.add(Bucket::Path, waiting.outstanding_ns);
+        self.budget.add(Bucket::Close, waiting.closing_ns);
+        let own = match self.last_data {
+            Some(Side::Client) => Bucket::ServerThink,
+            _ => Bucket::ClientIdle,
+        };
+        self.budget.add(own, waiting.quiet_ns);
+    }
+
+    /// Notes the first sign of a loss of what `side` sends.
+    pub(crate) fn suspect(&mut self, side: Side) {
+        let budget = self.budget;
+        self.suspicion
+            .get_mut(side)
+            .get_or_insert_with(|| Checkpoint::from(budget));
+    }
+
+    /// The sign meant nothing.
+    pub(crate) fn clear(&mut self, side: Side) {
+        *self.suspicion.get_mut(side) = None;
+    }
+
+    /// A loss of what `side` sends is certain: what was taken for ordinary since its first sign
+    /// was its repair.
+    pub(crate) fn confirm(&mut self, side: Side, to: Bucket) {
+        let waited_ns = std::mem::take(&mut self.waiting.outstanding_ns);
+        if let Some(since) = self.suspicion.get_mut(side) {
+            self.budget.add(Bucket::Path, waited_ns);
+            self.budget.move_since(since, &ORDINARY, to);
+            *since = Checkpoint::from(self.budget);
+        } else {
+            self.budget.add(Bucket::Path, waited_ns);
+        }
+    }
+
+    /// Follows the rounds with the same flight: once there are enough, what passed since the first
+    /// of them was the sender's own.
+    pub(crate) fn level(&mut self, side: Side, rounds: u16, is_at_plateau: bool) {
+        let since = self.level.get_mut(side);
+        match (rounds, since.as_ref()) {
+            (0, _) => *since = None,
+            (_, None) => *since = Some(Checkpoint::from(self.budget)),
+            (_, Some(from)) if is_at_plateau => {
+                let from = *from;
+                self.budget
+                    .move_since(&from, &[Bucket::Path], Bucket::SenderLimited);
+                *since = Some(Checkpoint::from(self.budget));
+            }
+            _ => {}
+        }
+    }
+
+    /// The whole budget; `is_one_way` where one direction was never seen.
+    pub(crate) fn finish(mut self, is_one_way: bool) -> TimeBudget {
+        self.settle_end();
+        if is_one_way {
+            let from = Checkpoint::default();
+            let all = Bucket::ALL;
+            let but_handshake: Vec<Bucket> = all
+                .into_iter()
+                .filter(|bucket| *bucket != Bucket::Handshake)
+                .collect();
+            self.budget
+                .move_since(&from, &but_handshake, Bucket::Unknown);
+        }
+        self.budget
+    }
+}

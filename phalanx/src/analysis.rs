@@ -1,0 +1,286 @@
+//! Analysis of capture files: makes a [`Report`](crate::report::Report) from the stories that the
+//! engine tells of their packets.
+//!
+//! All threads do the same: take the next chunk of the file, decode its frames, sort the records by
+//! shard, and let the shards that nobody works at take in what waits for them. Chunks may be decoded
+//! in any order; they pass the *sequence* in the order of the file, and so reach each shard in it.
+//! A flow lies in one shard, so its packets come in order.
+
+mod batch;
+mod hop;
+mod shard;
+mod walk;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use phalanx_common::packet::{Layers, LinkKind};
+use phalanx_engine::filter::Filter;
+use phalanx_engine::story::FlowStory;
+
+use self::batch::{Batch, Selection, decode};
+use self::hop::HopFacts;
+use self::shard::Shard;
+use crate::capture_file::{self, CaptureFile, Follow, Interface, OpenOptions, ReadError};
+use crate::report::Damage;
+
+pub use self::hop::hop_reports;
+pub use self::walk::{Told, Walked, plots, walk};
+
+/// Batches between the file and the shards, for each thread: enough that nobody waits for a slow
+/// one. A batch holds a chunk of 256 KiB and 1,024 records of some 200 bytes.
+const BATCH_COUNT_MAX: usize = 4;
+
+/// What to analyse, and how much of it.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The capture; `-` is the standard input.
+    pub path: PathBuf,
+    /// Threads that work at it, at least 1.
+    pub threads: usize,
+    /// Frames that count; all without one.
+    pub filter: Option<Filter>,
+    /// Earliest time that counts, in nanoseconds since the epoch.
+    pub since_ns: Option<i64>,
+    /// Latest.
+    pub until_ns: Option<i64>,
+    /// Stories kept, the worst ones.
+    pub story_count_max: usize,
+    /// The one flow that is told of, by the number of its first frame; all without one.
+    pub flow: Option<u64>,
+    /// How to go on at the end of the file until told to stop.
+    pub follow: Option<Follow>,
+}
+
+/// What one file came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// By interface of the file.
+    pub hops: Vec<HopFacts>,
+    /// The interfaces, as the file describes them.
+    pub interfaces: Vec<Interface>,
+    /// The worst conversations, by hop and first frame.
+    #[expect(clippy::vec_box, reason = "a story is moved and sorted often")]
+    pub stories: Vec<Box<FlowStory>>,
+    /// Conversations that were found.
+    pub conversation_count: u64,
+    /// Counted oddities of the file.
+    pub notes: BTreeMap<String, u64>,
+    /// Where the file is damaged.
+    pub damage: Option<Damage>,
+    /// Why reading ended early.
+    pub error: Option<ReadError>,
+}
+
+struct Source {
+    file: CaptureFile,
+    next: u64,
+    has_ended: bool,
+    error: Option<ReadError>,
+    kinds: Arc<Vec<Option<LinkKind>>>,
+    selection: Arc<Selection>,
+}
+
+#[derive(Default)]
+struct Sequence {
+    next: u64,
+    waiting: BTreeMap<u64, Batch>,
+}
+
+/// What the threads share.
+struct Shared<'a> {
+    request: &'a Request,
+    source: Mutex<Source>,
+    sequence: Mutex<Sequence>,
+    shards: Vec<Shard>,
+    hops: Mutex<Vec<HopFacts>>,
+    free: Mutex<Vec<Batch>>,
+    /// Batches that have been read and not been taken in by all shards.
+    under_way: AtomicUsize,
+    stop: &'a AtomicBool,
+    progress: &'a (dyn Fn(u64, Option<u64>) + Sync),
+}
+
+/// A mutex whose holder has panicked is used on: the panic ends the run where it is joined.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Analyses one capture. `progress` is told the bytes read so far and those there are, by any thread; `stop` ends the
+/// reading early.
+///
+/// # Errors
+/// The file cannot be opened, or is no capture. What goes wrong later is in the outcome.
+pub fn analyze(
+    request: &Request,
+    stop: &AtomicBool,
+    progress: &(dyn Fn(u64, Option<u64>) + Sync),
+) -> Result<Outcome, capture_file::OpenError> {
+    let options = OpenOptions {
+        follow: request.follow.clone(),
+    };
+    let file = capture_file::open(&request.path, &options)?;
+    let threads = request.threads.max(1);
+    let shared = Shared {
+        request,
+        source: Mutex::new(Source {
+            file,
+            next: 0,
+            has_ended: false,
+            error: None,
+            kinds: Arc::default(),
+            selection: Arc::new(Selection::default()),
+        }),
+        sequence: Mutex::default(),
+        shards: (0..threads)
+            .map(|_| Shard::new(request.story_count_max, request.flow))
+            .collect(),
+        hops: Mutex::default(),
+        free: Mutex::default(),
+        under_way: AtomicUsize::new(0),
+        stop,
+        progress,
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(|| shared.work());
+        }
+        shared.work();
+    });
+    Ok(shared.finish())
+}
+
+impl Shared<'_> {
+    fn work(&self) {
+        let mut layers = Layers::default();
+        let mut facts = Vec::new();
+        let most = BATCH_COUNT_MAX * self.shards.len();
+        loop {
+            if self.under_way.load(Ordering::Relaxed) >= most {
+                self.drain(true);
+                continue;
+            }
+            let Some(mut batch) = self.read() else {
+                break;
+            };
+            decode(&mut batch, &mut layers, self.shards.len(), &mut facts);
+            self.pass(batch);
+            self.drain(false);
+        }
+        let mut hops = lock(&self.hops);
+        for (index, fact) in facts.into_iter().enumerate() {
+            if hops.len() <= index {
+                hops.resize_with(index + 1, HopFacts::default);
+            }
+            hops[index].add(&fact);
+        }
+    }
+
+    /// The next chunk of the file.
+    fn read(&self) -> Option<Batch> {
+        let mut batch = lock(&self.free).pop().unwrap_or_default();
+        let mut source = lock(&self.source);
+        if source.has_ended || self.stop.load(Ordering::Relaxed) {
+            return None;
+        }
+        match source.file.read_chunk(&mut batch.chunk) {
+            Ok(true) => {}
+            Ok(false) => {
+                source.has_ended = true;
+                return None;
+            }
+            Err(error) => {
+                source.has_ended = true;
+                source.error = Some(error);
+                return None;
+            }
+        }
+        source.learn_interfaces(self.request);
+        batch.number = source.next;
+        source.next += 1;
+        batch.kinds = Arc::clone(&source.kinds);
+        batch.selection = Arc::clone(&source.selection);
+        (self.progress)(source.file.bytes_read(), source.file.size());
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        Some(batch)
+    }
+
+    /// Lets a batch through once all before it are: each shard gets it in the order of the file.
+    fn pass(&self, batch: Batch) {
+        let mut sequence = lock(&self.sequence);
+        sequence.waiting.insert(batch.number, batch);
+        while let Some(batch) = {
+            let next = sequence.next;
+            sequence.waiting.remove(&next)
+        } {
+            sequence.next += 1;
+            let batch = Arc::new(batch);
+            for shard in &self.shards {
+                shard.push(Arc::clone(&batch));
+            }
+        }
+    }
+
+    /// Takes in what waits at the shards that nobody works at; `is_patient` waits for the others.
+    fn drain(&self, is_patient: bool) {
+        for (index, shard) in self.shards.iter().enumerate() {
+            shard.drain(index, is_patient, |batch| self.release(batch));
+        }
+    }
+
+    fn release(&self, batch: Arc<Batch>) {
+        if let Some(batch) = Arc::into_inner(batch) {
+            lock(&self.free).push(batch);
+            self.under_way.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn finish(self) -> Outcome {
+        self.drain(true);
+        let source = self
+            .source
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut conversation_count = 0;
+        let mut best = shard::Worst::new(self.request.story_count_max);
+        for shard in self.shards {
+            let (count, worst) = shard.finish();
+            conversation_count += count;
+            best.join(worst);
+        }
+        let mut hops = self
+            .hops
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        let interfaces = source.file.interfaces().to_vec();
+        hops.resize_with(interfaces.len().max(hops.len()), HopFacts::default);
+        Outcome {
+            hops,
+            interfaces,
+            stories: best.into_stories(),
+            conversation_count,
+            notes: hop::notes(source.file.notes()),
+            damage: source.file.damage().map(|damage| Damage {
+                offset: damage.offset,
+                frame: damage.frame_count,
+                reason: damage.fault.to_string(),
+            }),
+            error: source.error,
+        }
+    }
+}
+
+impl Source {
+    /// Interfaces may be described anywhere in a file.
+    fn learn_interfaces(&mut self, request: &Request) {
+        let interfaces = self.file.interfaces();
+        if interfaces.len() == self.kinds.len() {
+            return;
+        }
+        let kind = |interface: &Interface| LinkKind::from_linktype(interface.link_type.into());
+        self.kinds = Arc::new(interfaces.iter().map(kind).collect());
+        self.selection = Arc::new(Selection::new(request, interfaces));
+    }
+}

@@ -1,0 +1,137 @@
+//! Batches: a chunk of a capture with its records, sorted by shard.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use phalanx_common::packet::{Headers, Layers, LinkKind, Unparsed, is_error, parse_quote};
+use phalanx_engine::filter::{LinkType, Program};
+use phalanx_engine::record::Decoded;
+
+use super::Request;
+use super::hop::HopFacts;
+use crate::capture_file::{Chunk, FrameAt, Interface};
+
+/// A chunk on its way from the file to the shards.
+#[derive(Default)]
+pub(super) struct Batch {
+    /// Place in the file, from 0.
+    pub(super) number: u64,
+    pub(super) chunk: Chunk,
+    /// By shard.
+    pub(super) items: Vec<Vec<Item>>,
+    /// By interface.
+    pub(super) kinds: Arc<Vec<Option<LinkKind>>>,
+    pub(super) selection: Arc<Selection>,
+}
+
+/// One record of a batch.
+pub(super) struct Item {
+    pub(super) frame: FrameAt,
+    pub(super) decoded: Decoded,
+}
+
+/// Which frames count.
+#[derive(Debug, Default)]
+pub(super) struct Selection {
+    since_ns: Option<i64>,
+    until_ns: Option<i64>,
+    /// By link type; `None` where the filter asks for what the link type has not.
+    programs: Option<BTreeMap<u16, Option<Program>>>,
+    link_types: Vec<u16>,
+}
+
+impl Selection {
+    pub(super) fn new(request: &Request, interfaces: &[Interface]) -> Self {
+        let link_types: Vec<u16> = interfaces.iter().map(|it| it.link_type).collect();
+        let programs = request.filter.as_ref().map(|filter| {
+            let compile = |number: &u16| {
+                let program = LinkType::from_number(u32::from(*number))
+                    .and_then(|link| filter.compile(link).ok());
+                (*number, program)
+            };
+            link_types.iter().map(compile).collect()
+        });
+        Self {
+            since_ns: request.since_ns,
+            until_ns: request.until_ns,
+            programs,
+            link_types,
+        }
+    }
+
+    pub(super) fn holds(&self, frame: &FrameAt, bytes: &[u8]) -> bool {
+        if self.since_ns.is_some_and(|since| frame.time_ns < since)
+            || self.until_ns.is_some_and(|until| frame.time_ns > until)
+        {
+            return false;
+        }
+        let Some(programs) = &self.programs else {
+            return true;
+        };
+        let link_type = self.link_types.get(frame.interface as usize);
+        let program = link_type.and_then(|it| programs.get(it)?.as_ref());
+        program.is_some_and(|program| program.matches(bytes, frame.wire_length))
+    }
+}
+
+/// Decodes the frames of a batch and sorts them by shard; `facts` are by interface.
+pub(super) fn decode(
+    batch: &mut Batch,
+    layers: &mut Layers,
+    shard_count: usize,
+    facts: &mut Vec<HopFacts>,
+) {
+    batch.items.resize_with(shard_count, Vec::new);
+    batch.items.iter_mut().for_each(Vec::clear);
+    for (frame, bytes) in batch.chunk.iter() {
+        if !batch.selection.holds(frame, bytes) {
+            continue;
+        }
+        let hop = frame.interface as usize;
+        if facts.len() <= hop {
+            facts.resize_with(hop + 1, HopFacts::default);
+        }
+        let fact = &mut facts[hop];
+        fact.pass(frame);
+        let decoded = match batch.kinds.get(hop) {
+            Some(Some(kind)) => Decoded::of(layers, bytes, *kind, frame.wire_length),
+            _ => Err(Unparsed::UnknownLink),
+        };
+        match decoded {
+            Ok(decoded) => {
+                let shard = shard_of(&decoded.headers, bytes, shard_count);
+                let item = Item {
+                    frame: *frame,
+                    decoded,
+                };
+                batch.items[shard].push(item);
+            }
+            Err(reason) => fact.refuse(reason),
+        }
+    }
+}
+
+/// The shard of a packet: of its flow, or of the flow that an ICMP error quotes.
+fn shard_of(headers: &Headers, bytes: &[u8], shard_count: usize) -> usize {
+    if shard_count == 1 {
+        return 0;
+    }
+    if is_error(headers)
+        && let Ok(quoted) = parse_quote(bytes, headers)
+    {
+        return (symmetric_hash(&quoted) % shard_count as u64) as usize;
+    }
+    (symmetric_hash(headers) % shard_count as u64) as usize
+}
+
+/// The same for both directions of a flow. A sender that aims at one shard makes it slow, no more.
+fn symmetric_hash(headers: &Headers) -> u64 {
+    let end = |address: [u64; 2], port: u16| {
+        let word = address[0] ^ address[1].rotate_left(23) ^ u64::from(port) << 7;
+        let wide = u128::from(word | 1) * 0x9e37_79b9_7f4a_7c15_u128;
+        wide as u64 ^ (wide >> 64) as u64
+    };
+    let both = end(headers.source, headers.source_port)
+        .wrapping_add(end(headers.destination, headers.destination_port));
+    (both ^ (both >> 32)).wrapping_mul(0xff51_afd7_ed55_8ccd) >> 33
+}

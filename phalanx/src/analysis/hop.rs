@@ -1,0 +1,121 @@
+//! What is known of a hop of a file: its frames, and why some are part of no conversation.
+
+use phalanx_common::packet::Unparsed;
+
+use std::collections::BTreeMap;
+
+use super::Outcome;
+use crate::capture_file::{FrameAt, Notes, link_type_name};
+use crate::report::HopReport;
+
+/// Counts of one interface of a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HopFacts {
+    /// Frames that count.
+    pub frames: u64,
+    /// Their bytes on the wire.
+    pub bytes: u64,
+    /// Frames that are part of no conversation, by reason.
+    pub unparsed: [u64; Unparsed::COUNT],
+    /// Earliest and latest time in nanoseconds since the epoch.
+    pub times_ns: Option<(i64, i64)>,
+}
+
+impl HopFacts {
+    pub(super) fn pass(&mut self, frame: &FrameAt) {
+        self.frames += 1;
+        self.bytes += u64::from(frame.wire_length);
+        self.widen(frame.time_ns, frame.time_ns);
+    }
+
+    pub(super) fn refuse(&mut self, reason: Unparsed) {
+        self.unparsed[reason as usize] += 1;
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.frames += other.frames;
+        self.bytes += other.bytes;
+        for (count, more) in self.unparsed.iter_mut().zip(other.unparsed) {
+            *count += more;
+        }
+        if let Some((first_ns, last_ns)) = other.times_ns {
+            self.widen(first_ns, last_ns);
+        }
+    }
+
+    fn widen(&mut self, first_ns: i64, last_ns: i64) {
+        let (first, last) = self.times_ns.unwrap_or((first_ns, last_ns));
+        self.times_ns = Some((first.min(first_ns), last.max(last_ns)));
+    }
+}
+
+/// The hops of a file as a report shows them: the file's, or one for each interface that saw
+/// frames. `name` is the file's; hops are numbered by interface.
+#[must_use]
+pub fn hop_reports(outcome: &Outcome, name: &str, source: &str) -> Vec<HopReport> {
+    let is_single = outcome.hops.iter().filter(|hop| hop.frames > 0).count() <= 1;
+    let mut taken = std::collections::BTreeSet::new();
+    let mut reports = Vec::new();
+    if outcome.hops.is_empty() {
+        // A file without any interface was a place of observation all the same.
+        reports.push(HopReport {
+            id: name.to_owned(),
+            source: source.to_owned(),
+            notes: outcome.notes.clone(),
+            damage: outcome.damage.clone(),
+            ..HopReport::default()
+        });
+    }
+    for (index, hop) in outcome.hops.iter().enumerate() {
+        let interface = outcome.interfaces.get(index);
+        let id = match interface.map(|it| it.name.as_str()) {
+            _ if is_single => name.to_owned(),
+            Some(label) if !label.is_empty() => format!("{name}:{label}"),
+            _ => format!("{name}:{index}"),
+        };
+        let id = if taken.insert(id.clone()) {
+            id
+        } else {
+            format!("{id}#{index}")
+        };
+        let unparsed = Unparsed::ALL
+            .into_iter()
+            .map(|reason| (reason.name(), hop.unparsed[reason as usize]))
+            .filter(|(_, count)| *count > 0);
+        let link_type = interface.map(|it| link_type_name(it.link_type).to_string());
+        reports.push(HopReport {
+            id,
+            source: source.to_owned(),
+            packets: hop.frames,
+            unparsed: unparsed.collect(),
+            notes: outcome.notes.clone(),
+            damage: outcome.damage.clone(),
+            link_types: link_type.map(|it| (it, hop.frames)).into_iter().collect(),
+            first_ns: hop.times_ns.map(|it| it.0),
+            last_ns: hop.times_ns.map(|it| it.1),
+        });
+    }
+    reports
+}
+
+/// What was odd about a file, counted by name.
+pub(super) fn notes(notes: &Notes) -> BTreeMap<String, u64> {
+    let named = [
+        ("unknown_interface", notes.unknown_interface),
+        ("surplus_interface", notes.surplus_interface),
+        ("surplus_interfaces", notes.surplus_interfaces),
+        ("longer_than_wire", notes.longer_than_wire),
+        ("longer_than_snap_length", notes.longer_than_snap_length),
+        ("negative_time", notes.negative_time),
+        ("without_time", notes.without_time),
+        ("comments", notes.comments),
+        ("other_blocks", notes.other_blocks),
+        ("unknown_blocks", notes.unknown_blocks),
+        ("snap_length_zero", notes.snap_length_zero),
+        ("unfinished_bytes", notes.unfinished_bytes),
+    ];
+    let counted = named.into_iter().filter(|(_, count)| *count > 0);
+    counted
+        .map(|(name, count)| (name.to_owned(), count))
+        .collect()
+}

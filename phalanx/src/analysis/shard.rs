@@ -1,0 +1,158 @@
+//! Shards: the flows that fall to one place, and the worst conversations among them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, TryLockError};
+
+use phalanx_engine::story::FlowStory;
+use phalanx_engine::trace::Tracer;
+
+use super::batch::Batch;
+use super::lock;
+use crate::report::score;
+
+/// Where the flows of one part of the 5-tuples are followed.
+pub(super) struct Shard {
+    queue: Mutex<VecDeque<Arc<Batch>>>,
+    state: Mutex<State>,
+}
+
+struct State {
+    tracer: Tracer,
+    flow: Option<u64>,
+    count: u64,
+    worst: Worst,
+}
+
+impl Shard {
+    /// `flow` is the only one to be told of.
+    pub(super) fn new(story_count_max: usize, flow: Option<u64>) -> Self {
+        Self {
+            queue: Mutex::default(),
+            state: Mutex::new(State {
+                // Whoever makes flow keys that collide makes his own analysis slow.
+                tracer: Tracer::new(std::process::id().into()),
+                flow,
+                count: 0,
+                worst: Worst::new(story_count_max),
+            }),
+        }
+    }
+
+    pub(super) fn push(&self, batch: Arc<Batch>) {
+        lock(&self.queue).push_back(batch);
+    }
+
+    /// Takes in what waits, unless another thread does; then waits for it if `is_patient`.
+    pub(super) fn drain(&self, index: usize, is_patient: bool, release: impl Fn(Arc<Batch>)) {
+        let mut state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(error)) => error.into_inner(),
+            Err(TryLockError::WouldBlock) if is_patient => lock(&self.state),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        loop {
+            let next = lock(&self.queue).pop_front();
+            let Some(batch) = next else {
+                return;
+            };
+            state.take(&batch, index);
+            release(batch);
+        }
+    }
+
+    /// Ends all flows: how many there were, and the worst.
+    pub(super) fn finish(self) -> (u64, Worst) {
+        let mut state = self
+            .state
+            .into_inner()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        state.tracer.finish();
+        state.collect();
+        (state.count, state.worst)
+    }
+}
+
+impl State {
+    fn take(&mut self, batch: &Batch, index: usize) {
+        for item in batch.items.get(index).into_iter().flatten() {
+            let frame = &item.frame;
+            let bytes = batch.chunk.bytes_of(frame);
+            let record = item
+                .decoded
+                .record(frame.number, frame.time_ns, frame.wire_length, bytes)
+                .at_hop(frame.interface);
+            self.tracer.handle(&record);
+        }
+        self.collect();
+    }
+
+    fn collect(&mut self) {
+        for story in self.tracer.stories() {
+            self.count += 1;
+            if self.flow.is_none_or(|flow| flow == story.flow) {
+                self.worst.add(story);
+            }
+        }
+    }
+}
+
+/// The worst stories, so many of them.
+#[derive(Debug)]
+pub(super) struct Worst {
+    most: usize,
+    /// By badness; of equals the earlier one is worse.
+    stories: BTreeMap<Rank, Box<FlowStory>>,
+}
+
+/// Order of badness, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    /// Score in thousandths.
+    score: u64,
+    hop: std::cmp::Reverse<u32>,
+    flow: std::cmp::Reverse<u64>,
+}
+
+impl Worst {
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            most,
+            stories: BTreeMap::new(),
+        }
+    }
+
+    fn add(&mut self, story: Box<FlowStory>) {
+        let rank = Rank {
+            score: (score(&story).0 * 1e3) as u64,
+            hop: std::cmp::Reverse(story.hop),
+            flow: std::cmp::Reverse(story.flow),
+        };
+        self.insert(rank, story);
+    }
+
+    fn insert(&mut self, rank: Rank, story: Box<FlowStory>) {
+        if self.stories.len() >= self.most {
+            match self.stories.first_key_value() {
+                Some((best, _)) if *best < rank => {
+                    self.stories.pop_first();
+                }
+                _ => return,
+            }
+        }
+        self.stories.insert(rank, story);
+    }
+
+    pub(super) fn join(&mut self, other: Self) {
+        for (rank, story) in other.stories {
+            self.insert(rank, story);
+        }
+    }
+
+    /// By hop and first frame.
+    #[expect(clippy::vec_box, reason = "a story is moved and sorted often")]
+    pub(super) fn into_stories(self) -> Vec<Box<FlowStory>> {
+        let mut stories: Vec<Box<FlowStory>> = self.stories.into_values().collect();
+        stories.sort_by_key(|story| (story.hop, story.flow));
+        stories
+    }
+}

@@ -1,0 +1,350 @@
+//! `phalanx analyze`: capture files to a report.
+
+use std::fs::File;
+use std::io::{BufWriter, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use phalanx_engine::filter::Filter;
+
+use super::ReaderGone;
+use crate::analysis::{self, Outcome, Request, hop_reports};
+use crate::capture_file::Follow;
+use crate::report::text::TextOptions;
+use crate::report::{self, ConversationReport, Report};
+
+/// Exit code where a capture was damaged and all before the damage was analysed.
+pub(super) const EXIT_DAMAGED: u8 = 3;
+
+pub(super) const AFTER_HELP: &str = "\
+Examples:
+  phalanx analyze trace.pcapng
+  phalanx analyze --filter 'tcp port 443' --top 5 trace.pcap.gz
+  phalanx analyze --format json client.pcap server.pcap | jq '.conversations[].state'
+  phalanx analyze --format html -o report.html trace.pcap
+  tcpdump -w - -i eth0 | phalanx analyze -
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a capture is damaged (all before the damage counts).";
+
+/// Conversations of a report for people, unless asked otherwise.
+const TOP_DEFAULT: usize = 20;
+
+/// The same for machines.
+const TOP_DEFAULT_JSON: usize = 10_000;
+
+/// How the report is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines; docs/report.schema.json describes it.
+    Json,
+    /// One page that needs no network.
+    Html,
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Colour {
+    /// On a terminal, unless NO_COLOR is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What `phalanx analyze` takes.
+#[derive(Debug, clap::Args)]
+pub struct AnalyzeArguments {
+    /// Captures: pcap, pcapng or snoop, also gzip or zstd; `-` is the standard input. Each is a hop
+    /// that is named after it
+    #[arg(value_name = "FILE", required_unless_present = "hops")]
+    files: Vec<PathBuf>,
+    /// A capture with a name for its hop; repeat for several
+    #[arg(long = "hop", value_name = "NAME=FILE")]
+    hops: Vec<String>,
+    /// How the report is written
+    #[arg(long, value_enum, default_value_t)]
+    format: ReportFormat,
+    /// Where the report goes; the standard output without it
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Only these frames, in the language of captures (docs/filter.md)
+    #[arg(long, value_name = "EXPRESSION")]
+    filter: Option<String>,
+    /// Only this conversation, as a report names it
+    #[arg(long, value_name = "ID")]
+    conversation: Option<String>,
+    /// How many conversations, the worst ones [default: 20, with JSON 10000]
+    #[arg(long, value_name = "COUNT")]
+    top: Option<usize>,
+    /// Only frames from this time on: 2026-01-31T12:00:00Z, or seconds since 1970
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    since: Option<i64>,
+    /// Only frames up to this time
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    until: Option<i64>,
+    /// Wait for more at the end of the file, until interrupted
+    #[arg(long)]
+    follow: bool,
+    /// Threads [default: one for each processor]
+    #[arg(long, value_name = "COUNT")]
+    threads: Option<usize>,
+    /// When to use colours
+    #[arg(long, value_enum, default_value_t)]
+    color: Colour,
+}
+
+/// A capture and the name of its hop.
+struct Named {
+    name: String,
+    path: PathBuf,
+}
+
+pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
+    let files = name_files(&arguments.files, &arguments.hops)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    if arguments.follow {
+        stop_at_interrupt(&stop)?;
+    }
+    let mut report = Report::default();
+    let mut is_damaged = false;
+    for file in &files {
+        let request = request(arguments, file, &stop)?;
+        let outcome = analyze(&request, &stop)?;
+        is_damaged |= warn(&outcome, &request.path);
+        add(&mut report, file, outcome, files.len() == 1);
+    }
+    if let Some(wanted) = &arguments.conversation {
+        report.conversations.retain(|it| it.id == *wanted);
+        if report.conversations.is_empty() {
+            bail!("there is no conversation {wanted}; a report without --conversation names them");
+        }
+    }
+    report::rank(&mut report.conversations);
+    report.conversations.truncate(top(arguments));
+    let shown = report.conversations.len() as u64;
+    report.totals.omitted = report.totals.conversations.saturating_sub(shown);
+    write(arguments, &report)?;
+    Ok(ExitCode::from(if is_damaged { EXIT_DAMAGED } else { 0 }))
+}
+
+fn top(arguments: &AnalyzeArguments) -> usize {
+    arguments.top.unwrap_or(match arguments.format {
+        ReportFormat::Json => TOP_DEFAULT_JSON,
+        ReportFormat::Text | ReportFormat::Html => TOP_DEFAULT,
+    })
+}
+
+fn name_files(files: &[PathBuf], hops: &[String]) -> anyhow::Result<Vec<Named>> {
+    let mut named: Vec<Named> = Vec::new();
+    for path in files {
+        let stem = path
+            .file_name()
+            .and_then(|it| it.to_str())
+            .unwrap_or("capture");
+        let stem = match stem {
+            "-" => "stdin",
+            _ => stem
+                .split('.')
+                .next()
+                .filter(|it| !it.is_empty())
+                .unwrap_or(stem),
+        };
+        named.push(Named {
+            name: stem.to_owned(),
+            path: path.clone(),
+        });
+    }
+    for hop in hops {
+        let Some((name, path)) = hop.split_once('=').filter(|(name, _)| !name.is_empty()) else {
+            bail!("--hop {hop}: want NAME=FILE");
+        };
+        named.push(Named {
+            name: name.to_owned(),
+            path: path.into(),
+        });
+    }
+    for index in 1..named.len() {
+        let is_taken = named[..index].iter().any(|it| it.name == named[index].name);
+        if is_taken {
+            named[index].name = format!("{}#{}", named[index].name, index + 1);
+        }
+    }
+    Ok(named)
+}
+
+fn request(
+    arguments: &AnalyzeArguments,
+    file: &Named,
+    stop: &Arc<AtomicBool>,
+) -> anyhow::Result<Request> {
+    let filter = arguments.filter.as_deref().map(Filter::parse).transpose();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let flow = arguments.conversation.as_deref().map(flow_of).transpose()?;
+    Ok(Request {
+        path: file.path.clone(),
+        threads: arguments.threads.unwrap_or(threads).clamp(1, 64),
+        filter: filter.context("--filter")?,
+        since_ns: arguments.since,
+        until_ns: arguments.until,
+        story_count_max: top(arguments).max(1),
+        flow,
+        follow: arguments.follow.then(|| Follow {
+            interval: Duration::from_millis(100),
+            stop: Arc::clone(stop),
+        }),
+    })
+}
+
+/// The number of the first frame in the name of a conversation: `HOP/tcp-17` or `tcp-17`.
+pub(super) fn flow_of(id: &str) -> anyhow::Result<u64> {
+    let number = id.rsplit('-').next().and_then(|it| it.parse().ok());
+    number.with_context(|| format!("--conversation {id}: want a name as in a report, like tcp-17"))
+}
+
+fn analyze(request: &Request, stop: &AtomicBool) -> anyhow::Result<Outcome> {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    let style = "{bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
+    bar.set_style(ProgressStyle::with_template(style)?);
+    let begun = std::time::Instant::now();
+    let progress = |read: u64, size: Option<u64>| {
+        // Work that takes less than a second needs no bar.
+        if begun.elapsed() > Duration::from_secs(1) {
+            if let Some(size) = size {
+                bar.set_length(size);
+            }
+            bar.set_position(read);
+        }
+    };
+    let outcome = analysis::analyze(request, stop, &progress);
+    bar.finish_and_clear();
+    Ok(outcome?)
+}
+
+pub(super) fn stop_at_interrupt(stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .context("start the thread that waits for signals")?;
+    let stop = Arc::clone(stop);
+    std::thread::spawn(move || {
+        if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
+            stop.store(true, Ordering::Relaxed);
+        }
+    });
+    Ok(())
+}
+
+/// Says what is wrong with a file; whether it is damaged.
+fn warn(outcome: &Outcome, path: &std::path::Path) -> bool {
+    if let Some(error) = &outcome.error {
+        eprintln!("phalanx: {error}; all before it was analysed");
+    }
+    if let Some(damage) = &outcome.damage {
+        eprintln!(
+            "phalanx: {}: damaged at byte {}, after frame {}: {}; all before it was analysed",
+            path.display(),
+            damage.offset,
+            damage.frame,
+            damage.reason
+        );
+    }
+    outcome.damage.is_some() || outcome.error.is_some()
+}
+
+/// Adds what one file came to.
+fn add(report: &mut Report, file: &Named, outcome: Outcome, is_only: bool) {
+    let hops = hop_reports(&outcome, &file.name, &file.path.display().to_string());
+    let totals = &mut report.totals;
+    totals.conversations += outcome.conversation_count;
+    totals.packets += outcome.hops.iter().map(|hop| hop.frames).sum::<u64>();
+    totals.bytes += outcome.hops.iter().map(|hop| hop.bytes).sum::<u64>();
+    for story in outcome.stories {
+        let hop = hops
+            .get(story.hop as usize)
+            .map_or(file.name.clone(), |it| it.id.clone());
+        let protocol = crate::view::protocol_name(story.protocol);
+        let bare = format!("{protocol}-{}", story.flow);
+        let id = if is_only {
+            bare
+        } else {
+            format!("{}/{bare}", file.name)
+        };
+        report
+            .conversations
+            .push(ConversationReport::new(id, hop, story));
+    }
+    let is_seen = |hop: &report::HopReport| hop.packets > 0;
+    let has_any = hops.iter().any(is_seen);
+    report
+        .hops
+        .extend(hops.into_iter().enumerate().filter_map(|(index, hop)| {
+            let is_kept = is_seen(&hop) || (!has_any && index == 0);
+            is_kept.then_some(hop)
+        }));
+    let first = report.hops.iter().filter_map(|hop| hop.first_ns).min();
+    let last = report.hops.iter().filter_map(|hop| hop.last_ns).max();
+    if let (Some(first), Some(last)) = (first, last) {
+        report.totals.duration_ns = last.saturating_sub(first);
+    }
+}
+
+fn write(arguments: &AnalyzeArguments, report: &Report) -> anyhow::Result<()> {
+    let stdout = std::io::stdout();
+    let is_terminal = arguments.output.is_none() && stdout.is_terminal();
+    let output: Box<dyn Write> = match &arguments.output {
+        Some(path) => {
+            let file = File::create(path);
+            Box::new(file.with_context(|| format!("create {}", path.display()))?)
+        }
+        None => Box::new(stdout.lock()),
+    };
+    let mut output = BufWriter::with_capacity(1 << 16, output);
+    let written = match arguments.format {
+        ReportFormat::Json => report::json::write(report, &mut output),
+        ReportFormat::Html => bail!("--format html is not there yet"),
+        ReportFormat::Text => {
+            let options = TextOptions {
+                colours: match arguments.color {
+                    Colour::Always => true,
+                    Colour::Never => false,
+                    Colour::Auto => is_terminal && std::env::var_os("NO_COLOR").is_none(),
+                },
+                width: width(is_terminal),
+                ..TextOptions::default()
+            };
+            report::text::write(report, &options, &mut output)
+        }
+    };
+    match written.and_then(|()| output.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(ReaderGone.into()),
+        written => written.context("write the report"),
+    }
+}
+
+fn width(is_terminal: bool) -> usize {
+    let columns = std::env::var("COLUMNS").ok().and_then(|it| it.parse().ok());
+    columns.unwrap_or(if is_terminal { 120 } else { 160 })
+}
+
+pub(super) fn parse_time(text: &str) -> Result<i64, String> {
+    if let Ok(seconds) = text.parse::<f64>()
+        && seconds.is_finite()
+    {
+        return Ok((seconds * 1e9) as i64);
+    }
+    let time: jiff::Timestamp = text
+        .parse()
+        .map_err(|error| format!("{error}; want 2026-01-31T12:00:00Z or seconds since 1970"))?;
+    i64::try_from(time.as_nanosecond()).map_err(|_| "too far away".to_owned())
+}

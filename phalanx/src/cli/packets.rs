@@ -1,0 +1,338 @@
+//! `phalanx packets`: a capture to one line a frame.
+
+use std::io::{BufWriter, Write};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::ValueEnum;
+use phalanx_common::packet::TcpFlags;
+use phalanx_engine::Side;
+use phalanx_engine::filter::Filter;
+use phalanx_engine::record::PacketRecord;
+use phalanx_engine::segment::Segment;
+use serde::Serialize;
+
+use super::analyze::{EXIT_DAMAGED, flow_of, parse_time, stop_at_interrupt};
+use super::{Format, ReaderGone};
+use crate::analysis::{self, Request, Told};
+use crate::capture_file::Follow;
+use crate::view::protocol_name;
+
+pub(super) const AFTER_HELP: &str = "\
+Examples:
+  phalanx packets trace.pcap | less -S
+  phalanx packets --conversation tcp-17 trace.pcap
+  phalanx packets --format json trace.pcap | jq 'select(.class == \"fast_retransmission\")'
+  phalanx packets --compat wireshark --format json trace.pcap
+
+Columns: frame, seconds since the first frame, conversation, addresses, flags, sequence and \
+acknowledgement numbers counted from the first, payload bytes, window, what it is, and why.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the capture is damaged (all before the damage counts).";
+
+/// Whose classification stands beside our own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Compat {
+    /// `tcp.analysis` by the rules of Wireshark 4.0.
+    Wireshark,
+}
+
+/// What `phalanx packets` takes.
+#[derive(Debug, clap::Args)]
+pub struct PacketsArguments {
+    /// The capture: pcap, pcapng or snoop, also gzip or zstd; `-` is the standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// How the packets are printed
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Another classification beside our own
+    #[arg(long, value_enum)]
+    compat: Option<Compat>,
+    /// Only these frames, in the language of captures (docs/filter.md)
+    #[arg(long, value_name = "EXPRESSION")]
+    filter: Option<String>,
+    /// Only this conversation, as a report names it
+    #[arg(long, value_name = "ID")]
+    conversation: Option<String>,
+    /// Only frames from this time on: 2026-01-31T12:00:00Z, or seconds since 1970
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    since: Option<i64>,
+    /// Only frames up to this time
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    until: Option<i64>,
+    /// Wait for more at the end of the file, until interrupted
+    #[arg(long)]
+    follow: bool,
+}
+
+pub(super) fn run(arguments: &PacketsArguments) -> anyhow::Result<ExitCode> {
+    let stop = Arc::new(AtomicBool::new(false));
+    if arguments.follow {
+        stop_at_interrupt(&stop)?;
+    }
+    let filter = arguments.filter.as_deref().map(Filter::parse).transpose();
+    let flow = arguments.conversation.as_deref().map(flow_of).transpose()?;
+    let request = Request {
+        path: arguments.file.clone(),
+        threads: 1,
+        filter: filter.context("--filter")?,
+        since_ns: arguments.since,
+        until_ns: arguments.until,
+        story_count_max: 0,
+        flow,
+        follow: arguments.follow.then(|| Follow {
+            interval: Duration::from_millis(100),
+            stop: Arc::clone(&stop),
+        }),
+    };
+    let mut printer = Printer::new(arguments, flow);
+    let walked = analysis::walk(&request, |told| printer.tell(&told))?;
+    printer.finish()?;
+    if let Some(error) = &walked.error {
+        eprintln!("phalanx: {error}; all before it is told");
+    }
+    if let Some(damage) = walked.file.damage() {
+        let path = arguments.file.display();
+        eprintln!("phalanx: {path}: {damage}; all before it is told");
+    }
+    let is_whole = walked.error.is_none() && walked.file.damage().is_none();
+    Ok(ExitCode::from(if is_whole { 0 } else { EXIT_DAMAGED }))
+}
+
+struct Printer {
+    format: Format,
+    flow: Option<u64>,
+    is_flushed: bool,
+    first_ns: Option<i64>,
+    output: BufWriter<std::io::Stdout>,
+    error: Option<std::io::Error>,
+}
+
+/// A frame as a line of JSON.
+#[derive(Serialize)]
+struct Line<'a> {
+    number: u64,
+    /// Seconds since the epoch, exactly.
+    time: String,
+    interface: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unparsed: Option<&'static str>,
+    #[serde(flatten)]
+    packet: Option<Packet<'a>>,
+}
+
+#[derive(Serialize)]
+struct Packet<'a> {
+    flow: String,
+    protocol: &'a str,
+    direction: &'static str,
+    source: String,
+    destination: String,
+    length: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<&'static str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    why: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    marks: Vec<&'static str>,
+    #[serde(flatten)]
+    tcp: Option<Tcp>,
+}
+
+#[derive(Serialize)]
+struct Tcp {
+    flags: String,
+    sequence: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    acknowledgement: Option<u64>,
+    window: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    acknowledged_frame: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rtt_us: Option<f64>,
+    flight: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repeats_frame: Option<u64>,
+}
+
+impl Printer {
+    fn new(arguments: &PacketsArguments, flow: Option<u64>) -> Self {
+        Self {
+            format: arguments.format,
+            flow,
+            is_flushed: arguments.follow,
+            first_ns: None,
+            output: BufWriter::with_capacity(1 << 16, std::io::stdout()),
+            error: None,
+        }
+    }
+
+    fn tell(&mut self, told: &Told<'_>) -> ControlFlow<()> {
+        let is_wanted = match (&told.packet, self.flow) {
+            (_, None) => true,
+            (Ok((_, segment)), Some(flow)) => segment.flow == flow,
+            (Err(_), Some(_)) => false,
+        };
+        if !is_wanted {
+            return ControlFlow::Continue(());
+        }
+        let written = match self.format {
+            Format::Json => self.json(told),
+            Format::Text => self.text(told),
+        };
+        let written = written.and_then(|()| match self.is_flushed {
+            true => self.output.flush(),
+            false => Ok(()),
+        });
+        match written {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                self.error = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    fn finish(mut self) -> anyhow::Result<()> {
+        let flushed = self.output.flush();
+        match self.error.map_or(flushed, Err) {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(ReaderGone.into()),
+            written => written.context("write to the standard output"),
+        }
+    }
+
+    fn json(&mut self, told: &Told<'_>) -> std::io::Result<()> {
+        let frame = told.frame;
+        let name = told
+            .packet
+            .as_ref()
+            .map(|(_, segment)| protocol_name(segment.protocol));
+        let line = Line {
+            number: frame.number,
+            time: seconds(frame.time_ns),
+            interface: frame.interface,
+            unparsed: told.packet.as_ref().err().map(|reason| reason.name()),
+            packet: told.packet.as_ref().ok().map(|(record, segment)| {
+                packet(record, segment, name.as_deref().unwrap_or_default())
+            }),
+        };
+        serde_json::to_writer(&mut self.output, &line)?;
+        self.output.write_all(b"\n")
+    }
+
+    fn text(&mut self, told: &Told<'_>) -> std::io::Result<()> {
+        let frame = told.frame;
+        let first_ns = *self.first_ns.get_or_insert(frame.time_ns);
+        let since = seconds(frame.time_ns.saturating_sub(first_ns));
+        let (record, segment) = match &told.packet {
+            Ok(told) => told,
+            Err(reason) => {
+                let reason = reason.name();
+                return writeln!(self.output, "{:>6} {since:>14} {reason}", frame.number);
+            }
+        };
+        let (source, destination) = ends(record);
+        let name = format!("{}-{}", protocol_name(segment.protocol), segment.flow);
+        write!(
+            self.output,
+            "{:>6} {since:>14} {name:<9} {source} > {destination}",
+            frame.number
+        )?;
+        if record.headers.protocol == phalanx_common::packet::protocol::TCP {
+            let flags = flag_names(segment.flags);
+            write!(self.output, " [{flags}] seq {}", segment.sequence)?;
+            if let Some(number) = segment.acknowledgement {
+                write!(self.output, " ack {number}")?;
+            }
+            write!(self.output, " win {}", segment.window)?;
+        }
+        write!(self.output, " len {}", segment.length)?;
+        if let Some(class) = segment.class {
+            write!(self.output, " {}", class.name())?;
+        }
+        for mark in segment.marks.iter() {
+            write!(self.output, " {}", mark.name())?;
+        }
+        if let Some(frame) = segment.repeats_frame {
+            write!(self.output, " of {frame}")?;
+        }
+        if let (Some(rtt_ns), Some(frame)) = (segment.rtt_ns, segment.acknowledged_frame) {
+            write!(self.output, " rtt {:.3} ms of {frame}", rtt_ns as f64 / 1e6)?;
+        }
+        let is_plain = segment.class == Some(phalanx_engine::segment::Class::New);
+        if !segment.why.is_empty() && !is_plain {
+            write!(self.output, ": {}", segment.why)?;
+        }
+        writeln!(self.output)
+    }
+}
+
+fn packet<'a>(record: &PacketRecord<'_>, segment: &Segment, protocol: &'a str) -> Packet<'a> {
+    let (source, destination) = ends(record);
+    let is_tcp = record.headers.protocol == phalanx_common::packet::protocol::TCP;
+    Packet {
+        flow: format!("{protocol}-{}", segment.flow),
+        protocol,
+        direction: match segment.side {
+            Side::Client => "client_to_server",
+            Side::Server => "server_to_client",
+        },
+        source,
+        destination,
+        length: segment.length,
+        class: segment.class.map(phalanx_engine::segment::Class::name),
+        why: segment.why,
+        marks: segment.marks.iter().map(|mark| mark.name()).collect(),
+        tcp: is_tcp.then(|| Tcp {
+            flags: flag_names(segment.flags),
+            sequence: segment.sequence,
+            acknowledgement: segment.acknowledgement,
+            window: segment.window,
+            acknowledged_frame: segment.acknowledged_frame,
+            rtt_us: segment.rtt_ns.map(|it| it as f64 / 1e3),
+            flight: segment.flight,
+            repeats_frame: segment.repeats_frame,
+        }),
+    }
+}
+
+fn ends(record: &PacketRecord<'_>) -> (String, String) {
+    let (source, destination) = record.endpoints();
+    let text = |end: phalanx_engine::Endpoint| match (end.port, end.address) {
+        (0, address) => address.to_string(),
+        (port, address) => std::net::SocketAddr::new(address, port).to_string(),
+    };
+    (text(source), text(destination))
+}
+
+fn flag_names(flags: u8) -> String {
+    let names = [
+        (TcpFlags::SYN, "SYN"),
+        (TcpFlags::FIN, "FIN"),
+        (TcpFlags::RST, "RST"),
+        (TcpFlags::PSH, "PSH"),
+        (TcpFlags::ACK, "ACK"),
+        (TcpFlags::URG, "URG"),
+        (TcpFlags::ECE, "ECE"),
+        (TcpFlags::CWR, "CWR"),
+    ];
+    let set = names.iter().filter(|(bit, _)| flags & bit != 0);
+    set.map(|(_, name)| *name).collect::<Vec<_>>().join(",")
+}
+
+/// Nanoseconds as seconds, exactly.
+fn seconds(time_ns: i64) -> String {
+    let sign = if time_ns < 0 { "-" } else { "" };
+    let time_ns = time_ns.unsigned_abs();
+    format!(
+        "{sign}{}.{:09}",
+        time_ns / 1_000_000_000,
+        time_ns % 1_000_000_000
+    )
+}
