@@ -1,7 +1,9 @@
 //! `phalanx analyze`: capture files to a report.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -118,12 +120,22 @@ pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
     }
     let mut report = Report::default();
     let mut is_damaged = false;
+    let mut requests = Vec::new();
+    // Kept open as long as it is read.
+    let mut spools = Vec::new();
     for file in &files {
-        let request = request(arguments, file, &stop)?;
+        let mut request = request(arguments, file, &stop)?;
+        if arguments.format == ReportFormat::Html && file.path.as_os_str() == "-" {
+            let spool = spool()?;
+            request.path = format!("/proc/self/fd/{}", spool.as_raw_fd()).into();
+            spools.push(spool);
+        }
         let outcome = analyze(&request, &stop)?;
-        is_damaged |= warn(&outcome, &request.path);
+        is_damaged |= warn(&outcome, &file.path);
         add(&mut report, file, outcome, files.len() == 1);
+        requests.push((request, report.conversations.len()));
     }
+    let origins = origins(&report, &requests);
     if let Some(wanted) = &arguments.conversation {
         report.conversations.retain(|it| it.id == *wanted);
         if report.conversations.is_empty() {
@@ -132,10 +144,66 @@ pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
     }
     report::rank(&mut report.conversations);
     report.conversations.truncate(top(arguments));
+    if arguments.format == ReportFormat::Html {
+        draw(&mut report, &requests, &origins)?;
+    }
     let shown = report.conversations.len() as u64;
     report.totals.omitted = report.totals.conversations.saturating_sub(shown);
     write(arguments, &report)?;
     Ok(ExitCode::from(if is_damaged { EXIT_DAMAGED } else { 0 }))
+}
+
+/// From which request each conversation comes. A request stands with how many conversations there
+/// were after it.
+fn origins(report: &Report, requests: &[(Request, usize)]) -> BTreeMap<String, usize> {
+    let of = |index| requests.partition_point(|(_, end)| *end <= index);
+    let ids = report.conversations.iter().map(|it| it.id.clone());
+    ids.enumerate().map(|(index, id)| (id, of(index))).collect()
+}
+
+/// Reads the files once more for the packets of the conversations that are shown.
+fn draw(
+    report: &mut Report,
+    requests: &[(Request, usize)],
+    origins: &BTreeMap<String, usize>,
+) -> anyhow::Result<()> {
+    for (index, (request, _)) in requests.iter().enumerate() {
+        let is_here = |it: &&mut ConversationReport| origins.get(&it.id) == Some(&index);
+        let flow = |it: &ConversationReport| (it.story.hop, it.story.flow);
+        let flows: Vec<_> = report
+            .conversations
+            .iter()
+            .filter(|it| origins.get(&it.id) == Some(&index))
+            .map(flow)
+            .collect();
+        if flows.is_empty() {
+            continue;
+        }
+        let request = Request {
+            follow: None,
+            ..request.clone()
+        };
+        let mut plots = analysis::plots(&request, flows)?;
+        for conversation in report.conversations.iter_mut().filter(is_here) {
+            conversation.plot = plots.remove(&flow(conversation));
+        }
+    }
+    Ok(())
+}
+
+/// The standard input as a file without a name, to be read twice.
+fn spool() -> anyhow::Result<File> {
+    let name = format!("phalanx-stdin-{}", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .with_context(|| format!("create {}", path.display()))?;
+    std::fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+    std::io::copy(&mut std::io::stdin().lock(), &mut file).context("keep the standard input")?;
+    Ok(file)
 }
 
 fn top(arguments: &AnalyzeArguments) -> usize {
@@ -312,7 +380,7 @@ fn write(arguments: &AnalyzeArguments, report: &Report) -> anyhow::Result<()> {
     let mut output = BufWriter::with_capacity(1 << 16, output);
     let written = match arguments.format {
         ReportFormat::Json => report::json::write(report, &mut output),
-        ReportFormat::Html => bail!("--format html is not there yet"),
+        ReportFormat::Html => report::html::write(report, &mut output),
         ReportFormat::Text => {
             let options = TextOptions {
                 colours: match arguments.color {
