@@ -99,7 +99,8 @@ pub(crate) fn phalanx(capture: &Path) -> BTreeMap<Way, Claims> {
             | "fills_hole" => &mut labels.retransmissions,
             "reordered" => &mut labels.reordered,
             "network_duplicate" => &mut labels.duplicates,
-            "new" | "keep_alive" | "zero_window_probe" => continue,
+            // Nothing is captured twice here, so that is wrong wherever it stands for another.
+            "new" | "keep_alive" | "zero_window_probe" | "capture_duplicate" => continue,
             other => panic!("frame {number}: {other}"),
         };
         label.insert(number);
