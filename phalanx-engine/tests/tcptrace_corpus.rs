@@ -15,7 +15,7 @@ use std::path::Path;
 use phalanx_common::packet::{TcpFlags, protocol};
 use phalanx_engine::record::PacketRecord;
 use phalanx_engine::segment::{Class, Mark, Segment};
-use phalanx_engine::story::{FlowStory, SideStory};
+use phalanx_engine::story::{ConnectionState, FlowStory, SideStory};
 use phalanx_engine::{Endpoint, Side, Sides};
 
 use tcptrace::{Connection, Direction};
@@ -56,9 +56,48 @@ const DUPLICATE_ACKS: &str = "duplicate acks";
 /// Why a value differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Cause {
+    /// tcptrace saw no packet of this side or the other: they are wrapped in what it does not
+    /// read.
+    UnreadByTcptrace,
+    /// The IP header tells of more bytes than the frame had; tcptrace believes the header.
+    LengthBeyondFrame,
+    /// A number that no field of a packet can hold.
+    TcptraceOverflow,
     /// A packet captured twice is a retransmission to tcptrace: it spoils round trips, and its
     /// acknowledgements are duplicates.
     CopiesAreNoRetransmissions,
+    /// The SYN was captured after its answer or after data, so that a hole was open, or a scale
+    /// was not known yet.
+    HandshakeOutOfOrder,
+    /// Data of an older connection of the same endpoints.
+    OlderConnection,
+    /// A RST of an unknown connection: its payload is a diagnostic (RFC 9293 section 3.5.1).
+    ResetPayload,
+    /// tcptrace takes the RST that refuses a SYN for the handshake's second step.
+    RefusalIsNoHandshake,
+    /// The server sent data before the handshake's last step (RFC 7413).
+    DataInHandshake,
+    /// The acknowledgement covers bytes that were not captured: no round trip can be told.
+    UnseenBytes,
+    /// Numbers beyond any window.
+    Implausible,
+    /// A retransmission's timestamp tells which copy was acknowledged (RFC 7323 section 4).
+    TimestampsTellCopies,
+    /// tcptrace takes a smallest round trip of 0 for none.
+    ZeroIsUnset,
+    /// Its mean is cut to the tenth of a millisecond, and off by up to a part in five thousand.
+    MeanIsCut,
+    /// A FIN, or an acknowledgement while nothing is under way, is no duplicate (RFC 5681
+    /// section 2), but is to tcptrace.
+    NothingUnderWay,
+    /// With SACK the window may move (RFC 6675 section 2).
+    SackedDuplicates,
+    /// A SYN sent again without the option withdraws it; tcptrace keeps it.
+    ScaleWithdrawn,
+    /// A scale beyond 14 counts as 14 (RFC 7323 section 2.3).
+    ScaleBeyondLimit,
+    /// tcptrace ignores the options where reserved bits of the header are set.
+    ReservedBits,
 }
 
 /// What tcptrace counts and a story does not, of one side: summed up from what the tracer says of
@@ -91,6 +130,23 @@ struct Extra {
     syn_window_max: u64,
     /// Packets of an older connection of the same endpoints.
     strangers: u64,
+    /// Packets that are no SYN.
+    others: u64,
+    /// Some SYN announced a window scale.
+    has_scale: bool,
+    /// SYN behind other packets of its sender.
+    late_syns: u64,
+    /// Frames shorter than their IP header says.
+    short_frames: u64,
+    /// Bytes of payload of RST.
+    reset_bytes: u64,
+    /// Bits that RFC 9293 reserves.
+    reserved: u64,
+    /// Packets without payload that acknowledge the same as the one before with the same window,
+    /// and are not marked duplicates; and marked ones with SACK.
+    plain_repeats: u64,
+    sacked_duplicates: u64,
+    last_ack: Option<(u64, u16)>,
 }
 
 impl Extra {
@@ -105,6 +161,7 @@ impl Extra {
         let window = u64::from(segment.window);
         let is_closed = flags.any(TcpFlags::ACK) && window == 0 && !flags.any(TcpFlags::RST);
         let class = segment.class;
+        self.note(record, segment);
         if class.is_some_and(Class::is_copy) {
             self.copies += 1;
             self.copied_acks += is_pure;
@@ -132,6 +189,41 @@ impl Extra {
         self.strangers +=
             u64::from(class.is_none() && segment.marks.has(Mark::PortReuse) && !is_control);
         self.window(flags, window);
+    }
+
+    /// What causes are told by.
+    fn note(&mut self, record: &PacketRecord<'_>, segment: &Segment) {
+        let (flags, headers) = (record.flags(), record.headers);
+        let is_syn = flags.any(TcpFlags::SYN);
+        self.late_syns += u64::from(
+            is_syn
+                && (self.others > 0
+                    || matches!(segment.class, Some(Class::Reordered | Class::FillsHole))),
+        );
+        self.others += u64::from(!is_syn);
+        self.has_scale |= is_syn && record.options.window_scale_plus_one > 0;
+        let at = headers.network_offset as usize;
+        let total = record
+            .bytes
+            .get(at + 2..at + 4)
+            .map_or(0, |it| usize::from(u16::from_be_bytes([it[0], it[1]])));
+        let is_short = headers.version == 4 && at + total > record.wire_length as usize;
+        self.short_frames += u64::from(is_short);
+        if flags.any(TcpFlags::RST) {
+            self.reset_bytes += u64::from(segment.length);
+        }
+        let at = headers.transport_offset as usize + 12;
+        let bits = record.bytes.get(at).map_or(0, |it| it & 0x0e);
+        self.reserved += u64::from(bits != 0);
+        if let (0, Some(number)) = (segment.length, segment.acknowledgement) {
+            let ack = (number, headers.window);
+            let is_marked = segment.marks.has(Mark::DuplicateAck);
+            self.plain_repeats += u64::from(self.last_ack == Some(ack) && !is_marked);
+            self.sacked_duplicates += u64::from(is_marked && segment.marks.has(Mark::Sack));
+        }
+        if let Some(number) = segment.acknowledgement {
+            self.last_ack = Some((number, headers.window));
+        }
     }
 
     fn window(&mut self, flags: TcpFlags, window: u64) {
@@ -230,7 +322,12 @@ impl Ours<'_> {
             "FIN pkts sent" => counts.fins + extra.copied_fins,
             "resets sent" => counts.resets + extra.copied_resets,
             "mss requested" => own.mss.into(),
-            "adv wind scale" => own.window_scale.filter(|_| self.is_scaled()).map_or(0, u64::from),
+            "adv wind scale" => {
+                let others = self.told.extra.client.others + self.told.extra.server.others;
+                // Until another packet comes, tcptrace takes both sides to agree.
+                let is_used = self.is_scaled() || others == 0;
+                own.window_scale.filter(|_| is_used).map_or(0, u64::from)
+            }
             "max segm size" => own.segment_max.into(),
             "max win adv" if self.is_scaled() && extra.window_max > 0 => extra.window_max,
             "max win adv" => extra.window_max.max(extra.syn_window_max),
@@ -249,13 +346,97 @@ impl Ours<'_> {
     }
 }
 
-/// Why a value differs, as far as the connection tells.
-fn cause(_field: &str, ours: &Ours<'_>, _its: &Direction) -> Option<Cause> {
-    let extra = &ours.told.extra;
-    if extra.client.copies + extra.server.copies > 0 {
-        return Some(Cause::CopiesAreNoRetransmissions);
+/// A value of both that differs.
+struct Difference<'a> {
+    field: &'static str,
+    ours: f64,
+    its: f64,
+    direction: &'a Ours<'a>,
+    /// What tcptrace tells of this direction and the other one.
+    told: [&'a Direction; 2],
+}
+
+impl Difference<'_> {
+    /// Why, as far as the connection tells.
+    fn cause(&self) -> Option<Cause> {
+        self.cause_in_capture()
+            .or_else(|| self.cause_in_round_trips())
+            .or_else(|| self.cause_in_words())
     }
-    None
+
+    fn extras(&self) -> (&Extra, &Extra) {
+        let told = self.direction.told;
+        let side = self.direction.side;
+        (told.extra.get(side), told.extra.get(side.other()))
+    }
+
+    /// Causes that touch any field.
+    fn cause_in_capture(&self) -> Option<Cause> {
+        let (own, peer) = self.extras();
+        let counts = &self.direction.own().counts;
+        let peer_counts = &self.direction.peer().counts;
+        let is_unread =
+            |direction: &Direction| direction.get("total packets").is_none_or(|it| *it == 0.0);
+        let has_both = counts.packets > 0 && peer_counts.packets > 0;
+        Some(match self.field {
+            _ if has_both && self.told.into_iter().any(is_unread) => Cause::UnreadByTcptrace,
+            _ if own.short_frames > 0 => Cause::LengthBeyondFrame,
+            "mss requested" | "max win adv" | "min win adv" if self.its > f64::from(1 << 30) => {
+                Cause::TcptraceOverflow
+            }
+            _ if own.copies + peer.copies > 0 => Cause::CopiesAreNoRetransmissions,
+            _ if own.late_syns + peer.late_syns > 0 => Cause::HandshakeOutOfOrder,
+            _ if own.strangers + peer.strangers > 0 => Cause::OlderConnection,
+            "max segm size" | "unique bytes sent" if own.reset_bytes > 0 => Cause::ResetPayload,
+            _ if own.reserved > 0 => Cause::ReservedBits,
+            _ if counts.implausible_packets + peer_counts.implausible_packets > 0 => {
+                Cause::Implausible
+            }
+            _ => return None,
+        })
+    }
+
+    fn cause_in_round_trips(&self) -> Option<Cause> {
+        if !self.field.starts_with("RTT ") {
+            return None;
+        }
+        let story = &self.direction.told.story;
+        let (own, peer) = (self.direction.own(), self.direction.peer());
+        let is_repeated = own.counts.retransmitted_packets > 0;
+        Some(match self.field {
+            "RTT avg" if (self.ours - self.its).abs() < 0.11 + self.ours / 5_000.0 => {
+                Cause::MeanIsCut
+            }
+            "RTT min" if own.rtt.min_ns() < Some(1_000) => Cause::ZeroIsUnset,
+            "RTT from 3WHS" if story.state == ConnectionState::Refused => {
+                Cause::RefusalIsNoHandshake
+            }
+            "RTT from 3WHS" | "RTT samples" if story.handshake_client_ns.is_none() => {
+                Cause::DataInHandshake
+            }
+            _ if peer.counts.acks_of_unseen > 0 => Cause::UnseenBytes,
+            _ if own.has_timestamps && is_repeated => Cause::TimestampsTellCopies,
+            _ => return None,
+        })
+    }
+
+    fn cause_in_words(&self) -> Option<Cause> {
+        let (own, peer) = self.extras();
+        let more = self.its - self.ours;
+        let scale = self.direction.own().window_scale;
+        let scale_max = scale.max(self.direction.peer().window_scale);
+        Some(match self.field {
+            DUPLICATE_ACKS if more > 0.0 && more <= peer.plain_repeats as f64 => {
+                Cause::NothingUnderWay
+            }
+            DUPLICATE_ACKS if more < 0.0 && -more <= peer.sacked_duplicates as f64 => {
+                Cause::SackedDuplicates
+            }
+            "adv wind scale" if own.has_scale && scale.is_none() => Cause::ScaleWithdrawn,
+            "max win adv" | "min win adv" if scale_max >= Some(14) => Cause::ScaleBeyondLimit,
+            _ => return None,
+        })
+    }
 }
 
 /// How a field compares over all connections.
@@ -284,7 +465,8 @@ impl Table {
     fn compare(&mut self, name: &str, told: &Told, connection: &Connection) {
         self.matched += 1;
         let endpoints = told.story.endpoints.expect("endpoints");
-        for (host, its) in connection.hosts.iter().zip(&connection.directions) {
+        let [one, other] = &connection.directions;
+        for (host, both) in connection.hosts.iter().zip([[one, other], [other, one]]) {
             let side = if *host == endpoints.client {
                 Side::Client
             } else {
@@ -293,15 +475,31 @@ impl Table {
             let ours = Ours { told, side };
             for field in FIELDS.into_iter().chain([DUPLICATE_ACKS]) {
                 let place = format!("{name} flow {} #{}", told.story.flow, connection.number);
-                self.field(field, &ours, its, &place);
+                self.field(field, &ours, both, &place);
             }
         }
     }
 
-    fn field(&mut self, field: &'static str, ours: &Ours<'_>, its: &Direction, place: &str) {
+    fn field(
+        &mut self,
+        field: &'static str,
+        direction: &Ours<'_>,
+        told: [&Direction; 2],
+        place: &str,
+    ) {
         let row = self.rows.entry(field).or_default();
         // Fields that only some connections have are left out where they are 0.
-        let (one, other) = (ours.value(field), its.get(field).copied().unwrap_or(0.0));
+        let (one, other) = (
+            direction.value(field),
+            told[0].get(field).copied().unwrap_or(0.0),
+        );
+        let difference = Difference {
+            field,
+            ours: one,
+            its: other,
+            direction,
+            told,
+        };
         let is_equal = if field.starts_with("RTT ") && field != "RTT samples" {
             (one - other).abs() <= 0.1
         } else {
@@ -313,11 +511,12 @@ impl Table {
         if is_equal {
             row.equal += 1;
             row.told_equal += usize::from(is_told);
-        } else if let Some(cause) = cause(field, ours, its) {
+        } else if let Some(cause) = difference.cause() {
             *row.causes.entry(cause).or_default() += 1;
         } else {
-            let side = ours.side;
-            row.unexplained.push(format!("{place} {side:?}: {one} for {other}"));
+            let side = direction.side;
+            row.unexplained
+                .push(format!("{place} {side:?}: {one} for {other}"));
         }
     }
 
@@ -386,7 +585,9 @@ fn compare_file(table: &mut Table, name: &str, told: &[Told], connections: &[Con
     let mut ours = BTreeMap::<_, Vec<&Told>>::new();
     for flow in told {
         let ends = flow.story.endpoints.expect("endpoints");
-        ours.entry(pair(ends.client, ends.server)).or_default().push(flow);
+        ours.entry(pair(ends.client, ends.server))
+            .or_default()
+            .push(flow);
     }
     let mut its = BTreeMap::<_, Vec<&Connection>>::new();
     for connection in connections {
@@ -395,12 +596,16 @@ fn compare_file(table: &mut Table, name: &str, told: &[Told], connections: &[Con
     }
     for (ends, connections) in &its {
         let Some(flows) = ours.remove(ends) else {
-            table.only_its.push(format!("{name}: only tcptrace tells of {ends:?}"));
+            table
+                .only_its
+                .push(format!("{name}: only tcptrace tells of {ends:?}"));
             continue;
         };
         if flows.len() != connections.len() {
             let (one, other) = (flows.len(), connections.len());
-            table.split.push(format!("{name}: {one} for {other} connections of {ends:?}"));
+            table
+                .split
+                .push(format!("{name}: {one} for {other} connections of {ends:?}"));
             continue;
         }
         for (flow, connection) in flows.iter().zip(connections) {
@@ -418,13 +623,18 @@ fn stories_say_what_tcptrace_says() {
     let mut table = Table::default();
     let references = folder.join("ref");
     for path in capture::list(&references) {
-        let relative = path.strip_prefix(&references).expect("below").to_string_lossy();
+        let relative = path
+            .strip_prefix(&references)
+            .expect("below")
+            .to_string_lossy();
         let Some(name) = relative.strip_suffix(".tcptrace.txt.gz") else {
             continue;
         };
         let connections = tcptrace::read(&path);
         let Some(told) = tell(&folder.join(name)) else {
-            table.only_its.push(format!("{name}: tcpdump or the parser refuses it"));
+            table
+                .only_its
+                .push(format!("{name}: tcpdump or the parser refuses it"));
             continue;
         };
         compare_file(&mut table, name, &told, &connections);
