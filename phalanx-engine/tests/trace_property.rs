@@ -242,3 +242,24 @@ const fn again(back: u32) -> Step {
         length: 1_448,
     }
 }
+
+#[test]
+fn time_that_was_quiet_before_a_timeout_is_not_lost() {
+    let nothing = Step::Send {
+        length: 0,
+        is_lost: false,
+    };
+    let copy = Step::Copy {
+        back: 0,
+        is_elsewhere: false,
+    };
+    let script = plain(vec![
+        (true, 0, send()),
+        (false, 0, nothing),
+        (false, 1, again(1)),
+        (false, 0, send()),
+        (false, 0, again(1)),
+        (false, 800_000_000, copy),
+    ]);
+    check(&script.packets()).expect("a budget that sums to the wall time");
+}
