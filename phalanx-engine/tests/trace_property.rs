@@ -263,3 +263,15 @@ fn time_that_was_quiet_before_a_timeout_is_not_lost() {
     ]);
     check(&script.packets()).expect("a budget that sums to the wall time");
 }
+
+#[test]
+fn times_at_the_end_of_their_range_are_bounded() {
+    let script = plain(vec![
+        (false, i64::MIN, send()),
+        (false, i64::MIN, send()),
+        (true, i64::MAX, send()),
+        (true, i64::MAX, send()),
+        (false, i64::MAX, send()),
+    ]);
+    check(&script.packets()).expect("a budget that sums to the wall time");
+}
