@@ -275,3 +275,22 @@ fn times_at_the_end_of_their_range_are_bounded() {
     ]);
     check(&script.packets()).expect("a budget that sums to the wall time");
 }
+
+#[test]
+fn a_dsack_for_what_is_known_to_be_needless_counts_nothing() {
+    let ack = |sacks| Step::Ack {
+        back: 0,
+        window: 1_000,
+        sacks,
+    };
+    let script = plain(vec![
+        (false, 0, send()),
+        (true, 10_000_000, ack(Vec::new())),
+        (false, 10_000_000, again(1_448)),
+        (true, 10_000_000, ack(vec![(1_448, 0)])),
+    ]);
+    let (stories, _) = tell(&script.packets());
+    let counts = &stories[0].sides.client.counts;
+    assert_eq!(counts.retransmitted_packets, 1);
+    assert_eq!(counts.spurious_retransmissions, 1);
+}

@@ -412,7 +412,6 @@ impl Half {
             sent.old = u64::from(sending.length);
             sent.class = Some(Class::SpuriousRetransmission);
             sent.why = "all of it had been acknowledged";
-            self.remember_repeat(run.start, run.end);
             return;
         }
         let opener = self.space.gap_opener(run.start);
@@ -440,7 +439,10 @@ impl Half {
             };
             sent.class = Some(class);
             sent.why = why;
-            self.remember_repeat(run.start, run.end);
+            // What is known to be needless already is not counted again when a DSACK says so.
+            if class != Class::SpuriousRetransmission {
+                self.remember_repeat(run.start, run.end);
+            }
         } else {
             sent.old = overlap.old;
             sent.new = overlap.new.saturating_sub(control);
