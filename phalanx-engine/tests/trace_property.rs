@@ -294,3 +294,15 @@ fn a_dsack_for_what_is_known_to_be_needless_counts_nothing() {
     assert_eq!(counts.retransmitted_packets, 1);
     assert_eq!(counts.spurious_retransmissions, 1);
 }
+
+#[test]
+fn a_repeat_before_the_epoch_is_no_fast_retransmission() {
+    let mut script = plain(vec![(true, 0, send()), (true, 0, again(1_448))]);
+    script.start_ns = -1_000_000_000;
+    let (stories, _) = tell(&script.packets());
+    let counts = &stories[0].sides.server.counts;
+    assert_eq!(
+        (counts.retransmitted_packets, counts.fast_retransmissions),
+        (1, 0)
+    );
+}

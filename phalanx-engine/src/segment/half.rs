@@ -270,6 +270,8 @@ impl Half {
         self.acknowledged = next;
         self.space = Space::new(next);
         self.round_end = next;
+        // Before any time, also where times are negative.
+        (self.delivered_ns, self.last_ack_ns) = (i64::MIN, i64::MIN);
     }
 
     /// Begins where a segment says, if it has not begun yet.
