@@ -306,3 +306,19 @@ fn a_repeat_before_the_epoch_is_no_fast_retransmission() {
         (1, 0)
     );
 }
+
+#[test]
+fn numbers_that_jump_back_again_and_again_hold() {
+    let mut turns = Vec::new();
+    for _ in 0..12 {
+        let by = (1 << 31) + 5_000;
+        turns.push((false, 1_000, Step::Jump { by }));
+        turns.extend([(false, 1_000, send()), (false, 1_000, send())]);
+    }
+    // To the very end of the range.
+    for by in (0..2_000).map(|step| 1 << 31 | step) {
+        turns.push((false, 1_000, Step::Jump { by }));
+        turns.extend([(false, 1_000, send()), (false, 1_000, send())]);
+    }
+    check(&plain(turns).packets()).expect("a story that holds together");
+}
