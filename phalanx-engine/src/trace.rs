@@ -24,6 +24,10 @@ use crate::side::{Endpoint, RoleBasis, Side, Sides};
 use crate::story::FlowStory;
 use crate::table::{Keyed, Slot, Table};
 
+/// Times farther from the epoch are a file's fault, and taken for this one: half of the range, so
+/// that any two have a difference. 146 years.
+const TIME_MAX_NS: i64 = i64::MAX / 2;
+
 /// What tells flows apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TraceKey {
@@ -234,6 +238,11 @@ impl Tracer {
 
     /// Takes a packet in. Packets of one flow must come in the order of their capture.
     pub fn handle(&mut self, record: &PacketRecord<'_>) -> Segment {
+        if record.time_ns.saturating_abs() > TIME_MAX_NS {
+            let mut record = *record;
+            record.time_ns = record.time_ns.clamp(-TIME_MAX_NS, TIME_MAX_NS);
+            return self.handle(&record);
+        }
         self.tally.packets += 1;
         let (key, end) = TraceKey::of(record.headers, record.hop, record.encapsulation.tunnel);
         if phalanx_common::packet::is_error(record.headers) {

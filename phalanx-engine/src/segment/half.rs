@@ -270,6 +270,8 @@ impl Half {
         self.acknowledged = next;
         self.space = Space::new(next);
         self.round_end = next;
+        // Before any time, also where times are negative.
+        (self.delivered_ns, self.last_ack_ns) = (i64::MIN, i64::MIN);
     }
 
     /// Begins where a segment says, if it has not begun yet.
@@ -291,15 +293,16 @@ impl Half {
         let start = self.unwrap(sending.sequence);
         let length =
             u64::from(sending.length) + u64::from(sending.is_syn) + u64::from(sending.is_fin);
-        let end = start + length;
         let mut sent = Sent {
             start,
             ..Sent::default()
         };
-        if !self.is_plausible(start, end) {
+        let Some(start) = self.plausible(start, length) else {
             sent.marks.set(Mark::Implausible);
             return sent;
-        }
+        };
+        sent.start = start;
+        let end = start + length;
         let is_control = sending.is_syn || sending.is_fin || sending.is_rst;
         if sending.length <= 1 && !is_control && self.is_keep_alive(start, sending.length) {
             return self.probe(sent);
@@ -344,21 +347,26 @@ impl Half {
         sent
     }
 
-    /// A jump that no window allows is forged, or follows a hole in the capture: only a second
-    /// segment that goes on from there moves the numbers.
-    fn is_plausible(&mut self, start: u64, end: u64) -> bool {
-        let distance = start.abs_diff(self.next);
-        if distance <= SEQUENCE_JUMP_MAX {
-            return true;
+    /// Where a segment begins, if that can be. A jump that no window allows is forged, or follows
+    /// a hole in the capture: only a second segment that goes on from there moves the numbers.
+    fn plausible(&mut self, start: u64, length: u64) -> Option<u64> {
+        if start.abs_diff(self.next) <= SEQUENCE_JUMP_MAX {
+            return Some(start);
         }
-        if self.implausible_next == Some(start) {
-            let origin = self.origin;
-            self.start(origin, start);
-            self.implausible_next = None;
-            return true;
+        if self.implausible_next != Some(start) {
+            self.implausible_next = Some(start + length);
+            return None;
         }
-        self.implausible_next = Some(end);
-        false
+        self.implausible_next = None;
+        // Always onwards, so that numbers never fall below where they began: on the wire the one
+        // is the other.
+        let start = if start < self.next {
+            start + ORIGIN
+        } else {
+            start
+        };
+        self.start(self.origin, start);
+        Some(start)
     }
 
     fn is_keep_alive(&self, start: u64, length: u32) -> bool {
@@ -412,7 +420,6 @@ impl Half {
             sent.old = u64::from(sending.length);
             sent.class = Some(Class::SpuriousRetransmission);
             sent.why = "all of it had been acknowledged";
-            self.remember_repeat(run.start, run.end);
             return;
         }
         let opener = self.space.gap_opener(run.start);
@@ -440,7 +447,10 @@ impl Half {
             };
             sent.class = Some(class);
             sent.why = why;
-            self.remember_repeat(run.start, run.end);
+            // What is known to be needless already is not counted again when a DSACK says so.
+            if class != Class::SpuriousRetransmission {
+                self.remember_repeat(run.start, run.end);
+            }
         } else {
             sent.old = overlap.old;
             sent.new = overlap.new.saturating_sub(control);

@@ -150,7 +150,7 @@ impl Account {
             _ if event.is_after_capture_gap => Bucket::Unknown,
             _ if situation.is_blocked => Bucket::ZeroWindow,
             _ if is_timeout => {
-                let waited_ns = std::mem::take(&mut self.waiting).outstanding_ns;
+                let waited_ns = std::mem::take(&mut self.waiting.outstanding_ns);
                 self.budget.add(Bucket::TimeoutRecovery, waited_ns);
                 Bucket::TimeoutRecovery
             }
