@@ -3,6 +3,7 @@
 mod class;
 mod clock;
 mod half;
+mod sender;
 mod space;
 
 pub use class::{Class, Mark, Marks};

@@ -7,13 +7,13 @@
 //!    all that had not been settled before it.
 //! 3. the receiver's window is closed: zero window.
 //! 4. a loss is being repaired: fast or timeout recovery.
-//! 5. bytes are under way and the window has no room for more: receiver window.
+//! 5. the window has no room, as far as the sender can know: receiver window.
 //! 6. bytes are under way: path, for as long as their round trip takes. What is beyond waits.
 //! 7. nothing is under way: it waits.
 //!
 //! What waits is settled by the next data or the end. Data from the other side: server think or
-//! client idle. Data from the same side: what came after the last acknowledgement is the sender's
-//! own (sender limited), what came before is the path's. FIN, RST or end: the time of whom the last
+//! client idle. Data from the same side: what the acknowledgement needed to reach the sender and the
+//! data to come is the path's, what is beyond is the sender's own (sender limited). FIN, RST or end: the time of whom the last
 //! data was sent to, the close's if a FIN was seen before.
 //!
 //! Buckets after METHODS of web100 triage, Dapper (SOSR 2017) and TAPO (CoNEXT 2015).
@@ -31,8 +31,8 @@ pub(crate) struct Situation {
     pub(crate) recovery: Recovery,
     /// Bytes are under way, in either direction.
     pub(crate) is_outstanding: bool,
-    /// The receiver's window has no room, while bytes are under way.
-    pub(crate) is_window_limited: bool,
+    /// Until when the receiver's window has no room, as the sender knows it; `None` where it has.
+    pub(crate) limited_until_ns: Option<i64>,
     /// The sender holds itself back.
     pub(crate) is_at_plateau: bool,
 }
@@ -61,6 +61,8 @@ pub(crate) struct Event {
     pub(crate) is_after_capture_gap: bool,
     /// Round trip from the hop to the other side and back, for what the packet carries.
     pub(crate) reach_ns: i64,
+    /// Round trip from the hop to the packet's sender and back.
+    pub(crate) upstream_ns: i64,
     /// A pause of the sender longer than this, in nanoseconds, is its own.
     pub(crate) pause_ns: i64,
 }
@@ -139,7 +141,7 @@ impl Account {
         turned
     }
 
-    fn spend(&mut self, passed_ns: i64, situation: &Situation, event: &Event) {
+    fn spend(&mut self, mut passed_ns: i64, situation: &Situation, event: &Event) {
         let is_timeout = matches!(
             event.class,
             Some(Class::TimeoutRetransmission | Class::TailLossProbe)
@@ -156,18 +158,27 @@ impl Account {
             }
             (_, Recovery::Timeout(_)) => Bucket::TimeoutRecovery,
             (_, Recovery::Fast(_)) => Bucket::FastRecovery,
-            _ if situation.is_window_limited => Bucket::ReceiverWindow,
-            _ if situation.is_outstanding => return self.spend_outstanding(passed_ns, situation),
-            (Phase::Closing, _) => {
-                self.waiting.closing_ns += passed_ns;
-                return;
-            }
             _ => {
-                self.waiting.quiet_ns += passed_ns;
-                return;
+                if let Some(until_ns) = situation.limited_until_ns {
+                    let start_ns = self.last_ns.saturating_sub(passed_ns);
+                    let limited_ns = until_ns.saturating_sub(start_ns).clamp(0, passed_ns);
+                    self.budget.add(Bucket::ReceiverWindow, limited_ns);
+                    passed_ns -= limited_ns;
+                }
+                return self.spend_waiting(passed_ns, situation);
             }
         };
         self.budget.add(bucket, passed_ns);
+    }
+
+    fn spend_waiting(&mut self, passed_ns: i64, situation: &Situation) {
+        if situation.is_outstanding {
+            self.spend_outstanding(passed_ns, situation);
+        } else if situation.phase == Phase::Closing {
+            self.waiting.closing_ns += passed_ns;
+        } else {
+            self.waiting.quiet_ns += passed_ns;
+        }
     }
 
     fn spend_outstanding(&mut self, passed_ns: i64, situation: &Situation) {
