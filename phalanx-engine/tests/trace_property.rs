@@ -320,8 +320,8 @@ fn numbers_that_jump_back_again_and_again_hold() {
     let mut turns = vec![(false, 0, send())];
     for back in [
         (1_u32 << 31) - 10,
-        (1 << 30) + 10,
-        (1 << 30) + 7_240 + 1_948,
+        (1 << 30) + 1_548,
+        (1 << 30) + 5_702 + 1_948,
     ] {
         let by = back.wrapping_neg();
         turns.push((false, 1_000, Step::Jump { by }));
