@@ -200,8 +200,8 @@ pub const RUN_WALK_MAX: usize = 512;
 /// come later.
 pub const UNSEEN_COUNT_MAX: usize = 16;
 
-/// Acknowledgements on their way to the sender that are kept of one direction: those of a round trip
-/// at ten in a millisecond; beyond, the oldest is taken for arrived.
+/// Acknowledgements on their way to the sender that are kept of one direction: those of a round
+/// trip of 25 ms at ten in a millisecond; beyond, the oldest is taken for arrived.
 pub const SENDER_VIEW_COUNT_MAX: usize = 256;
 
 /// Farthest jump of a sequence number that is believed: the largest window, 2³⁰ (RFC 7323

@@ -3,6 +3,7 @@
 mod class;
 mod clock;
 mod half;
+mod id;
 mod sender;
 mod space;
 

@@ -2,8 +2,8 @@
 //! [`FlowStory`] from each flow when it ends.
 //!
 //! The same value serves files and recorded flows of a running host. Flows are told apart by the
-//! symmetric 5-tuple and, in VXLAN and Geneve, the network identifier; VLANs do not tell them apart,
-//! since a capture may hold both sides of a router.
+//! symmetric 5-tuple and, in VXLAN and Geneve, the network identifier; VLANs do not tell them
+//! apart, since a capture may hold both sides of a router.
 
 mod account;
 mod copy;

@@ -1,10 +1,10 @@
 //! Analysis of capture files: makes a [`Report`](crate::report::Report) from the stories that the
 //! engine tells of their packets.
 //!
-//! All threads do the same: take the next chunk of the file, decode its frames, sort the records by
-//! shard, and let the shards that nobody works at take in what waits for them. Chunks may be decoded
-//! in any order; they pass the *sequence* in the order of the file, and so reach each shard in it.
-//! A flow lies in one shard, so its packets come in order.
+//! All threads do the same: take the next chunk of the file, decode its frames, sort the records
+//! by shard, and let the shards that nobody works at take in what waits for them. Chunks may be
+//! decoded in any order; they pass the *sequence* in the order of the file, and so reach each shard
+//! in it. A flow lies in one shard, so its packets come in order.
 
 mod batch;
 mod hop;
@@ -108,8 +108,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Analyses one capture. `progress` is told the bytes read so far and those there are, by any thread; `stop` ends the
-/// reading early.
+/// Analyses one capture. `progress` is told the bytes read so far and those there are, by any
+/// thread; `stop` ends the reading early.
 ///
 /// # Errors
 /// The file cannot be opened, or is no capture. What goes wrong later is in the outcome.

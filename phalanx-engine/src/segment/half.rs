@@ -7,6 +7,7 @@ use phalanx_common::packet::TcpFlags;
 
 use super::class::{Class, Mark, Marks};
 use super::clock::RoundTrips;
+use super::id::Ids;
 use super::sender::{Sender, Step};
 use super::space::{Run, Space, Unseen};
 use crate::limits::{RUN_COUNT_MAX, SEQUENCE_JUMP_MAX};
@@ -156,45 +157,6 @@ pub(crate) struct Half {
     ids: Ids,
 }
 
-/// Whether a sender's IP ids tell the order of its packets.
-#[derive(Clone, Copy, Debug, Default)]
-struct Ids {
-    last: u16,
-    /// Steps of 1.
-    ones: u16,
-    /// Steps of up to 64, those of 1 too.
-    rising: u16,
-    other: u16,
-}
-
-impl Ids {
-    fn learn(&mut self, id: u16) {
-        let step = id.wrapping_sub(self.last) as i16;
-        match step {
-            1..=64 => {
-                self.ones = self.ones.saturating_add(u16::from(step == 1));
-                self.rising = self.rising.saturating_add(1);
-                self.last = id;
-            }
-            // Overtaken, or a copy: says nothing new.
-            -64..=0 => {}
-            _ => {
-                self.other = self.other.saturating_add(1);
-                self.last = id;
-            }
-        }
-    }
-
-    fn tell_order(&self) -> bool {
-        self.rising >= 2 && self.rising / 16 >= self.other.saturating_sub(1)
-    }
-
-    /// Whether each packet has the next id: then a jump means packets that were not seen.
-    fn tell_missing(&self) -> bool {
-        self.tell_order() && self.rising >= 8 && self.ones >= self.rising - self.rising / 8
-    }
-}
-
 impl Half {
     /// Bytes under way, as far as they are known not to have arrived.
     pub(crate) fn flight(&self) -> u64 {
@@ -260,7 +222,7 @@ impl Half {
 
     /// Whether an IP id may be the sender's next.
     pub(crate) fn fits_id(&self, id: u16) -> bool {
-        id == 0 || !self.ids.tell_order() || id.wrapping_sub(self.ids.last) < 2_048
+        id == 0 || !self.ids.tell_order() || self.ids.step(id) < 2_048
     }
 
     fn unwrap(&self, number: u32) -> u64 {
@@ -427,7 +389,7 @@ impl Half {
         if sending.ip_id == 0 {
             return None;
         }
-        let step = sending.ip_id.wrapping_sub(self.ids.last);
+        let step = self.ids.step(sending.ip_id);
         let is_missing = self.ids.tell_missing() && (2..=16).contains(&step);
         self.ids.learn(sending.ip_id);
         if !is_missing || has_capture_gap || sending.is_answer || before_ns == i64::MIN {

@@ -32,7 +32,7 @@ Examples:
   phalanx analyze --format html -o report.html trace.pcap
   tcpdump -w - -i eth0 | phalanx analyze -
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a capture is damaged (all before the damage counts).";
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a capture is damaged (all before that counts).";
 
 /// Conversations of a report for people, unless asked otherwise.
 const TOP_DEFAULT: usize = 20;

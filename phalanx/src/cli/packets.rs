@@ -33,7 +33,7 @@ Examples:
 Columns: frame, seconds since the first frame, conversation, addresses, flags, sequence and \
 acknowledgement numbers counted from the first, payload bytes, window, what it is, and why.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the capture is damaged (all before the damage counts).";
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the capture is damaged (all before that is told).";
 
 /// Whose classification stands beside our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
