@@ -13,8 +13,8 @@
 //!
 //! What waits is settled by the next data or the end. Data from the other side: server think or
 //! client idle. Data from the same side: what the acknowledgement needed to reach the sender, and
-//! the data to come, is the path's; what is beyond is the sender's own (sender limited). FIN, RST or
-//! end: the time of whom the last data was sent to; the close's if a FIN was seen before.
+//! the data to come, is the path's; what is beyond is the sender's own (sender limited). FIN, RST
+//! or end: the time of whom the last data was sent to; the close's if a FIN was seen before.
 //!
 //! Buckets after the triage of web100, Dapper (SOSR 2017) and TAPO (CoNEXT 2015).
 
