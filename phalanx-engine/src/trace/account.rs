@@ -208,7 +208,21 @@ impl Account {
                 0
             };
             let quiet_ns = waiting.quiet_ns + waiting.closing_ns;
-            self.budget.add(Bucket::SenderLimited, quiet_ns + own_ns);
+            // What the acknowledgement needed to reach the sender, and its data to come back.
+            let slack_ns = (event.upstream_ns / 8).max(1_000_000);
+            let clocked_ns = if quiet_ns <= event.upstream_ns.saturating_add(slack_ns) {
+                quiet_ns
+            } else {
+                event.upstream_ns
+            };
+            let clocked = if situation.is_at_plateau {
+                Bucket::SenderLimited
+            } else {
+                Bucket::Path
+            };
+            self.budget.add(clocked, clocked_ns);
+            let pause_ns = quiet_ns - clocked_ns + own_ns;
+            self.budget.add(Bucket::SenderLimited, pause_ns);
             self.budget
                 .add(Bucket::Path, waiting.outstanding_ns - own_ns);
             return None;
