@@ -298,8 +298,11 @@ fn blocks(acknowledgement: u32, sacks: Vec<(u32, u32)>) -> Packet {
     }
 }
 
+/// Makes the packets of an attack, by number.
+type Attack = Box<dyn Fn(u32) -> Packet>;
+
 /// What makes a sequence space work hardest, by name.
-fn attacks() -> Vec<(&'static str, Box<dyn Fn(u32) -> Packet>)> {
+fn attacks() -> Vec<(&'static str, Attack)> {
     const FULL: u32 = RUN_COUNT_MAX as u32 - 2;
     let mix = |at: u32| at.wrapping_mul(0x9e37_79b1) >> 8;
     vec![
