@@ -236,6 +236,20 @@ impl Tracer {
         self.tally
     }
 
+    /// Bytes that the flows take, tables counted: looks at each of them.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let of = |slot| match self.traces.get(slot).map(|trace| &trace.detail) {
+            Some(Detail::Opening(_)) => size_of::<Opening>(),
+            Some(Detail::Tcp(trace)) => trace.size(),
+            Some(Detail::Datagram(trace)) => trace.size(),
+            None => 0,
+        };
+        (0..self.traces.slot_end())
+            .map(|slot| size_of::<Option<Trace>>() + of(slot))
+            .sum()
+    }
+
     /// Takes a packet in. Packets of one flow must come in the order of their capture.
     pub fn handle(&mut self, record: &PacketRecord<'_>) -> Segment {
         if record.time_ns.saturating_abs() > TIME_MAX_NS {
