@@ -4,6 +4,7 @@
 //! Deliberately absent: reading captures and measuring them; what is told here was measured by the
 //! engine. Nothing here knows a clock, so that the same values give the same bytes.
 
+mod failure;
 pub mod html;
 pub mod json;
 pub mod limits;
@@ -17,7 +18,7 @@ use phalanx_engine::Side;
 use phalanx_engine::segment::Segment;
 use phalanx_engine::story::FlowStory;
 
-pub use score::{rank, score};
+pub use score::{points, rank, score};
 
 /// What a whole run came to.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -8,7 +8,7 @@ use phalanx_engine::trace::Tracer;
 
 use super::batch::Batch;
 use super::lock;
-use crate::report::score;
+use crate::report::points;
 
 /// Where the flows of one part of the 5-tuples are followed.
 pub(super) struct Shard {
@@ -123,7 +123,7 @@ impl Worst {
 
     fn add(&mut self, story: Box<FlowStory>) {
         let rank = Rank {
-            score: (score(&story).0 * 1e3) as u64,
+            score: (points(&story) * 1e3) as u64,
             hop: std::cmp::Reverse(story.hop),
             flow: std::cmp::Reverse(story.flow),
         };

@@ -10,8 +10,12 @@
 //!   directions were seen: 21 for 0.1 s, 40 for 1 s, 60 for 10 s.
 //! - 200 times the share of retransmitted segments of the worse side, 40 at most; a side with
 //!   fewer than 20 segments counts as if it had sent 20.
-//! - 10·log₁₀(1 + t / 100 ms) for the longest think time *t* of the server: 3 for 0.1 s, 10 for
+//! - 100 times the share of packets that the network copied or let overtake, 20 at most; fewer than
+//!   20 packets count as 20.
+//! - 10·log₁₀(t / 100 ms) for the longest think time *t* of the server, if beyond 100 ms: 10 for
 //!   1 s, 20 for 10 s.
+//! - 30 for an application that failed: a fatal TLS alert, DNS without an answer or with an error,
+//!   an HTTP status from 500 on; 10 for an HTTP status from 400 on.
 //! - 20 for a last request without an answer, where the server is heard at all.
 //! - 15 for ICMP errors.
 //!
@@ -23,6 +27,7 @@ use phalanx_engine::budget::Bucket;
 use phalanx_engine::story::{ConnectionState, FlowStory};
 
 use super::ConversationReport;
+use super::failure;
 use super::word;
 
 const FAILED_POINTS: f64 = 100.0;
@@ -34,9 +39,12 @@ const HANDSHAKE_FREE_NS: i64 = 1_000_000_000;
 const UNKNOWN_DIVISOR: i64 = 4;
 const RETRANSMITTED_POINTS: f64 = 200.0;
 const RETRANSMITTED_POINTS_MAX: f64 = 40.0;
-const RETRANSMITTED_SEGMENTS_MIN: u64 = 20;
+const SEGMENT_COUNT_MIN: u64 = 20;
+const DISTURBED_POINTS: f64 = 100.0;
+const DISTURBED_POINTS_MAX: f64 = 20.0;
 const THINK_POINTS_PER_DECADE: f64 = 10.0;
 const THINK_UNIT_NS: f64 = 1e8;
+const THINK_FREE_NS: i64 = 100_000_000;
 const UNANSWERED_POINTS: f64 = 20.0;
 const ICMP_POINTS: f64 = 15.0;
 
@@ -46,18 +54,40 @@ const NOTHING: &str = "nothing wrong";
 /// How bad a conversation is (higher is worse, 0 is best), and what makes most of it.
 #[must_use]
 pub fn score(story: &FlowStory) -> (f64, String) {
-    let parts = [failed(story), reset(story), unanswered(story), icmp(story)];
-    let measured = [lost(story), retransmitted(story), think(story)];
-    let parts = parts.into_iter().chain(measured).flatten();
-    let (mut sum, mut most, mut words) = (0.0, 0.0, NOTHING.to_owned());
-    for (points, reason) in parts {
+    let (sum, reason) = add_up(story);
+    (
+        sum,
+        reason.map_or_else(|| NOTHING.to_owned(), |reason| say(story, reason)),
+    )
+}
+
+/// How bad a conversation is, without the words.
+#[must_use]
+pub fn points(story: &FlowStory) -> f64 {
+    add_up(story).0
+}
+
+/// The sum, and what gives most of it; of equals the first.
+fn add_up(story: &FlowStory) -> (f64, Option<Reason>) {
+    let parts = [
+        failed(story),
+        reset(story),
+        application(story),
+        unanswered(story),
+        icmp(story),
+        lost(story),
+        retransmitted(story),
+        disturbed(story),
+        think(story),
+    ];
+    let (mut sum, mut most, mut first) = (0.0, 0.0, None);
+    for (points, reason) in parts.into_iter().flatten() {
         sum += points;
-        // Of equals the first one.
         if points > most {
-            (most, words) = (points, reason);
+            (most, first) = (points, Some(reason));
         }
     }
-    (sum, words)
+    (sum, first)
 }
 
 /// Puts the worst first; of equals the one that began first.
@@ -71,57 +101,58 @@ pub fn rank(conversations: &mut [ConversationReport]) {
     });
 }
 
+/// What went wrong.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Reason {
+    Failed,
+    Reset,
+    Application,
+    Unanswered,
+    Icmp(u64),
+    /// Where, and how long.
+    Lost(&'static str, i64),
+    Retransmitted(Side),
+    /// Packets copied by the network, or overtaken.
+    Disturbed(u64, &'static str),
+    Think(i64),
+}
+
 const UNEXPLAINED: &str = "that cannot be explained";
 
-type Part = Option<(f64, String)>;
+type Part = Option<(f64, Reason)>;
 
 fn failed(story: &FlowStory) -> Part {
-    let tries = word::count(story.sides.client.counts.syns, "SYN", "SYNs");
-    let words = match story.state {
-        ConnectionState::Unanswered => format!("no answer to {tries}"),
-        ConnectionState::Refused => "refused by RST".to_owned(),
-        ConnectionState::Unreachable => "unreachable, says ICMP".to_owned(),
-        ConnectionState::HalfOpen => "half open: the SYN-ACK is never acknowledged".to_owned(),
-        ConnectionState::Aborted => "given up by the client while connecting".to_owned(),
-        _ => return None,
-    };
-    Some((FAILED_POINTS, words))
+    let is_so = story.state.is_failed();
+    is_so.then_some((FAILED_POINTS, Reason::Failed))
 }
 
 fn reset(story: &FlowStory) -> Part {
-    if story.state != ConnectionState::Reset {
-        return None;
-    }
     let sides = &story.sides;
-    let by = match (sides.client.counts.resets, sides.server.counts.resets) {
-        (0, 0) => "reset".to_owned(),
-        (_, 0) => "reset by the client".to_owned(),
-        (0, _) => "reset by the server".to_owned(),
-        _ => "reset by both sides".to_owned(),
+    let unfitting = sides.client.counts.unfitting_resets + sides.server.counts.unfitting_resets;
+    let more = if unfitting > 0 {
+        UNFITTING_RESET_POINTS
+    } else {
+        0.0
     };
-    if sides.client.counts.unfitting_resets + sides.server.counts.unfitting_resets == 0 {
-        return Some((RESET_POINTS, by));
-    }
-    let words = format!("{by}, with a RST that does not fit it");
-    Some((RESET_POINTS + UNFITTING_RESET_POINTS, words))
+    let is_so = story.state == ConnectionState::Reset;
+    is_so.then_some((RESET_POINTS + more, Reason::Reset))
+}
+
+fn application(story: &FlowStory) -> Part {
+    let failure = failure::of(&story.application)?;
+    Some((failure.points(), Reason::Application))
 }
 
 fn unanswered(story: &FlowStory) -> Part {
     let is_heard = story.sides.server.counts.packets > 0;
     let is_so = story.turns.is_last_unanswered && is_heard && !story.state.is_failed();
-    is_so.then(|| {
-        let words = "the last request has no answer".to_owned();
-        (UNANSWERED_POINTS, words)
-    })
+    is_so.then_some((UNANSWERED_POINTS, Reason::Unanswered))
 }
 
 fn icmp(story: &FlowStory) -> Part {
     let sides = &story.sides;
     let errors = sides.client.counts.icmp_errors + sides.server.counts.icmp_errors;
-    (errors > 0).then(|| {
-        let words = word::count(errors, "ICMP error", "ICMP errors");
-        (ICMP_POINTS, words)
-    })
+    (errors > 0).then_some((ICMP_POINTS, Reason::Icmp(errors)))
 }
 
 fn lost(story: &FlowStory) -> Part {
@@ -132,30 +163,25 @@ fn lost(story: &FlowStory) -> Part {
         true => budget.get(Bucket::Unknown),
         false => 0,
     };
+    let handshake_ns = budget.get(Bucket::Handshake) - HANDSHAKE_FREE_NS;
     let parts = [
         (budget.get(Bucket::TimeoutRecovery), "in timeout recovery"),
         (budget.get(Bucket::FastRecovery), "in fast recovery"),
         (budget.get(Bucket::ZeroWindow), "behind a closed window"),
-        (
-            (budget.get(Bucket::Handshake) - HANDSHAKE_FREE_NS).max(0),
-            "in a slow handshake",
-        ),
+        (handshake_ns.max(0), "in a slow handshake"),
         (unknown_ns / UNKNOWN_DIVISOR, UNEXPLAINED),
     ];
     let total_ns: i64 = parts.iter().map(|(ns, _)| ns).sum();
     let points = LOST_POINTS_PER_DECADE * decades(total_ns, LOST_UNIT_NS);
-    let most = parts.iter().rev().max_by_key(|(ns, _)| *ns)?;
-    let whole_ns = match most.1 {
-        UNEXPLAINED => unknown_ns,
-        _ => most.0,
-    };
-    (total_ns > 0).then(|| (points, format!("{} {}", word::duration(whole_ns), most.1)))
+    let (ns, place) = *parts.iter().rev().max_by_key(|(ns, _)| *ns)?;
+    let ns = if place == UNEXPLAINED { unknown_ns } else { ns };
+    (total_ns > 0).then_some((points, Reason::Lost(place, ns)))
 }
 
 fn retransmitted(story: &FlowStory) -> Part {
     let share = |side: Side| {
         let (again, sent) = word::retransmissions(&story.sides.get(side).counts);
-        word::ratio(again, sent.max(RETRANSMITTED_SEGMENTS_MIN)).unwrap_or(0.0)
+        word::ratio(again, sent.max(SEGMENT_COUNT_MIN)).unwrap_or(0.0)
     };
     let (client, server) = (share(Side::Client), share(Side::Server));
     let side = if client > server {
@@ -164,22 +190,79 @@ fn retransmitted(story: &FlowStory) -> Part {
         Side::Server
     };
     let points = (RETRANSMITTED_POINTS * client.max(server)).min(RETRANSMITTED_POINTS_MAX);
-    let plain = word::retransmitted(story, side).unwrap_or(0.0);
-    (points > 0.0).then(|| {
-        let words = format!(
-            "{} of the {}'s segments retransmitted",
-            word::percent(plain),
-            word::side(side)
-        );
-        (points, words)
-    })
+    (points > 0.0).then_some((points, Reason::Retransmitted(side)))
+}
+
+fn disturbed(story: &FlowStory) -> Part {
+    let (client, server) = (&story.sides.client.counts, &story.sides.server.counts);
+    let copied = client.network_duplicates + server.network_duplicates;
+    let overtaken = client.reordered_packets + server.reordered_packets;
+    let packets = (client.packets + server.packets).max(SEGMENT_COUNT_MIN);
+    let share = word::ratio(copied + overtaken, packets).unwrap_or(0.0);
+    let points = (DISTURBED_POINTS * share).min(DISTURBED_POINTS_MAX);
+    let reason = if copied > overtaken {
+        Reason::Disturbed(copied, "copied by the network")
+    } else {
+        Reason::Disturbed(overtaken, "overtaken by later ones")
+    };
+    (points > 0.0).then_some((points, reason))
 }
 
 fn think(story: &FlowStory) -> Part {
-    let longest_ns = story.turns.think.max_ns().filter(|ns| *ns > 0)?;
-    let points = THINK_POINTS_PER_DECADE * decades(longest_ns, THINK_UNIT_NS);
-    let words = format!("the server thinks up to {}", word::duration(longest_ns));
-    Some((points, words))
+    let longest_ns = story.turns.think.max_ns()?;
+    // What is above the unit, so that 1 + it / unit is the time in units.
+    let beyond_ns = longest_ns.saturating_sub(THINK_FREE_NS).max(0);
+    let points = THINK_POINTS_PER_DECADE * decades(beyond_ns, THINK_UNIT_NS);
+    Some((points, Reason::Think(longest_ns)))
+}
+
+/// A reason in words.
+fn say(story: &FlowStory, reason: Reason) -> String {
+    match reason {
+        Reason::Failed => say_failed(story),
+        Reason::Reset => say_reset(story),
+        Reason::Application => {
+            let failure = failure::of(&story.application);
+            failure.map_or_else(String::new, |failure| failure.say())
+        }
+        Reason::Unanswered => "the last request has no answer".to_owned(),
+        Reason::Icmp(errors) => word::count(errors, "ICMP error", "ICMP errors"),
+        Reason::Lost(place, ns) => format!("{} {place}", word::duration(ns)),
+        Reason::Retransmitted(side) => {
+            let share = word::retransmitted(story, side).unwrap_or(0.0);
+            let (share, side) = (word::percent(share), word::side(side));
+            format!("{share} of the {side}'s segments retransmitted")
+        }
+        Reason::Disturbed(number, how) => {
+            format!("{} {how}", word::count(number, "packet", "packets"))
+        }
+        Reason::Think(ns) => format!("the server thinks up to {}", word::duration(ns)),
+    }
+}
+
+fn say_failed(story: &FlowStory) -> String {
+    let tries = word::count(story.sides.client.counts.syns, "SYN", "SYNs");
+    match story.state {
+        ConnectionState::Unanswered => format!("no answer to {tries}"),
+        ConnectionState::Refused => "refused by RST".to_owned(),
+        ConnectionState::Unreachable => "unreachable, says ICMP".to_owned(),
+        ConnectionState::HalfOpen => "half open: the SYN-ACK is never acknowledged".to_owned(),
+        _ => "given up by the client while connecting".to_owned(),
+    }
+}
+
+fn say_reset(story: &FlowStory) -> String {
+    let (client, server) = (&story.sides.client.counts, &story.sides.server.counts);
+    let by = match (client.resets, server.resets) {
+        (0, 0) => "reset",
+        (_, 0) => "reset by the client",
+        (0, _) => "reset by the server",
+        _ => "reset by both sides",
+    };
+    match client.unfitting_resets + server.unfitting_resets {
+        0 => by.to_owned(),
+        _ => format!("{by}, with a RST that does not fit it"),
+    }
 }
 
 /// log₁₀(1 + time / unit).
@@ -255,6 +338,27 @@ mod tests {
             with(100, 5).1,
             "5.0 % of the server's segments retransmitted"
         );
+    }
+
+    #[test]
+    fn thinking_counts_beyond_a_tenth_of_a_second() {
+        let think = |ms: i64| {
+            let mut story = story(ConnectionState::Closed);
+            story.turns.think = [ms * 1_000_000].into_iter().collect();
+            score(&story)
+        };
+        assert_eq!(think(100), (0.0, NOTHING.to_owned()));
+        let (points, words) = think(1_000);
+        assert!((points - 10.0).abs() < 1e-9);
+        assert_eq!(words, "the server thinks up to 1.00 s");
+    }
+
+    #[test]
+    fn the_sum_alone_is_the_same() {
+        let mut story = lost_in(Bucket::FastRecovery, 77_000_000);
+        story.state = ConnectionState::Reset;
+        story.sides.client.counts.reordered_packets = 3;
+        assert!((points(&story) - score(&story).0).abs() < 1e-12);
     }
 
     #[test]

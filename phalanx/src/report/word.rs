@@ -1,5 +1,6 @@
 //! Values in words: times, sizes, shares and ends, as all reports spell them.
 
+use phalanx_engine::application::{Alert, QuicVersion, Rcode, RecordType, TlsVersion};
 use phalanx_engine::budget::{Bucket, TimeBudget};
 use phalanx_engine::story::{FlowStory, SideCounts};
 use phalanx_engine::{Endpoint, RoleBasis, Side};
@@ -135,6 +136,39 @@ pub(super) const fn role_basis(basis: RoleBasis) -> &'static str {
         RoleBasis::Port => "port",
         RoleBasis::FirstPayload => "first_payload",
         RoleBasis::Order => "order",
+    }
+}
+
+/// What an alert of TLS says.
+pub(super) fn alert(alert: &Alert) -> String {
+    let name = alert.name().map(|name| name.replace('_', " "));
+    name.unwrap_or_else(|| format!("alert {}", alert.description))
+}
+
+/// A response code of DNS.
+pub(super) fn rcode(rcode: Rcode) -> String {
+    let name = rcode.name().map(str::to_owned);
+    name.unwrap_or_else(|| format!("RCODE{}", rcode.0))
+}
+
+/// A record type of DNS, as RFC 3597 spells unknown ones.
+pub(super) fn record_type(record_type: RecordType) -> String {
+    let name = record_type.name().map(str::to_owned);
+    name.unwrap_or_else(|| format!("TYPE{}", record_type.0))
+}
+
+/// A version of TLS.
+pub(super) fn tls_version(version: TlsVersion) -> String {
+    let name = version.name().map(str::to_owned);
+    name.unwrap_or_else(|| format!("{:#06x}", version.0))
+}
+
+/// A version of QUIC.
+pub(super) fn quic_version(version: QuicVersion) -> String {
+    match (version.name(), version.draft()) {
+        (Some(name), _) => name.to_owned(),
+        (None, Some(draft)) => format!("QUIC draft {draft}"),
+        (None, None) => format!("{:#010x}", version.0),
     }
 }
 

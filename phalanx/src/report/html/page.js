@@ -312,6 +312,86 @@ function sidesTable(it) {
         SIDES.map((side) => el("td", { class: "n" }, show(side)))))));
 }
 
+const DELAYS = (them, what) => them && (them.count === 1 ? `${what} after ${duration(them.mean)}`
+  : `${what} after ${duration(them.min)} to ${duration(them.max)}, `
+    + `${duration(them.mean)} on average`);
+const some = (count, words) => (count ? `${number(count)} ${words}` : undefined);
+const list = (parts) => parts.filter(Boolean).join(", ");
+
+function exchanges(name, them, heading, show) {
+  const all = [...them.first];
+  // The worst stand among the first where there are few.
+  for (const one of them.worst) {
+    if (!all.some((it) => JSON.stringify(it) === JSON.stringify(one))) all.push(one);
+  }
+  if (!all.length) return undefined;
+  return el("table", { class: "legend", "aria-label": name },
+    el("thead", null, el("tr", null, heading.map((words) => el("th", { scope: "col" }, words)))),
+    el("tbody", null, all.map((one) => {
+      const [isBad, ...cells] = show(one);
+      return el("tr", { class: isBad ? "bad" : undefined }, cells.map((cell, index) =>
+        el("td", { class: index ? undefined : "words" }, cell === undefined ? "–" : cell)));
+    })));
+}
+
+function httpParts(http) {
+  const status = [2, 3, 4, 5].map((digit) => some(http[`status_${digit}xx`], `${digit}xx`));
+  return [
+    facts([["HTTP", list([some(http.requests, "requests"),
+      some(http.unanswered, "without an answer"), ...status])],
+    ["Status lines", DELAYS(http.delay_ms, "come")]]),
+    exchanges("HTTP exchanges", http, ["Request", "Status", "After", "Frame"], (one) => [
+      !one.status || one.status >= 400,
+      one.method ? `${one.method} ${one.host && one.method !== "CONNECT" ? one.host : ""}`
+        + `${one.path || ""}` : "(not captured)",
+      one.status, duration(one.delay_ms), one.request_frame || one.response_frame]),
+  ];
+}
+
+/** What the application did, as far as it was in clear. */
+function application({ dns, tls, http, inner_http: inner, quic }) {
+  const parts = [];
+  if (dns) {
+    parts.push(facts([["DNS", list([some(dns.queries, "queries"),
+      some(dns.unanswered, "without an answer"), some(dns.retries, "asked again"),
+      some(dns.truncated, "truncated"), some(dns.malformed, "malformed")])],
+    ["Answers", list(Object.entries(dns.rcodes).map(([code, count]) => some(count, code)))],
+    ["They come", DELAYS(dns.delay_ms, "")]]),
+    exchanges("DNS exchanges", dns, ["Query", "Answer", "After", "Frame"], (one) => [
+      !one.answer_frame || !["NOERROR", undefined].includes(one.rcode),
+      `${one.type} ${one.name}`, one.rcode || (one.answer_frame ? "" : "no answer"),
+      duration(one.delay_ms), one.query_frame]));
+  }
+  if (tls) {
+    parts.push(facts([["TLS", tls.version_chosen || tls.version_offered],
+      ["Server's name", tls.server_name],
+      ["Protocol", tls.alpn_chosen || (tls.alpn_offered && `${tls.alpn_offered} (offered)`)],
+      ["Cipher suite", tls.cipher_suite],
+      ["Hello answered after", tls.hello_delay_ms && duration(tls.hello_delay_ms)],
+      ["Client's data after", tls.client_data_delay_ms && duration(tls.client_data_delay_ms)],
+      ["Server's data after", tls.server_data_delay_ms && duration(tls.server_data_delay_ms)],
+      ["Also", list([tls.resumed && "resumed", tls.early_data && "early data",
+        tls.hello_retry_frame && "the client had to ask again",
+        tls.cut && "the capture lacks a part"])],
+      ...tls.alerts.map((alert) => [`Alert of the ${alert.side}`,
+        `${spaced(alert.description)}${alert.level === 2 ? ", fatal" : ""}, `
+        + `frame ${alert.frame}`])]));
+  }
+  for (const one of [http, inner]) if (one) parts.push(...httpParts(one));
+  if (quic) {
+    const { spin } = quic;
+    parts.push(facts([["QUIC", quic.version],
+      ["Hello answered after", quic.hello_delay_ms && duration(quic.hello_delay_ms)],
+      ["Client ready after", quic.client_handshake_ms && duration(quic.client_handshake_ms)],
+      ["Server ready after", quic.server_handshake_ms && duration(quic.server_handshake_ms)],
+      ["Also", list([quic.retry_frame && "the server wanted the address confirmed",
+        quic.version_negotiation_frame && "the server does not speak the client's version",
+        quic.early_data && "early data"])],
+      ["Spin bit", spin.usage], ["It turns", DELAYS(spin.client_round_trip_ms, "")]]));
+  }
+  return parts.filter(Boolean);
+}
+
 function allFeatures(it) {
   return el("details", null, el("summary", null, "Everything that was measured"),
     el("div", { class: "columns" }, facts(Object.entries(it.features)
@@ -328,6 +408,8 @@ function showDetail(it, plot) {
     it.time_budget_ms && budgetBar(it.time_budget_ms),
     el("div", { class: "columns" }, it.time_budget_ms && budgetLegend(it.time_budget_ms),
       el("div", { class: "wide" }, summary(it)), sidesTable(it)),
+    it.application && el("h3", null, `Application: ${it.application.protocol || "unknown"}`),
+    it.application && el("div", { class: "columns" }, application(it.application)),
     !hasPlot && el("p", { class: "faint" }, plot
       ? `The ${number(plot.left_out)} packets are not drawn: the page has too many.`
       : "The packets of this conversation are not in the page."),
