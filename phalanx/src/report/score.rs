@@ -43,20 +43,65 @@ const ICMP_POINTS: f64 = 15.0;
 /// What is said where there are no points.
 const NOTHING: &str = "nothing wrong";
 
-/// How bad a conversation is (higher is worse, 0 is best), and what makes most of it.
+/// The points of a connection of which one SYN was seen, and nothing else.
+pub const LONE_SYN_POINTS: f64 = FAILED_POINTS;
+
+/// A thing that can go wrong: its points, 0 where it did not, and what is said of it.
+struct Part {
+    points: fn(&FlowStory) -> f64,
+    words: fn(&FlowStory) -> String,
+}
+
+const PARTS: [Part; 7] = [
+    Part {
+        points: failed,
+        words: failed_words,
+    },
+    Part {
+        points: reset,
+        words: reset_words,
+    },
+    Part {
+        points: unanswered,
+        words: |_| "the last request has no answer".to_owned(),
+    },
+    Part {
+        points: icmp,
+        words: |story| word::count(icmp_errors(story), "ICMP error", "ICMP errors"),
+    },
+    Part {
+        points: lost,
+        words: lost_words,
+    },
+    Part {
+        points: retransmitted,
+        words: retransmitted_words,
+    },
+    Part {
+        points: think,
+        words: think_words,
+    },
+];
+
+/// How bad a conversation is: higher is worse, 0 is best.
+#[must_use]
+pub fn points(story: &FlowStory) -> f64 {
+    PARTS.iter().map(|part| (part.points)(story)).sum()
+}
+
+/// How bad a conversation is, and what makes most of it.
 #[must_use]
 pub fn score(story: &FlowStory) -> (f64, String) {
-    let parts = [failed(story), reset(story), unanswered(story), icmp(story)];
-    let measured = [lost(story), retransmitted(story), think(story)];
-    let parts = parts.into_iter().chain(measured).flatten();
-    let (mut sum, mut most, mut words) = (0.0, 0.0, NOTHING.to_owned());
-    for (points, reason) in parts {
+    let (mut sum, mut most, mut worst) = (0.0, 0.0, None);
+    for part in &PARTS {
+        let points = (part.points)(story);
         sum += points;
         // Of equals the first one.
         if points > most {
-            (most, words) = (points, reason);
+            (most, worst) = (points, Some(part));
         }
     }
+    let words = worst.map_or_else(|| NOTHING.to_owned(), |part| (part.words)(story));
     (sum, words)
 }
 
@@ -73,113 +118,157 @@ pub fn rank(conversations: &mut [ConversationReport]) {
 
 const UNEXPLAINED: &str = "that cannot be explained";
 
-type Part = Option<(f64, String)>;
+fn failed(story: &FlowStory) -> f64 {
+    if story.state.is_failed() {
+        FAILED_POINTS
+    } else {
+        0.0
+    }
+}
 
-fn failed(story: &FlowStory) -> Part {
+fn failed_words(story: &FlowStory) -> String {
     let tries = word::count(story.sides.client.counts.syns, "SYN", "SYNs");
-    let words = match story.state {
-        ConnectionState::Unanswered => format!("no answer to {tries}"),
+    match story.state {
         ConnectionState::Refused => "refused by RST".to_owned(),
         ConnectionState::Unreachable => "unreachable, says ICMP".to_owned(),
         ConnectionState::HalfOpen => "half open: the SYN-ACK is never acknowledged".to_owned(),
         ConnectionState::Aborted => "given up by the client while connecting".to_owned(),
-        _ => return None,
-    };
-    Some((FAILED_POINTS, words))
+        _ => format!("no answer to {tries}"),
+    }
 }
 
-fn reset(story: &FlowStory) -> Part {
-    if story.state != ConnectionState::Reset {
-        return None;
+fn reset(story: &FlowStory) -> f64 {
+    match story.state {
+        ConnectionState::Reset if has_unfitting_reset(story) => {
+            RESET_POINTS + UNFITTING_RESET_POINTS
+        }
+        ConnectionState::Reset => RESET_POINTS,
+        _ => 0.0,
     }
+}
+
+fn has_unfitting_reset(story: &FlowStory) -> bool {
+    let sides = &story.sides;
+    sides.client.counts.unfitting_resets + sides.server.counts.unfitting_resets > 0
+}
+
+fn reset_words(story: &FlowStory) -> String {
     let sides = &story.sides;
     let by = match (sides.client.counts.resets, sides.server.counts.resets) {
-        (0, 0) => "reset".to_owned(),
-        (_, 0) => "reset by the client".to_owned(),
-        (0, _) => "reset by the server".to_owned(),
-        _ => "reset by both sides".to_owned(),
+        (0, 0) => "reset",
+        (_, 0) => "reset by the client",
+        (0, _) => "reset by the server",
+        _ => "reset by both sides",
     };
-    if sides.client.counts.unfitting_resets + sides.server.counts.unfitting_resets == 0 {
-        return Some((RESET_POINTS, by));
+    if has_unfitting_reset(story) {
+        return format!("{by}, with a RST that does not fit it");
     }
-    let words = format!("{by}, with a RST that does not fit it");
-    Some((RESET_POINTS + UNFITTING_RESET_POINTS, words))
+    by.to_owned()
 }
 
-fn unanswered(story: &FlowStory) -> Part {
+fn unanswered(story: &FlowStory) -> f64 {
     let is_heard = story.sides.server.counts.packets > 0;
-    let is_so = story.turns.is_last_unanswered && is_heard && !story.state.is_failed();
-    is_so.then(|| {
-        let words = "the last request has no answer".to_owned();
-        (UNANSWERED_POINTS, words)
-    })
+    if story.turns.is_last_unanswered && is_heard && !story.state.is_failed() {
+        UNANSWERED_POINTS
+    } else {
+        0.0
+    }
 }
 
-fn icmp(story: &FlowStory) -> Part {
-    let sides = &story.sides;
-    let errors = sides.client.counts.icmp_errors + sides.server.counts.icmp_errors;
-    (errors > 0).then(|| {
-        let words = word::count(errors, "ICMP error", "ICMP errors");
-        (ICMP_POINTS, words)
-    })
+fn icmp(story: &FlowStory) -> f64 {
+    if icmp_errors(story) > 0 {
+        ICMP_POINTS
+    } else {
+        0.0
+    }
 }
 
-fn lost(story: &FlowStory) -> Part {
-    let budget = story.budget.as_ref()?;
+fn icmp_errors(story: &FlowStory) -> u64 {
+    story.sides.client.counts.icmp_errors + story.sides.server.counts.icmp_errors
+}
+
+/// Time that was lost: how much counts, how long it took, and where.
+type Lost = (i64, i64, &'static str);
+
+fn losses(story: &FlowStory) -> [Lost; 5] {
     let sides = &story.sides;
+    let budget = story.budget.unwrap_or_default();
     let is_whole = sides.client.counts.packets > 0 && sides.server.counts.packets > 0;
     let unknown_ns = match is_whole {
         true => budget.get(Bucket::Unknown),
         false => 0,
     };
-    let parts = [
-        (budget.get(Bucket::TimeoutRecovery), "in timeout recovery"),
-        (budget.get(Bucket::FastRecovery), "in fast recovery"),
-        (budget.get(Bucket::ZeroWindow), "behind a closed window"),
-        (
-            (budget.get(Bucket::Handshake) - HANDSHAKE_FREE_NS).max(0),
-            "in a slow handshake",
-        ),
-        (unknown_ns / UNKNOWN_DIVISOR, UNEXPLAINED),
-    ];
-    let total_ns: i64 = parts.iter().map(|(ns, _)| ns).sum();
-    let points = LOST_POINTS_PER_DECADE * decades(total_ns, LOST_UNIT_NS);
-    let most = parts.iter().rev().max_by_key(|(ns, _)| *ns)?;
-    let whole_ns = match most.1 {
-        UNEXPLAINED => unknown_ns,
-        _ => most.0,
-    };
-    (total_ns > 0).then(|| (points, format!("{} {}", word::duration(whole_ns), most.1)))
+    let whole = |bucket, words| (budget.get(bucket), budget.get(bucket), words);
+    let slow_ns = (budget.get(Bucket::Handshake) - HANDSHAKE_FREE_NS).max(0);
+    [
+        whole(Bucket::TimeoutRecovery, "in timeout recovery"),
+        whole(Bucket::FastRecovery, "in fast recovery"),
+        whole(Bucket::ZeroWindow, "behind a closed window"),
+        (slow_ns, slow_ns, "in a slow handshake"),
+        (unknown_ns / UNKNOWN_DIVISOR, unknown_ns, UNEXPLAINED),
+    ]
 }
 
-fn retransmitted(story: &FlowStory) -> Part {
+fn lost(story: &FlowStory) -> f64 {
+    let total_ns: i64 = losses(story).iter().map(|lost| lost.0).sum();
+    if total_ns > 0 {
+        LOST_POINTS_PER_DECADE * decades(total_ns, LOST_UNIT_NS)
+    } else {
+        0.0
+    }
+}
+
+fn lost_words(story: &FlowStory) -> String {
+    let losses = losses(story);
+    // Of equals the first one.
+    let most = losses.iter().rev().max_by_key(|lost| lost.0);
+    let (_, whole_ns, words) = most.copied().unwrap_or((0, 0, UNEXPLAINED));
+    format!("{} {words}", word::duration(whole_ns))
+}
+
+/// The worse side, and its share.
+fn worse_side(story: &FlowStory) -> (Side, f64) {
     let share = |side: Side| {
         let (again, sent) = word::retransmissions(&story.sides.get(side).counts);
         word::ratio(again, sent.max(RETRANSMITTED_SEGMENTS_MIN)).unwrap_or(0.0)
     };
     let (client, server) = (share(Side::Client), share(Side::Server));
-    let side = if client > server {
-        Side::Client
+    if client > server {
+        (Side::Client, client)
     } else {
-        Side::Server
-    };
-    let points = (RETRANSMITTED_POINTS * client.max(server)).min(RETRANSMITTED_POINTS_MAX);
-    let plain = word::retransmitted(story, side).unwrap_or(0.0);
-    (points > 0.0).then(|| {
-        let words = format!(
-            "{} of the {}'s segments retransmitted",
-            word::percent(plain),
-            word::side(side)
-        );
-        (points, words)
-    })
+        (Side::Server, server)
+    }
 }
 
-fn think(story: &FlowStory) -> Part {
-    let longest_ns = story.turns.think.max_ns().filter(|ns| *ns > 0)?;
-    let points = THINK_POINTS_PER_DECADE * decades(longest_ns, THINK_UNIT_NS);
-    let words = format!("the server thinks up to {}", word::duration(longest_ns));
-    Some((points, words))
+fn retransmitted(story: &FlowStory) -> f64 {
+    let (_, share) = worse_side(story);
+    (RETRANSMITTED_POINTS * share).min(RETRANSMITTED_POINTS_MAX)
+}
+
+fn retransmitted_words(story: &FlowStory) -> String {
+    let (side, _) = worse_side(story);
+    let plain = word::retransmitted(story, side).unwrap_or(0.0);
+    format!(
+        "{} of the {}'s segments retransmitted",
+        word::percent(plain),
+        word::side(side)
+    )
+}
+
+fn longest_think_ns(story: &FlowStory) -> i64 {
+    story.turns.think.max_ns().unwrap_or(0).max(0)
+}
+
+fn think(story: &FlowStory) -> f64 {
+    match longest_think_ns(story) {
+        0 => 0.0,
+        longest_ns => THINK_POINTS_PER_DECADE * decades(longest_ns, THINK_UNIT_NS),
+    }
+}
+
+fn think_words(story: &FlowStory) -> String {
+    let longest = word::duration(longest_think_ns(story));
+    format!("the server thinks up to {longest}")
 }
 
 /// log₁₀(1 + time / unit).
@@ -190,7 +279,10 @@ fn decades(ns: i64, unit_ns: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use phalanx_common::packet::TcpFlags;
     use phalanx_engine::budget::TimeBudget;
+    use phalanx_engine::record::Decoded;
+    use phalanx_engine::trace::{Ended, Tracer};
 
     fn story(state: ConnectionState) -> FlowStory {
         FlowStory {
@@ -255,6 +347,25 @@ mod tests {
             with(100, 5).1,
             "5.0 % of the server's segments retransmitted"
         );
+    }
+
+    #[test]
+    fn a_lone_syn_has_the_points_that_are_said_of_it() {
+        let mut decoded = Decoded::default();
+        decoded.headers.protocol = phalanx_common::packet::protocol::TCP;
+        for others in [0, TcpFlags::RST.0, TcpFlags::FIN.0, 0xff & !TcpFlags::ACK.0] {
+            decoded.headers.tcp_flags = TcpFlags(TcpFlags::SYN.0 | others);
+            let mut tracer = Tracer::new(1);
+            tracer.handle(&decoded.record(1, 0, 54, &[]));
+            tracer.finish();
+            let ended: Vec<Ended> = tracer.ended().collect();
+            assert!(ended[0].story().is_none());
+            for ended in ended {
+                let story = ended.into_story();
+                assert_eq!(points(&story), LONE_SYN_POINTS);
+                assert_eq!(score(&story), (100.0, "no answer to 1 SYN".to_owned()));
+            }
+        }
     }
 
     #[test]
