@@ -135,7 +135,7 @@ pub fn analyze(
         }),
         sequence: Mutex::default(),
         shards: (0..threads)
-            .map(|_| Shard::new(request.story_count_max, request.flow))
+            .map(|_| Shard::new(threads, request.story_count_max, request.flow))
             .collect(),
         hops: Mutex::default(),
         free: Mutex::default(),
