@@ -33,6 +33,9 @@ pub use self::walk::{Told, Walked, plots, walk};
 /// one. A batch holds a chunk of 256 KiB and 1,024 records of some 200 bytes.
 const BATCH_COUNT_MAX: usize = 4;
 
+/// Stories kept unless asked otherwise: some 25 MB.
+const STORY_COUNT_DEFAULT: usize = 10_000;
+
 /// What to analyse, and how much of it.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -52,6 +55,23 @@ pub struct Request {
     pub flow: Option<u64>,
     /// How to go on at the end of the file until told to stop.
     pub follow: Option<Follow>,
+}
+
+impl Request {
+    /// All of one capture, by all processors.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            filter: None,
+            since_ns: None,
+            until_ns: None,
+            story_count_max: STORY_COUNT_DEFAULT,
+            flow: None,
+            follow: None,
+        }
+    }
 }
 
 /// What one file came to.

@@ -393,7 +393,7 @@ impl Half {
             return None;
         }
         let step = self.ids.step(sending.ip_id);
-        let is_missing = self.ids.tell_missing() && (2..=16).contains(&step);
+        let is_missing = self.ids.tell_missing() && (2..=3).contains(&step);
         self.ids.learn(sending.ip_id);
         if !is_missing || has_capture_gap || sending.is_answer || before_ns == i64::MIN {
             return None;

@@ -115,11 +115,6 @@ impl Account {
         }
     }
 
-    /// The time up to the latest packet, as settled so far, and what waits.
-    pub(crate) fn last_ns(&self) -> i64 {
-        self.last_ns
-    }
-
     /// Takes a packet in; gives the turn that it makes.
     pub(crate) fn take(&mut self, situation: &Situation, event: &Event) -> Option<Turned> {
         // Clocks that step back take no time: the sum stays that of first to latest.

@@ -38,7 +38,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the capture is damaged (all befor
 
 /// Whose classification stands beside our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Compat {
+pub(super) enum Compat {
     /// `tcp.analysis` by the rules of Wireshark 4.0.
     Wireshark,
 }
