@@ -735,8 +735,8 @@ impl Half {
             out.marks.set(Mark::ZeroWindow);
         }
         self.edge = ack.window.map(|window| number + u64::from(window));
-        let at_ns = ack.time_ns.saturating_add(ack.upstream_ns);
-        self.sender.tell(at_ns, number, self.edge, self.next);
+        let times_ns = (ack.time_ns, ack.upstream_ns);
+        self.sender.tell(times_ns, number, self.edge, self.next);
         self.sender
             .see(ack.time_ns, self.next, self.segment_max.into());
     }

@@ -100,7 +100,7 @@ pub(crate) struct Account {
     /// Taken at the first sign of a loss of each side.
     suspicion: Sides<Option<Checkpoint>>,
     /// Taken when a plateau may have begun.
-    level: Sides<Option<Checkpoint>>,
+    level: Sides<Option<(u64, Checkpoint)>>,
 }
 
 /// What may have been a loss being repaired, before that was known.
@@ -272,20 +272,22 @@ impl Account {
         }
     }
 
-    /// Follows the rounds with the same flight: once there are enough, what passed since the first
-    /// of them was the sender's own.
-    pub(crate) fn level(&mut self, side: Side, rounds: u16, is_at_plateau: bool) {
+    /// Follows the rounds with the same most bytes under way, 0 where there are none: once there are
+    /// enough, what passed since the first of them was the sender's own.
+    pub(crate) fn level(&mut self, side: Side, plateau: u64, is_at_plateau: bool) {
+        let now = Checkpoint::from(self.budget);
         let since = self.level.get_mut(side);
-        match (rounds, since.as_ref()) {
-            (0, _) => *since = None,
-            (_, None) => *since = Some(Checkpoint::from(self.budget)),
-            (_, Some(from)) if is_at_plateau => {
-                let from = *from;
-                self.budget
-                    .move_since(&from, &[Bucket::Path], Bucket::SenderLimited);
-                *since = Some(Checkpoint::from(self.budget));
+        match since {
+            _ if plateau == 0 => *since = None,
+            Some((level, from)) if *level == plateau => {
+                if is_at_plateau {
+                    let from = *from;
+                    self.budget
+                        .move_since(&from, &[Bucket::Path], Bucket::SenderLimited);
+                    *since = Some((plateau, Checkpoint::from(self.budget)));
+                }
             }
-            _ => {}
+            _ => *since = Some((plateau, now)),
         }
     }
 

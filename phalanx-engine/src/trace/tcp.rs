@@ -389,9 +389,8 @@ impl TcpTrace {
             if half.recovery == Recovery::None && !half.has_hole() {
                 self.account.clear(other);
             }
-            let (rounds, is_at_plateau) =
-                (half.sender.plateau_rounds(), half.sender.is_at_plateau());
-            self.account.level(other, rounds, is_at_plateau);
+            let (plateau, is_at_plateau) = (half.sender.plateau(), half.sender.is_at_plateau());
+            self.account.level(other, plateau, is_at_plateau);
         }
     }
 
