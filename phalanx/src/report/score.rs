@@ -4,7 +4,8 @@
 //!
 //! - 100 for a connection that never came to be: no answer, refused, unreachable, half open, given
 //!   up.
-//! - 50 for a reset, 20 more where the RST does not fit its sender.
+//! - 50 for a reset, 25 where only the client sent RST and had its answers; 20 more where the RST
+//!   does not fit its sender.
 //! - 20·log₁₀(1 + t / 10 ms) for the time *t* lost in timeout recovery, fast recovery and behind
 //!   closed windows, in a handshake beyond a second, and a quarter of the unknown time where both
 //!   directions were seen: 21 for 0.1 s, 40 for 1 s, 60 for 10 s.
@@ -32,6 +33,7 @@ use super::word;
 
 const FAILED_POINTS: f64 = 100.0;
 const RESET_POINTS: f64 = 50.0;
+const DONE_RESET_POINTS: f64 = 25.0;
 const UNFITTING_RESET_POINTS: f64 = 20.0;
 const LOST_POINTS_PER_DECADE: f64 = 20.0;
 const LOST_UNIT_NS: f64 = 1e7;
@@ -278,6 +280,7 @@ mod tests {
     fn story(state: ConnectionState) -> FlowStory {
         FlowStory {
             state,
+            protocol: 6,
             ..FlowStory::default()
         }
     }

@@ -241,6 +241,9 @@ function drawSegment(chart, row) {
 }
 
 function drawDots(chart, points) {
+  if (!points.length) {
+    chart.pen.fillText("none measured", chart.right / 2, (MARGIN.top + chart.bottom) / 2);
+  }
   chart.pen.fillStyle = chart.colour("dot");
   for (const row of points) {
     chart.pen.fillRect(chart.x(row[TIME]) - 1.5, chart.y(row[RTT] / 1e6) - 1.5, 3, 3);
