@@ -17,12 +17,14 @@
 //!   1 s, 20 for 10 s.
 //! - 30 for an application that failed: a fatal TLS alert, DNS without an answer or with an error,
 //!   an HTTP status from 500 on; 10 for an HTTP status from 400 on.
-//! - 20 for a last request without an answer, where the server is heard at all.
+//! - 20 for a last request of a TCP connection without an answer, where the server is heard at
+//!   all and the connection ended so, or a second passed.
 //! - 15 for ICMP errors.
 //!
 //! A zero is a conversation with nothing to be said against it. Properties of the capture (copies,
 //! bytes that were not captured) give no points.
 
+use phalanx_common::packet::protocol;
 use phalanx_engine::Side;
 use phalanx_engine::budget::Bucket;
 use phalanx_engine::story::{ConnectionState, FlowStory};
@@ -48,6 +50,7 @@ const THINK_POINTS_PER_DECADE: f64 = 10.0;
 const THINK_UNIT_NS: f64 = 1e8;
 const THINK_FREE_NS: i64 = 100_000_000;
 const UNANSWERED_POINTS: f64 = 20.0;
+const ANSWER_FREE_NS: i64 = 1_000_000_000;
 const ICMP_POINTS: f64 = 15.0;
 
 /// What is said where there are no points.
@@ -147,7 +150,16 @@ fn application(story: &FlowStory) -> Part {
 
 fn unanswered(story: &FlowStory) -> Part {
     let is_heard = story.sides.server.counts.packets > 0;
-    let is_so = story.turns.is_last_unanswered && is_heard && !story.state.is_failed();
+    let is_asked = story.turns.is_last_unanswered && story.protocol == protocol::TCP;
+    // A capture often ends while an answer is under way.
+    let end_ns = story.start_ns.saturating_add(story.duration_ns);
+    let asked_ns = story.sides.client.data_last_ns.unwrap_or(end_ns);
+    let is_over = matches!(
+        story.state,
+        ConnectionState::Closed | ConnectionState::HalfClosed | ConnectionState::Reset
+    );
+    let is_late = is_over || end_ns.saturating_sub(asked_ns) >= ANSWER_FREE_NS;
+    let is_so = is_asked && is_heard && is_late && !story.state.is_failed();
     is_so.then_some((UNANSWERED_POINTS, Reason::Unanswered))
 }
 

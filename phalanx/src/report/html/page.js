@@ -54,6 +54,8 @@ function percent(share) {
   return value < 0.1 ? "<0.1 %" : `${value.toFixed(value < 9.95 ? 1 : 0)} %`;
 }
 const number = (value) => value.toLocaleString("en");
+const some = (count, words, one) => (count
+  ? `${number(count)} ${count === 1 && one ? one : words}` : undefined);
 function end(it) {
   if (!it.port) return it.address;
   return it.address.includes(":") ? `[${it.address}]:${it.port}` : `${it.address}:${it.port}`;
@@ -136,9 +138,9 @@ function showHops() {
   }
   const { totals } = report;
   const omitted = totals.omitted ? `, ${number(totals.omitted)} of them not in this page` : "";
+  const found = some(totals.conversations, "conversations", "conversation") || "no conversations";
   place.append(el("p", null, `${number(totals.packets)} packets, ${size(totals.bytes)}, `
-    + `${duration(totals.duration_s * 1e3)}: ${number(totals.conversations)} conversations`
-    + omitted));
+    + `${duration(totals.duration_s * 1e3)}: ${found}${omitted}`));
 }
 
 // ---- the list --------------------------------------------------------------------------------
@@ -319,8 +321,6 @@ function sidesTable(it) {
 const DELAYS = (them, what) => them && (them.count === 1 ? `${what} after ${duration(them.mean)}`
   : `${what} after ${duration(them.min)} to ${duration(them.max)}, `
     + `${duration(them.mean)} on average`);
-const some = (count, words, one) => (count
-  ? `${number(count)} ${count === 1 && one ? one : words}` : undefined);
 const list = (parts) => parts.filter(Boolean).join(", ");
 
 function exchanges(name, them, heading, show) {
@@ -335,7 +335,7 @@ function exchanges(name, them, heading, show) {
     el("tbody", null, all.map((one) => {
       const [isBad, ...cells] = show(one);
       return el("tr", { class: isBad ? "bad" : undefined }, cells.map((cell, index) =>
-        el("td", { class: index ? undefined : "words" }, cell === undefined ? "–" : cell)));
+        el("td", { class: index ? undefined : "words asked" }, cell === undefined ? "–" : cell)));
     })));
 }
 
