@@ -15,6 +15,8 @@ mod reason;
 mod tcp;
 #[cfg(not(target_arch = "bpf"))]
 mod tunnel;
+#[cfg(not(target_arch = "bpf"))]
+mod wireless;
 
 #[cfg(not(target_arch = "bpf"))]
 pub use encapsulation::Encapsulation;

@@ -11,7 +11,10 @@ use phalanx_common::limits::{LAYER_COUNT_MAX, LINK_STEP_COUNT_MAX};
 use phalanx_common::packet::{
     Layers, LinkKind, Tunnel, Unparsed, parse, parse_layers, parse_tcp_options,
 };
-use tunnels::{ethernet, geneve, gre, inner_ipv4, join, mpls, outer_ipv4, outer_udp, pppoe, vxlan};
+use tunnels::{
+    ethernet, geneve, gre, inner_ipv4, join, mpls, outer_ipv4, outer_udp, pppoe, radiotap, snap,
+    vxlan, wireless,
+};
 
 fn layers_of(frame: &[u8]) -> Result<Layers, Unparsed> {
     parse_layers(frame, LinkKind::Ethernet, frame.len() as u32)
@@ -34,7 +37,7 @@ type Expected = (
 
 const NONE: Tunnel = Tunnel::None;
 
-const EXPECTED: [Expected; 35] = [
+const EXPECTED: [Expected; 44] = [
     ("ethernet", &[NONE], 0, None, None),
     ("ethernet_ipv6", &[NONE], 0, None, None),
     ("vlan_1", &[NONE], 20, None, None),
@@ -48,6 +51,15 @@ const EXPECTED: [Expected; 35] = [
     ("ppp", &[NONE], 0, None, None),
     ("ppp_short", &[NONE], 0, None, None),
     ("cisco_hdlc", &[NONE], 0, None, None),
+    ("wireless", &[NONE], 0, None, None),
+    ("wireless_four_addresses", &[NONE], 0, None, None),
+    ("wireless_aggregate", &[NONE], 0, None, None),
+    ("radiotap", &[NONE], 0, None, None),
+    ("radiotap_padded", &[NONE], 0, None, None),
+    ("prism", &[NONE], 0, None, None),
+    ("avs", &[NONE], 0, None, None),
+    ("ppi", &[NONE], 0, None, None),
+    ("ppi_ethernet", &[NONE], 0, None, None),
     ("pppoe_bare", &[NONE], 0, None, Some(9)),
     ("pppoe", &[NONE], 0, None, Some(0x1234)),
     ("mpls", &[NONE], 0, Some(300), None),
@@ -323,6 +335,44 @@ fn ieee_802_2_is_followed_through_snap() {
     assert_eq!(layers.innermost().headers.destination_port, 443);
     // Spanning tree has another service access point.
     assert_eq!(layers_of(&ethernet(38, &[0x42; 60])), Err(Unparsed::NotIp));
+}
+
+#[test]
+fn wireless_frames_without_ip_are_told_why() {
+    let layers = |linktype: u32, frame: &[u8]| {
+        let kind = LinkKind::from_linktype(linktype).expect("a link type that is known");
+        invariant::check(frame, kind, frame.len() as u32).1
+    };
+    let payload = snap(0x0800, &inner_ipv4());
+    let wifi = |control, more: &[u8]| layers(105, &wireless(control, more, &payload));
+    assert!(wifi([0x08, 0x01], &[]).is_ok());
+    // A beacon, a control frame, a frame of another version, no data, QoS without data.
+    for kind in [0x80, 0xd4, 0x09, 0x48, 0xc8] {
+        assert_eq!(wifi([kind, 0x01], &[0; 2]), Err(Unparsed::NotIp));
+    }
+    assert_eq!(wifi([0x08, 0x41], &[]), Err(Unparsed::NotIp), "encrypted");
+    let mut later = wireless([0x08, 1], &[], &payload);
+    later[22] |= 1;
+    assert_eq!(layers(105, &later), Err(Unparsed::NonFirstFragment));
+    for length in [0, 1, 10, 23, 25, 31] {
+        let cut = &wireless([0x88, 1], &[0; 2], &payload)[..length];
+        assert_eq!(layers(105, cut), Err(Unparsed::Truncated), "{length} bytes");
+    }
+    let mut short = radiotap(0, &wireless([0x08, 1], &[], &payload));
+    short[2] = 7;
+    assert_eq!(layers(127, &short), Err(Unparsed::BadEncapsulation));
+    let prism = |length: u32| layers(119, &join(&[&[0; 4], &length.to_be_bytes(), &[0; 200]]));
+    assert_eq!(prism(7), Err(Unparsed::BadEncapsulation));
+    assert_eq!(prism(0x1010_1010), Err(Unparsed::BadEncapsulation));
+    let ppi = |length: u8, linktype: u8| {
+        layers(
+            192,
+            &join(&[&[0, 0, length, 0, linktype, 0, 0, 0], &[0; 64]]),
+        )
+    };
+    assert_eq!(ppi(7, 1), Err(Unparsed::BadEncapsulation));
+    assert_eq!(ppi(8, 147), Err(Unparsed::UnknownLink));
+    assert_eq!(ppi(8, 1), Err(Unparsed::NotIp));
 }
 
 #[test]

@@ -39,6 +39,7 @@ mod tally;
 mod time;
 mod timer;
 pub mod trace;
+pub mod wireshark;
 
 pub use change::{Change, ChangeKind};
 pub use conversation::ConversationId;

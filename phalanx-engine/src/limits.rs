@@ -200,6 +200,17 @@ pub const RUN_WALK_MAX: usize = 512;
 /// come later.
 pub const UNSEEN_COUNT_MAX: usize = 16;
 
+/// Acknowledgements on their way to the sender that are kept of one direction: those of a round
+/// trip of 25 ms at ten in a millisecond; beyond, the oldest is taken for arrived.
+pub const SENDER_VIEW_COUNT_MAX: usize = 256;
+
+/// Streams that Wireshark's rules are applied to: some 400 bytes each, 400 MiB at worst, in
+/// `phalanx packets` alone.
+pub const WIRESHARK_STREAM_COUNT_MAX: usize = 1 << 20;
+
+/// Unacknowledged segments that Wireshark keeps of one direction.
+pub const WIRESHARK_SEGMENT_COUNT_MAX: usize = 10_000;
+
 /// Farthest jump of a sequence number that is believed: the largest window, 2³⁰ (RFC 7323
 /// section 2.3).
 pub const SEQUENCE_JUMP_MAX: u64 = 1 << 30;

@@ -3,6 +3,8 @@
 mod class;
 mod clock;
 mod half;
+mod id;
+mod sender;
 mod space;
 
 pub use class::{Class, Mark, Marks};

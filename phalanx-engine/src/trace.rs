@@ -2,12 +2,14 @@
 //! [`FlowStory`] from each flow when it ends.
 //!
 //! The same value serves files and recorded flows of a running host. Flows are told apart by the
-//! symmetric 5-tuple and, in VXLAN and Geneve, the network identifier; VLANs do not tell them apart,
-//! since a capture may hold both sides of a router.
+//! symmetric 5-tuple and, in VXLAN and Geneve, the network identifier; VLANs do not tell them
+//! apart, since a capture may hold both sides of a router.
 
 mod account;
 mod copy;
 mod datagram;
+mod ended;
+mod icmp;
 mod sides;
 mod tcp;
 
@@ -16,6 +18,7 @@ use std::hash::{Hash, Hasher};
 use phalanx_common::packet::{Headers, TcpFlags, Tunnel, parse_quote, protocol};
 
 use self::datagram::DatagramTrace;
+use self::icmp::IcmpError;
 use self::tcp::TcpTrace;
 use crate::limits::{RUN_TOTAL_MAX, TRACE_COUNT_MAX, TRACE_DETAIL_COUNT_MAX};
 use crate::record::{Decoded, PacketRecord};
@@ -23,6 +26,12 @@ use crate::segment::{Mark, Segment};
 use crate::side::{Endpoint, RoleBasis, Side, Sides};
 use crate::story::FlowStory;
 use crate::table::{Keyed, Slot, Table};
+
+pub use self::ended::Ended;
+
+/// Times farther from the epoch are a file's fault, and taken for this one: half of the range, so
+/// that any two have a difference. 146 years.
+const TIME_MAX_NS: i64 = i64::MAX / 2;
 
 /// What tells flows apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,11 +107,10 @@ enum Detail {
     Datagram(Box<DatagramTrace>),
 }
 
+/// One SYN. Its number and time are those of its flow.
 #[derive(Clone, Debug)]
 struct Opening {
     decoded: Decoded,
-    number: u64,
-    time_ns: i64,
     wire_length: u32,
 }
 
@@ -160,7 +168,9 @@ impl Trace {
             ..FlowStory::default()
         });
         match self.detail {
-            Detail::Opening(opening) => opening.trace(Side::Client).finish(&mut story),
+            Detail::Opening(opening) => {
+                opening.trace(self.flow, self.start_ns).finish(&mut story);
+            }
             Detail::Tcp(trace) => trace.finish(&mut story),
             Detail::Datagram(trace) => trace.finish(&mut story),
         }
@@ -176,19 +186,15 @@ impl Opening {
                 options: *record.options,
                 encapsulation: record.encapsulation,
             },
-            number: record.number,
-            time_ns: record.time_ns,
             wire_length: record.wire_length,
         }
     }
 
-    /// The trace of the packet that was kept.
-    fn trace(&self, side: Side) -> TcpTrace {
-        let record = self
-            .decoded
-            .record(self.number, self.time_ns, self.wire_length, &[]);
-        let mut trace = TcpTrace::new(&record, side);
-        trace.take(&record, side, false);
+    /// The trace of the packet that was kept: the first of `flow`, at `time_ns`.
+    fn trace(&self, flow: u64, time_ns: i64) -> TcpTrace {
+        let record = self.decoded.record(flow, time_ns, self.wire_length, &[]);
+        let mut trace = TcpTrace::new(&record, Side::Client);
+        trace.take(&record, Side::Client, false);
         trace
     }
 }
@@ -202,13 +208,21 @@ pub struct TraceTally {
     pub evicted: u64,
 }
 
+/// A tracer's part of what all may hold together.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    detail_count_max: usize,
+    run_total_max: usize,
+}
+
 /// The flows of one hop, or those of them that fall to one shard.
 pub struct Tracer {
     traces: Table<Trace>,
     detail_count: usize,
     run_count: usize,
+    limits: Limits,
     hand: Slot,
-    done: Vec<Box<FlowStory>>,
+    done: Vec<Ended>,
     tally: TraceTally,
 }
 
@@ -216,8 +230,19 @@ impl Tracer {
     /// Follows no flow yet. `seed` is of its hash: flow keys are chosen by others.
     #[must_use]
     pub fn new(seed: u64) -> Self {
+        Self::one_of(1, seed)
+    }
+
+    /// One of `count` that share the limits among them.
+    #[must_use]
+    pub fn one_of(count: usize, seed: u64) -> Self {
+        let part = |limit: usize| (limit / count.max(1)).max(1);
         Self {
-            traces: Table::new(TRACE_COUNT_MAX, seed),
+            traces: Table::new(part(TRACE_COUNT_MAX), seed),
+            limits: Limits {
+                detail_count_max: part(TRACE_DETAIL_COUNT_MAX),
+                run_total_max: part(RUN_TOTAL_MAX),
+            },
             detail_count: 0,
             run_count: 0,
             hand: 0,
@@ -232,8 +257,27 @@ impl Tracer {
         self.tally
     }
 
+    /// Bytes that the flows take, tables counted: looks at each of them.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let of = |slot| match self.traces.get(slot).map(|trace| &trace.detail) {
+            Some(Detail::Opening(_)) => size_of::<Opening>(),
+            Some(Detail::Tcp(trace)) => trace.size(),
+            Some(Detail::Datagram(trace)) => trace.size(),
+            None => 0,
+        };
+        (0..self.traces.slot_end())
+            .map(|slot| size_of::<Option<Trace>>() + of(slot))
+            .sum()
+    }
+
     /// Takes a packet in. Packets of one flow must come in the order of their capture.
     pub fn handle(&mut self, record: &PacketRecord<'_>) -> Segment {
+        if record.time_ns.saturating_abs() > TIME_MAX_NS {
+            let mut record = *record;
+            record.time_ns = record.time_ns.clamp(-TIME_MAX_NS, TIME_MAX_NS);
+            return self.handle(&record);
+        }
         self.tally.packets += 1;
         let (key, end) = TraceKey::of(record.headers, record.hop, record.encapsulation.tunnel);
         if phalanx_common::packet::is_error(record.headers) {
@@ -263,9 +307,14 @@ impl Tracer {
         }
     }
 
+    /// Drains the flows that have ended.
+    pub fn ended(&mut self) -> impl Iterator<Item = Ended> + '_ {
+        self.done.drain(..)
+    }
+
     /// Drains the stories of flows that have ended.
     pub fn stories(&mut self) -> impl Iterator<Item = Box<FlowStory>> + '_ {
-        self.done.drain(..)
+        self.ended().map(Ended::into_story)
     }
 
     fn is_other_connection(&self, slot: Slot, record: &PacketRecord<'_>) -> bool {
@@ -289,7 +338,7 @@ impl Tracer {
         record: &PacketRecord<'_>,
         reuses_ports: bool,
     ) -> Option<Slot> {
-        if self.traces.is_full() || self.detail_count >= TRACE_DETAIL_COUNT_MAX {
+        if self.traces.is_full() || self.detail_count >= self.limits.detail_count_max {
             self.evict();
         }
         let (client, role_basis) = role(record, end);
@@ -317,18 +366,19 @@ impl Tracer {
             start_ns: record.time_ns,
             end_ns: record.time_ns,
             reuses_ports,
-            is_fresh: true,
+            is_fresh: false,
             detail,
         })
     }
 
     fn take(&mut self, slot: Slot, end: End, record: &PacketRecord<'_>) -> Option<Segment> {
-        let is_scarce = self.run_count > RUN_TOTAL_MAX;
+        let is_scarce = self.run_count > self.limits.run_total_max;
         let trace = self.traces.get_mut(slot)?;
         let is_first = trace.flow == record.number;
         trace.last_frame = record.number;
         trace.end_ns = trace.end_ns.max(record.time_ns);
-        trace.is_fresh = true;
+        // One that says nothing more, as of a scan, makes room first.
+        trace.is_fresh = !is_first;
         let side = trace.side(end);
         if let Detail::Opening(opening) = &trace.detail {
             if is_first {
@@ -338,7 +388,8 @@ impl Tracer {
                 segment.why = "begins the sequence";
                 return Some(segment);
             }
-            trace.detail = Detail::Tcp(Box::new(opening.trace(Side::Client)));
+            let tcp = opening.trace(trace.flow, trace.start_ns);
+            trace.detail = Detail::Tcp(Box::new(tcp));
             self.detail_count += 1;
         }
         let mut segment = match &mut trace.detail {
@@ -369,7 +420,8 @@ impl Tracer {
         };
         let side = trace.side(end);
         if let Detail::Opening(opening) = &trace.detail {
-            trace.detail = Detail::Tcp(Box::new(opening.trace(Side::Client)));
+            let tcp = opening.trace(trace.flow, trace.start_ns);
+            trace.detail = Detail::Tcp(Box::new(tcp));
             self.detail_count += 1;
         }
         match &mut trace.detail {
@@ -391,13 +443,15 @@ impl Tracer {
             }
             Detail::Datagram(_) => self.detail_count -= 1,
         }
-        self.done.push(trace.finish());
+        self.done.push(Ended::from(trace));
     }
 
-    /// Ends the flow that the clock's hand comes to first that was silent for a whole round; two
-    /// rounds find one. At most a slot in sixteen is looked at for each packet.
+    /// Ends the flow that the clock's hand comes to first that was silent for a whole round, of
+    /// those that are told in detail where these are too many. Only so many are looked at; where
+    /// there is none among them, the last one goes.
     fn evict(&mut self) {
         let end = self.traces.slot_end();
+        let is_for_detail = self.detail_count >= self.limits.detail_count_max;
         for _ in 0..crate::limits::EVICTION_TRIES * 4 {
             self.hand = if self.hand + 1 >= end {
                 0
@@ -407,56 +461,13 @@ impl Tracer {
             let Some(trace) = self.traces.get_mut(self.hand) else {
                 continue;
             };
-            if std::mem::take(&mut trace.is_fresh) {
-                continue;
+            let is_of_use = !is_for_detail || !matches!(trace.detail, Detail::Opening(_));
+            if !std::mem::take(&mut trace.is_fresh) && is_of_use {
+                break;
             }
-            break;
         }
         self.tally.evicted += 1;
         self.end(self.hand);
-    }
-}
-
-/// What an ICMP error says.
-#[derive(Clone, Copy, Debug)]
-struct IcmpError {
-    /// The next hop's MTU, 0 where it is not told.
-    mtu: u32,
-    /// Nobody listens, or the way there is closed.
-    is_refusal: bool,
-}
-
-impl IcmpError {
-    fn of(record: &PacketRecord<'_>) -> Self {
-        let headers = record.headers;
-        let (kind, code) = ((headers.sequence >> 8) as u8, headers.sequence as u8);
-        let at = headers.transport_offset as usize;
-        let word = |from: usize, length: usize| -> u32 {
-            let bytes = record.bytes.get(at + from..at + from + length);
-            bytes
-                .unwrap_or_default()
-                .iter()
-                .fold(0, |word, byte| word << 8 | u32::from(*byte))
-        };
-        // RFC 792 and RFC 1191 section 4; RFC 4443 sections 3.1 and 3.2.
-        match (headers.protocol, kind, code) {
-            (protocol::ICMP, 3, 4) => Self {
-                mtu: word(6, 2),
-                is_refusal: false,
-            },
-            (protocol::ICMPV6, 2, _) => Self {
-                mtu: word(4, 4),
-                is_refusal: false,
-            },
-            (protocol::ICMP, 3, _) | (protocol::ICMPV6, 1, _) => Self {
-                mtu: 0,
-                is_refusal: true,
-            },
-            _ => Self {
-                mtu: 0,
-                is_refusal: false,
-            },
-        }
     }
 }
 

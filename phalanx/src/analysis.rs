@@ -1,10 +1,10 @@
 //! Analysis of capture files: makes a [`Report`](crate::report::Report) from the stories that the
 //! engine tells of their packets.
 //!
-//! All threads do the same: take the next chunk of the file, decode its frames, sort the records by
-//! shard, and let the shards that nobody works at take in what waits for them. Chunks may be decoded
-//! in any order; they pass the *sequence* in the order of the file, and so reach each shard in it.
-//! A flow lies in one shard, so its packets come in order.
+//! All threads do the same: take the next chunk of the file, decode its frames, sort the records
+//! by shard, and let the shards that nobody works at take in what waits for them. Chunks may be
+//! decoded in any order; they pass the *sequence* in the order of the file, and so reach each shard
+//! in it. A flow lies in one shard, so its packets come in order.
 
 mod batch;
 mod hop;
@@ -33,6 +33,9 @@ pub use self::walk::{Told, Walked, plots, walk};
 /// one. A batch holds a chunk of 256 KiB and 1,024 records of some 200 bytes.
 const BATCH_COUNT_MAX: usize = 4;
 
+/// Stories kept unless asked otherwise: some 25 MB.
+const STORY_COUNT_DEFAULT: usize = 10_000;
+
 /// What to analyse, and how much of it.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -52,6 +55,23 @@ pub struct Request {
     pub flow: Option<u64>,
     /// How to go on at the end of the file until told to stop.
     pub follow: Option<Follow>,
+}
+
+impl Request {
+    /// All of one capture, by all processors.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            filter: None,
+            since_ns: None,
+            until_ns: None,
+            story_count_max: STORY_COUNT_DEFAULT,
+            flow: None,
+            follow: None,
+        }
+    }
 }
 
 /// What one file came to.
@@ -108,8 +128,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Analyses one capture. `progress` is told the bytes read so far and those there are, by any thread; `stop` ends the
-/// reading early.
+/// Analyses one capture. `progress` is told the bytes read so far and those there are, by any
+/// thread; `stop` ends the reading early.
 ///
 /// # Errors
 /// The file cannot be opened, or is no capture. What goes wrong later is in the outcome.
@@ -135,7 +155,7 @@ pub fn analyze(
         }),
         sequence: Mutex::default(),
         shards: (0..threads)
-            .map(|_| Shard::new(request.story_count_max, request.flow))
+            .map(|_| Shard::new(threads, request.story_count_max, request.flow))
             .collect(),
         hops: Mutex::default(),
         free: Mutex::default(),

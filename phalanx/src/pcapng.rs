@@ -1,15 +1,13 @@
-//! Captures as files: written as pcapng with one interface block per hop and nanoseconds, read
-//! from pcap and pcapng.
+//! Captures as files: written as pcapng with one interface block per hop and nanoseconds.
 //!
-//! Deliberately absent: following a growing file, decryption secrets, name resolution blocks.
+//! Deliberately absent: reading, which is `capture_file`'s; decryption secrets, name resolution
+//! blocks.
 
-mod reader;
 mod writer;
 
-pub use reader::{Frame, ReadError, Reader};
 pub use writer::{Packet, Statistics, WriteError, Writer};
 
-/// Most interfaces in one file; a file that names more is not read further.
+/// Most interfaces in one file.
 pub const INTERFACE_COUNT_MAX: usize = 4096;
 
 /// Where packets of a file were seen.

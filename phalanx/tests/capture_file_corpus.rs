@@ -2,12 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use phalanx::capture_file::{self, CaptureFile, Chunk, OpenOptions};
+use phalanx_common::packet::{LinkKind, parse_layers};
 
 #[path = "capture_file/mutation.rs"]
 mod mutation;
@@ -146,4 +148,29 @@ fn twenty_thousand_mutations() {
     );
     assert!(longest < Duration::from_secs(5), "{longest:?}");
     assert!(frame_files > 10_000, "{frame_files} gave frames");
+}
+
+#[test]
+fn link_types_of_the_captures() {
+    let Some(folder) = shared_captures() else {
+        return;
+    };
+    // By link type: frames, and those that lead to IP.
+    let mut counts = BTreeMap::<u16, (u64, u64)>::new();
+    for path in list(&folder) {
+        for (_, frame) in read_path(&path).0 {
+            let count = counts.entry(frame.link_type).or_default();
+            count.0 += 1;
+            let kind = LinkKind::from_linktype(frame.link_type.into());
+            let layers = kind.map(|kind| parse_layers(&frame.bytes[..], kind, frame.wire_length));
+            count.1 += u64::from(matches!(layers, Some(Ok(_))));
+        }
+    }
+    for (link_type, (all, ip)) in &counts {
+        let name = capture_file::link_type_name(*link_type);
+        println!("{link_type} {name}: {all} frames, {ip} lead to IP");
+        assert_ne!(name, "unknown", "{link_type}");
+    }
+    // As tshark finds: of five frames in a PPI header three carry IP.
+    assert_eq!(counts[&192], (5, 3));
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use daemon::{BINARY, Daemon, await_that};
 use folder::Folder;
-use phalanx::pcapng::{Frame, Reader};
+use phalanx::capture_file::{CaptureFile, Frame};
 use phalanx_range::range::Capture;
 use phalanx_range::traffic::{Program, RequestResponse, Server, Upload, run};
 use phalanx_range::{Host, Range, Topology};
@@ -38,9 +38,11 @@ fn range() -> Range {
 
 /// A file's frames.
 fn frames(bytes: &[u8]) -> (Vec<String>, Vec<Frame>) {
-    let mut reader = Reader::new(bytes).unwrap();
-    let frames: Vec<Frame> = reader.by_ref().map(Result::unwrap).collect();
-    let names = reader.interfaces().iter().map(|it| it.name.clone());
+    let input = std::io::Cursor::new(bytes.to_vec());
+    let mut capture = CaptureFile::from_reader("capture", input).unwrap();
+    let frames = capture.frames().unwrap();
+    assert_eq!(capture.damage(), None);
+    let names = capture.interfaces().iter().map(|it| it.name.clone());
     (names.collect(), frames)
 }
 

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use daemon::{Daemon, await_quiet, await_that};
 use folder::Folder;
-use phalanx::pcapng::{Frame, Reader};
+use phalanx::capture_file::{CaptureFile, Frame};
 use phalanx_common::abi::Counter;
 use phalanx_range::range::Capture;
 use phalanx_range::traffic::{Program, Server, Upload, run};
@@ -39,7 +39,7 @@ const ETHERNET: usize = 14;
 /// Ethernet, IPv4 without options, TCP with all its options.
 const HEADERS_MAX: usize = ETHERNET + 20 + 60;
 /// Packets of both directions that are seen within this time may be seen in either order.
-const ORDER_NS: u64 = 1_000_000;
+const ORDER_NS: i64 = 1_000_000;
 const SICK_PORT: u16 = 8080;
 const HEALTHY_PORT: u16 = 8081;
 
@@ -75,9 +75,11 @@ fn serve(range: &Range, port: u16) -> Server {
 }
 
 fn frames(bytes: &[u8]) -> (Vec<String>, Vec<Frame>) {
-    let mut reader = Reader::new(bytes).unwrap();
-    let frames: Vec<Frame> = reader.by_ref().map(Result::unwrap).collect();
-    let names = reader.interfaces().iter().map(|it| it.name.clone());
+    let input = std::io::Cursor::new(bytes.to_vec());
+    let mut capture = CaptureFile::from_reader("capture", input).unwrap();
+    let frames = capture.frames().unwrap();
+    assert_eq!(capture.damage(), None);
+    let names = capture.interfaces().iter().map(|it| it.name.clone());
     (names.collect(), frames)
 }
 
@@ -132,7 +134,7 @@ fn marks<'frames>(frames: impl IntoIterator<Item = &'frames Frame>) -> BTreeMap<
 }
 
 /// When the client first sent bytes that it had sent before.
-fn first_retransmission_ns(truth: &[Frame], port: u16) -> u64 {
+fn first_retransmission_ns(truth: &[Frame], port: u16) -> i64 {
     let mut sent: Option<u32> = None;
     for frame in truth.iter().filter(|it| half(it, TCP + 2) == port) {
         let headers = 20 + usize::from(frame.bytes[TCP + 12] >> 4) * 4;
@@ -172,7 +174,7 @@ fn compare(file: &[u8], truth: &[Frame]) -> usize {
     let (names, kept) = frames(file);
     assert_eq!(names, ["to-edge"]);
     let sick_ns = first_retransmission_ns(truth, SICK_PORT);
-    let since = |from_ns: u64| marks(truth.iter().filter(|it| it.time_ns >= from_ns));
+    let since = |from_ns: i64| marks(truth.iter().filter(|it| it.time_ns >= from_ns));
     let (least, most) = (since(sick_ns + ORDER_NS), since(sick_ns - ORDER_NS));
     let found = marks(&kept);
     let count = |marks: &BTreeMap<Mark, u32>| marks.values().sum::<u32>();

@@ -1,6 +1,7 @@
 //! What lies between two IP layers, or between a frame's first byte and its IP layer, as files
-//! hold it: link headers, VLAN tags, MPLS, PPPoE, PPP, Ethernet in something. Makes a [`Link`] and
-//! the keys met on the way. Which protocol carries an inner packet over IP is `tunnel`'s.
+//! hold it: link headers, VLAN tags, MPLS, PPPoE, PPP, Ethernet in something, IEEE 802.11. Makes
+//! a [`Link`] and the keys met on the way. Which protocol carries an inner packet over IP is
+//! `tunnel`'s.
 
 use super::link::{ether_type, is_vlan};
 use super::{Link, LinkKind, Tunnel, Unparsed};
@@ -36,6 +37,12 @@ pub(super) enum Next {
     Cooked,
     CookedV2,
     CiscoHdlc,
+    Wireless {
+        is_padded: bool,
+    },
+    Radiotap,
+    Prism,
+    Ppi,
 }
 
 impl From<LinkKind> for Next {
@@ -49,6 +56,10 @@ impl From<LinkKind> for Next {
             LinkKind::Ppp => Self::Ppp,
             LinkKind::Pppoe => Self::Pppoe,
             LinkKind::CiscoHdlc => Self::CiscoHdlc,
+            LinkKind::Wireless => Self::Wireless { is_padded: false },
+            LinkKind::Radiotap => Self::Radiotap,
+            LinkKind::Prism => Self::Prism,
+            LinkKind::Ppi => Self::Ppi,
         }
     }
 }
@@ -93,9 +104,9 @@ pub(super) fn walk(bytes: &[u8], first: Next, at: u32) -> Result<Reached, Unpars
     Err(Unparsed::NestingTooDeep)
 }
 
-struct Walk<'packet> {
+pub(super) struct Walk<'packet> {
     bytes: &'packet [u8],
-    at: u32,
+    pub(super) at: u32,
     vlan: Option<u16>,
     encapsulation: Encapsulation,
     end: u32,
@@ -121,25 +132,32 @@ impl<'packet> Walk<'packet> {
                 cooked_protocol(cooked.u16(8), cooked.u16(0))
             }
             Next::CiscoHdlc => Ok(Next::EtherType(self.take::<4>()?.u16(2))),
+            Next::Wireless { is_padded } => self.wireless(is_padded),
+            Next::Radiotap => self.radiotap(),
+            Next::Prism => self.prism(),
+            Next::Ppi => self.ppi(),
         }
     }
 
     /// The next `LENGTH` bytes, and the place moves behind them.
-    fn take<const LENGTH: usize>(&mut self) -> Result<&'packet [u8], Unparsed> {
+    pub(super) fn take<const LENGTH: usize>(&mut self) -> Result<&'packet [u8], Unparsed> {
         let window = self.peek::<LENGTH>(0)?;
         self.at += LENGTH as u32;
         Ok(window)
     }
 
     /// The `LENGTH` bytes from `skipped` bytes behind the place.
-    fn peek<const LENGTH: usize>(&self, skipped: usize) -> Result<&'packet [u8], Unparsed> {
+    pub(super) fn peek<const LENGTH: usize>(
+        &self,
+        skipped: usize,
+    ) -> Result<&'packet [u8], Unparsed> {
         self.bytes
             .window::<LENGTH>(self.at as usize + skipped)
             .ok_or(Unparsed::Truncated)
     }
 
     /// What is carried ends `length` bytes behind the place; the frame may go on with padding.
-    fn end_after(&mut self, length: u16) {
+    pub(super) fn end_after(&mut self, length: u16) {
         self.end = self.end.min(self.at + u32::from(length));
     }
 

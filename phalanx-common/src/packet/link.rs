@@ -43,6 +43,14 @@ pub enum LinkKind {
     Pppoe,
     /// Cisco HDLC.
     CiscoHdlc,
+    /// IEEE 802.11.
+    Wireless,
+    /// A radiotap header, then IEEE 802.11.
+    Radiotap,
+    /// A Prism or AVS header, then IEEE 802.11.
+    Prism,
+    /// A PPI header, then what it says.
+    Ppi,
 }
 
 impl LinkKind {
@@ -58,7 +66,11 @@ impl LinkKind {
             12 | 14 | 101 | 228 | 229 => Some(Self::None),
             51 => Some(Self::Pppoe),
             104 => Some(Self::CiscoHdlc),
+            105 => Some(Self::Wireless),
             113 => Some(Self::Cooked),
+            119 | 163 => Some(Self::Prism),
+            127 => Some(Self::Radiotap),
+            192 => Some(Self::Ppi),
             276 => Some(Self::CookedV2),
             _ => None,
         }

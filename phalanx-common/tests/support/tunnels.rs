@@ -145,12 +145,32 @@ pub(crate) fn cooked_v2(protocol: u16, rest: &[u8]) -> Vec<u8> {
     join(&[&protocol.to_be_bytes(), &interface, &address, rest])
 }
 
+/// LLC with SNAP, and what follows it.
+pub(crate) fn snap(kind: u16, rest: &[u8]) -> Vec<u8> {
+    join(&[&[0xaa, 0xaa, 3, 0, 0, 0], &kind.to_be_bytes(), rest])
+}
+
+/// An IEEE 802.11 header with this frame control; `more` follows the three addresses and the
+/// sequence number.
+pub(crate) fn wireless(control: [u8; 2], more: &[u8], rest: &[u8]) -> Vec<u8> {
+    join(&[&control, &[0, 0], &MAC, &[2; 6], &[0x10, 0], more, rest])
+}
+
+/// A radiotap header with two words of fields, the time, and these flags.
+pub(crate) fn radiotap(flags: u8, rest: &[u8]) -> Vec<u8> {
+    let present = [0x03, 0, 0, 0x80, 0, 0, 0, 0];
+    let time = [0xff; 12];
+    join(&[&[0, 0, 26, 0], &present, &time, &[flags, 0], rest])
+}
+
 /// One frame of each kind, by name: pcap link type and bytes. All hold [`inner_ipv4`] or
 /// [`inner_ipv6`] innermost.
 pub(crate) fn all() -> Vec<(&'static str, u32, Vec<u8>)> {
     let ip = inner_ipv4();
     let ipv6 = inner_ipv6();
     let frame = ethernet(0x0800, &ip);
+    let in_the_air = wireless([0x08, 1], &[], &snap(0x0800, &ip));
+    let aggregate_length = (ip.len() as u16 + 8).to_be_bytes();
     let tagged = ethernet(0x8100, &join(&[&[0, 7, 0x08, 0], &ip]));
     let over_ip = |protocol, payload: &[u8]| ethernet(0x0800, &outer_ipv4(protocol, payload));
     let over_udp = |port, payload: &[u8]| ethernet(0x0800, &outer_udp(port, payload));
@@ -182,6 +202,55 @@ pub(crate) fn all() -> Vec<(&'static str, u32, Vec<u8>)> {
         ("ppp", 9, join(&[&[0xff, 3, 0, 0x21], &ip])),
         ("ppp_short", 9, join(&[&[0x57], &ipv6])),
         ("cisco_hdlc", 104, join(&[&[0x0f, 0, 0x08, 0], &ip])),
+        (
+            "wireless",
+            105,
+            wireless([0x08, 1], &[], &snap(0x0800, &ip)),
+        ),
+        (
+            "wireless_four_addresses",
+            105,
+            wireless([0x08, 3], &[2; 6], &snap(0x86dd, &ipv6)),
+        ),
+        (
+            "wireless_aggregate",
+            105,
+            wireless(
+                [0x88, 2],
+                &[0x80, 0],
+                &join(&[&MAC, &aggregate_length, &snap(0x0800, &ip), &[7; 60]]),
+            ),
+        ),
+        (
+            "radiotap",
+            127,
+            radiotap(0, &wireless([0x88, 0x82], &[0; 6], &snap(0x0800, &ip))),
+        ),
+        (
+            "radiotap_padded",
+            127,
+            radiotap(0x20, &wireless([0x88, 2], &[0; 4], &snap(0x0800, &ip))),
+        ),
+        (
+            "prism",
+            119,
+            join(&[&[0x44, 0, 0, 0, 144, 0, 0, 0], &[0; 136], &in_the_air]),
+        ),
+        (
+            "avs",
+            163,
+            join(&[&[0x80, 0x21, 0x10, 1, 0, 0, 0, 64], &[0; 56], &in_the_air]),
+        ),
+        (
+            "ppi",
+            192,
+            join(&[&[0, 0, 12, 0, 105, 0, 0, 0], &[0; 4], &in_the_air]),
+        ),
+        (
+            "ppi_ethernet",
+            192,
+            join(&[&[0, 0, 8, 0, 1, 0, 0, 0], &frame]),
+        ),
         ("pppoe_bare", 51, pppoe(9, 0x57, &ipv6)),
         ("pppoe", 1, ethernet(0x8864, &pppoe(0x1234, 0x21, &ip))),
         ("mpls", 1, ethernet(0x8847, &mpls(&[100, 200, 300], &ip))),

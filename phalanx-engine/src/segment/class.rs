@@ -23,7 +23,7 @@ pub enum Class {
     CaptureDuplicate,
     /// Bytes not seen before, overtaken by later ones.
     Reordered,
-    /// Bytes not seen before, behind the highest sequence number: lost before this hop, sent again.
+    /// Bytes not seen before that were lost before this hop and sent again.
     FillsHole,
     /// A byte or none just before the next: asks whether the peer is alive (RFC 9293
     /// section 3.8.4).

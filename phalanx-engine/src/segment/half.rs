@@ -7,6 +7,8 @@ use phalanx_common::packet::TcpFlags;
 
 use super::class::{Class, Mark, Marks};
 use super::clock::RoundTrips;
+use super::id::Ids;
+use super::sender::{Sender, Step};
 use super::space::{Run, Space, Unseen};
 use crate::limits::{RUN_COUNT_MAX, SEQUENCE_JUMP_MAX};
 
@@ -16,9 +18,9 @@ const ORIGIN: u64 = 1 << 32;
 /// Segments sent again that a DSACK may still call needless.
 const REPEATED_COUNT: usize = 8;
 
-/// Rounds in a row with the same most bytes under way, after which the sender is taken to be
-/// limited by its own buffer: a congestion window would have grown.
-const PLATEAU_ROUNDS: u16 = 8;
+/// Least silence before a segment that is taken for one lost before the hop, in nanoseconds: half
+/// of the least timeout of Linux.
+const LOST_SILENCE_NS: i64 = 100_000_000;
 
 /// A segment as its half takes it.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +38,8 @@ pub(crate) struct Sending {
     pub(crate) timestamp: u32,
     /// A hash of the first bytes of the payload, 0 where they were not captured.
     pub(crate) digest: u32,
+    /// The peer has sent data since this side's last packet.
+    pub(crate) is_answer: bool,
     /// Round trip of the sender, as far as it is known, in nanoseconds.
     pub(crate) peer_rtt_ns: Option<i64>,
 }
@@ -79,6 +83,8 @@ pub(crate) struct Acknowledgement<'a> {
     /// `TSecr`, 0 without timestamps.
     pub(crate) echo: u32,
     pub(crate) time_ns: i64,
+    /// From the hop to the data's sender and back, in nanoseconds.
+    pub(crate) upstream_ns: i64,
 }
 
 /// What came of an acknowledgement.
@@ -133,6 +139,9 @@ pub(crate) struct Half {
     /// Latest sending of what is known to have arrived.
     delivered_ns: i64,
     last_ack_ns: i64,
+    /// Latest sending of bytes below the highest, and where they began.
+    repaired_ns: i64,
+    repaired_start: u64,
     keep_alive_pending: bool,
     probe_end: Option<u64>,
     implausible_next: Option<u64>,
@@ -142,41 +151,13 @@ pub(crate) struct Half {
     /// Largest payload.
     pub(crate) segment_max: u32,
     pub(crate) flight_max: u64,
-    round_end: u64,
-    round_flight: u64,
-    /// Most bytes under way since the last loss, half of what was at it (after Dapper, SOSR 2017).
-    pub(crate) congestion_window: u64,
-    plateau: u64,
-    plateau_rounds: u16,
-    /// In the current round all was acknowledged once, the window was full, or a loss was seen.
-    round_is_broken: bool,
+    pub(crate) sender: Sender,
+    /// When the sender's latest packet was seen.
+    sent_ns: i64,
+    /// Since then bytes were acknowledged that were not captured.
+    has_capture_gap: bool,
     /// Whether IP ids rise by a little from packet to packet.
     ids: Ids,
-}
-
-/// Whether a sender's IP ids tell the order of its packets.
-#[derive(Clone, Copy, Debug, Default)]
-struct Ids {
-    last: u16,
-    rising: u16,
-    other: u16,
-}
-
-impl Ids {
-    fn learn(&mut self, id: u16) {
-        let step = id.wrapping_sub(self.last);
-        let count = if (1..=64).contains(&step) {
-            &mut self.rising
-        } else {
-            &mut self.other
-        };
-        *count = count.saturating_add(1);
-        self.last = id;
-    }
-
-    fn tell_order(&self) -> bool {
-        self.rising >= 2 && self.rising / 16 >= self.other.saturating_sub(1)
-    }
 }
 
 impl Half {
@@ -190,21 +171,10 @@ impl Half {
         self.is_started && self.next > self.acknowledged
     }
 
-    /// Whether the peer's window has no room for another full segment.
-    pub(crate) fn is_window_limited(&self) -> bool {
-        self.edge
-            .is_some_and(|edge| edge.saturating_sub(self.next) < u64::from(self.segment_max.max(1)))
-    }
-
-    /// Whether the sender has had as much under way as ever for so many round trips that its own
-    /// buffer must hold it back.
-    pub(crate) fn is_at_plateau(&self) -> bool {
-        self.plateau_rounds >= PLATEAU_ROUNDS
-    }
-
-    /// Whether it has just come to it.
-    pub(crate) fn plateau_rounds(&self) -> u16 {
-        self.plateau_rounds
+    /// Until when the peer's window has no room for what the sender would send.
+    pub(crate) fn limited_until_ns(&self) -> Option<i64> {
+        self.sender
+            .limited_until_ns(self.next, self.segment_max.into())
     }
 
     pub(crate) fn has_hole(&self) -> bool {
@@ -225,7 +195,7 @@ impl Half {
     }
 
     pub(crate) fn capacity(&self) -> usize {
-        self.space.capacity() + self.round_trips.capacity()
+        self.space.capacity() + self.round_trips.capacity() + self.sender.capacity()
     }
 
     /// Whether `sequence` is what a RST of this sender would carry: the next number, or one that
@@ -255,7 +225,7 @@ impl Half {
 
     /// Whether an IP id may be the sender's next.
     pub(crate) fn fits_id(&self, id: u16) -> bool {
-        id == 0 || !self.ids.tell_order() || id.wrapping_sub(self.ids.last) < 2_048
+        id == 0 || !self.ids.tell_order() || self.ids.step(id) < 2_048
     }
 
     fn unwrap(&self, number: u32) -> u64 {
@@ -269,7 +239,10 @@ impl Half {
         self.next = next;
         self.acknowledged = next;
         self.space = Space::new(next);
-        self.round_end = next;
+        self.sender = Sender::new(next);
+        // Before any time, also where times are negative.
+        (self.delivered_ns, self.last_ack_ns) = (i64::MIN, i64::MIN);
+        (self.sent_ns, self.repaired_ns) = (i64::MIN, i64::MIN);
     }
 
     /// Begins where a segment says, if it has not begun yet.
@@ -288,26 +261,25 @@ impl Half {
             return Sent::default();
         }
         self.ensure_started(sending.sequence, sending.is_syn);
+        let lost_ns = self.note_packet(sending);
         let start = self.unwrap(sending.sequence);
         let length =
             u64::from(sending.length) + u64::from(sending.is_syn) + u64::from(sending.is_fin);
-        let end = start + length;
         let mut sent = Sent {
             start,
             ..Sent::default()
         };
-        if !self.is_plausible(start, end) {
+        let Some(start) = self.plausible(start, length) else {
             sent.marks.set(Mark::Implausible);
             return sent;
-        }
+        };
+        sent.start = start;
+        let end = start + length;
         let is_control = sending.is_syn || sending.is_fin || sending.is_rst;
         if sending.length <= 1 && !is_control && self.is_keep_alive(start, sending.length) {
             return self.probe(sent);
         }
         if length == 0 {
-            if start == self.next && sending.ip_id != 0 {
-                self.ids.learn(sending.ip_id);
-            }
             return sent;
         }
         if sending.length == 1 && !is_control && start == self.next && self.is_blocked {
@@ -333,6 +305,11 @@ impl Half {
         };
         if start >= self.next {
             self.send_new(sending, &mut sent, run, count_max);
+            if let (Some(lateness_ns), false) = (lost_ns, run.opened_gap) {
+                sent.class = Some(Class::FillsHole);
+                sent.why = "a packet is missing by its IP id, sent a timeout before it";
+                sent.lateness_ns = lateness_ns;
+            }
         } else {
             self.send_old(sending, &mut sent, &run, count_max);
         }
@@ -344,21 +321,26 @@ impl Half {
         sent
     }
 
-    /// A jump that no window allows is forged, or follows a hole in the capture: only a second
-    /// segment that goes on from there moves the numbers.
-    fn is_plausible(&mut self, start: u64, end: u64) -> bool {
-        let distance = start.abs_diff(self.next);
-        if distance <= SEQUENCE_JUMP_MAX {
-            return true;
+    /// Where a segment begins, if that can be. A jump that no window allows is forged, or follows
+    /// a hole in the capture: only a second segment that goes on from there moves the numbers.
+    fn plausible(&mut self, start: u64, length: u64) -> Option<u64> {
+        if start.abs_diff(self.next) <= SEQUENCE_JUMP_MAX {
+            return Some(start);
         }
-        if self.implausible_next == Some(start) {
-            let origin = self.origin;
-            self.start(origin, start);
-            self.implausible_next = None;
-            return true;
+        if self.implausible_next != Some(start) {
+            self.implausible_next = Some(start + length);
+            return None;
         }
-        self.implausible_next = Some(end);
-        false
+        self.implausible_next = None;
+        // Always onwards, so that numbers never fall below where they began: on the wire the one
+        // is the other.
+        let start = if start < self.next {
+            start + ORIGIN
+        } else {
+            start
+        };
+        self.start(self.origin, start);
+        Some(start)
     }
 
     fn is_keep_alive(&self, start: u64, length: u32) -> bool {
@@ -384,23 +366,47 @@ impl Half {
         if run.opened_gap {
             sent.marks.set(Mark::Gap);
             sent.why = "beyond bytes that were not captured yet";
-            self.round_is_broken = true;
-        } else if sending.ip_id != 0 {
-            self.ids.learn(sending.ip_id);
+            self.sender.disturb();
         }
         self.next = run.end;
         self.space.push(run, count_max);
-        let flight = self.flight();
-        self.flight_max = self.flight_max.max(flight);
-        self.round_flight = self.round_flight.max(flight);
-        if self.is_window_limited() {
-            self.round_is_broken = true;
+        self.flight_max = self.flight_max.max(self.flight());
+        let round_trip_ns = self.round_trips.min_ns().unwrap_or(0);
+        self.sender.send(&Step {
+            time_ns: sending.time_ns,
+            next: self.next,
+            segment_max: self.segment_max.into(),
+            is_answer: sending.is_answer,
+            round_trip_ns: round_trip_ns.saturating_add(sending.peer_rtt_ns.unwrap_or(0)),
+        });
+    }
+
+    /// Notes a packet of the sender. Gives how long it was silent, where by its IP id a packet is
+    /// missing just before, it had nothing to acknowledge, and it was silent for as long as a
+    /// tail-loss probe takes: then what is missing is what it sends now.
+    fn note_packet(&mut self, sending: &Sending) -> Option<i64> {
+        self.sender
+            .see(sending.time_ns, self.next, self.segment_max.into());
+        let before_ns = std::mem::replace(&mut self.sent_ns, sending.time_ns);
+        let has_capture_gap = std::mem::take(&mut self.has_capture_gap);
+        if sending.ip_id == 0 {
+            return None;
         }
+        let step = self.ids.step(sending.ip_id);
+        let is_missing = self.ids.tell_missing() && (2..=3).contains(&step);
+        self.ids.learn(sending.ip_id);
+        if !is_missing || has_capture_gap || sending.is_answer || before_ns == i64::MIN {
+            return None;
+        }
+        let silent_ns = sending.time_ns.saturating_sub(before_ns);
+        let is_late = silent_ns >= self.round_trips.probe_ns(sending.peer_rtt_ns);
+        (is_late && silent_ns >= LOST_SILENCE_NS).then_some(silent_ns)
     }
 
     /// Bytes of which some at least lie below the highest sent.
     fn send_old(&mut self, sending: &Sending, sent: &mut Sent, run: &Run, count_max: usize) {
-        self.round_is_broken = true;
+        self.sender.disturb();
+        (self.repaired_ns, self.repaired_start) = (sending.time_ns, run.start);
         if run.end <= self.acknowledged && self.unseen.take(run.start, run.end) {
             sent.new = u64::from(sending.length);
             sent.class = Some(Class::Reordered);
@@ -412,7 +418,6 @@ impl Half {
             sent.old = u64::from(sending.length);
             sent.class = Some(Class::SpuriousRetransmission);
             sent.why = "all of it had been acknowledged";
-            self.remember_repeat(run.start, run.end);
             return;
         }
         let opener = self.space.gap_opener(run.start);
@@ -440,7 +445,10 @@ impl Half {
             };
             sent.class = Some(class);
             sent.why = why;
-            self.remember_repeat(run.start, run.end);
+            // What is known to be needless already is not counted again when a DSACK says so.
+            if class != Class::SpuriousRetransmission {
+                self.remember_repeat(run.start, run.end);
+            }
         } else {
             sent.old = overlap.old;
             sent.new = overlap.new.saturating_sub(control);
@@ -542,14 +550,14 @@ impl Half {
     fn begin_timeout(&mut self) {
         self.recovery = Recovery::Timeout(self.next);
         // RFC 5681 section 3.1: one segment.
-        self.congestion_window = u64::from(self.segment_max);
+        self.sender.lose(self.segment_max.into());
     }
 
     fn begin_fast(&mut self) {
         if !matches!(self.recovery, Recovery::Fast(_)) {
             self.recovery = Recovery::Fast(self.next);
             // RFC 5681 section 3.2: half of what is under way.
-            self.congestion_window = self.flight() / 2;
+            self.sender.lose(self.flight() / 2);
         }
     }
 
@@ -655,12 +663,16 @@ impl Half {
         out.unseen = removed.unseen;
         if out.unseen > 0 {
             out.marks.set(Mark::AckOfUnseen);
-            self.round_is_broken = true;
+            self.has_capture_gap = true;
+            self.sender.disturb();
         }
         if let Some(run) = removed.last {
             out.frame = Some(run.frame);
-            // Karn, and no sending after it that may have drawn the acknowledgement.
-            if run.copies == 1 && removed.latest_ns <= run.first_ns && out.unseen == 0 {
+            // Karn, and no sending after it that may have drawn the acknowledgement: also not of
+            // a hole below, until which the receiver could not acknowledge it.
+            let is_late = self.repaired_ns > run.first_ns && self.repaired_start < run.start;
+            let is_latest = removed.latest_ns <= run.first_ns && !is_late;
+            if run.copies == 1 && is_latest && out.unseen == 0 {
                 out.rtt_ns = Some(ack.time_ns.saturating_sub(run.first_ns).max(0));
             }
         }
@@ -686,30 +698,6 @@ impl Half {
             }
             _ => {}
         }
-        self.turn_round();
-    }
-
-    /// Ends a round trip once what was sent at its beginning is acknowledged.
-    fn turn_round(&mut self) {
-        if self.acknowledged < self.round_end {
-            if self.acknowledged == self.next {
-                self.round_is_broken = true;
-            }
-            return;
-        }
-        let segment = u64::from(self.segment_max.max(1));
-        let is_quiet = self.acknowledged == self.next;
-        if self.round_is_broken || is_quiet || self.round_flight < 2 * segment {
-            (self.plateau, self.plateau_rounds) = (0, 0);
-        } else if self.round_flight.abs_diff(self.plateau) <= segment {
-            self.plateau_rounds = self.plateau_rounds.saturating_add(1);
-        } else {
-            (self.plateau, self.plateau_rounds) = (self.round_flight, 0);
-        }
-        self.congestion_window = self.congestion_window.max(self.round_flight);
-        self.round_flight = self.flight();
-        self.round_is_broken = false;
-        self.round_end = self.next;
     }
 
     fn repeat_ack(&mut self, ack: &Acknowledgement<'_>, out: &mut Acknowledged) {
@@ -747,6 +735,10 @@ impl Half {
             out.marks.set(Mark::ZeroWindow);
         }
         self.edge = ack.window.map(|window| number + u64::from(window));
+        let at_ns = ack.time_ns.saturating_add(ack.upstream_ns);
+        self.sender.tell(at_ns, number, self.edge, self.next);
+        self.sender
+            .see(ack.time_ns, self.next, self.segment_max.into());
     }
 
     fn take_sacks(&mut self, ack: &Acknowledgement<'_>, number: u64, out: &mut Acknowledged) {

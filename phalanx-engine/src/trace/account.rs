@@ -7,16 +7,16 @@
 //!    all that had not been settled before it.
 //! 3. the receiver's window is closed: zero window.
 //! 4. a loss is being repaired: fast or timeout recovery.
-//! 5. bytes are under way and the window has no room for more: receiver window.
+//! 5. the window has no room, as far as the sender can know: receiver window.
 //! 6. bytes are under way: path, for as long as their round trip takes. What is beyond waits.
 //! 7. nothing is under way: it waits.
 //!
 //! What waits is settled by the next data or the end. Data from the other side: server think or
-//! client idle. Data from the same side: what came after the last acknowledgement is the sender's
-//! own (sender limited), what came before is the path's. FIN, RST or end: the time of whom the last
-//! data was sent to, the close's if a FIN was seen before.
+//! client idle. Data from the same side: what the acknowledgement needed to reach the sender, and
+//! the data to come, is the path's; what is beyond is the sender's own (sender limited). FIN, RST
+//! or end: the time of whom the last data was sent to; the close's if a FIN was seen before.
 //!
-//! Buckets after METHODS of web100 triage, Dapper (SOSR 2017) and TAPO (CoNEXT 2015).
+//! Buckets after the triage of web100, Dapper (SOSR 2017) and TAPO (CoNEXT 2015).
 
 use crate::budget::{Bucket, Checkpoint, TimeBudget};
 use crate::segment::{Class, Recovery};
@@ -31,8 +31,8 @@ pub(crate) struct Situation {
     pub(crate) recovery: Recovery,
     /// Bytes are under way, in either direction.
     pub(crate) is_outstanding: bool,
-    /// The receiver's window has no room, while bytes are under way.
-    pub(crate) is_window_limited: bool,
+    /// Until when the receiver's window has no room, as the sender knows it; `None` where it has.
+    pub(crate) limited_until_ns: Option<i64>,
     /// The sender holds itself back.
     pub(crate) is_at_plateau: bool,
 }
@@ -61,6 +61,8 @@ pub(crate) struct Event {
     pub(crate) is_after_capture_gap: bool,
     /// Round trip from the hop to the other side and back, for what the packet carries.
     pub(crate) reach_ns: i64,
+    /// Round trip from the hop to the packet's sender and back.
+    pub(crate) upstream_ns: i64,
     /// A pause of the sender longer than this, in nanoseconds, is its own.
     pub(crate) pause_ns: i64,
 }
@@ -113,11 +115,6 @@ impl Account {
         }
     }
 
-    /// The time up to the latest packet, as settled so far, and what waits.
-    pub(crate) fn last_ns(&self) -> i64 {
-        self.last_ns
-    }
-
     /// Takes a packet in; gives the turn that it makes.
     pub(crate) fn take(&mut self, situation: &Situation, event: &Event) -> Option<Turned> {
         // Clocks that step back take no time: the sum stays that of first to latest.
@@ -139,7 +136,7 @@ impl Account {
         turned
     }
 
-    fn spend(&mut self, passed_ns: i64, situation: &Situation, event: &Event) {
+    fn spend(&mut self, mut passed_ns: i64, situation: &Situation, event: &Event) {
         let is_timeout = matches!(
             event.class,
             Some(Class::TimeoutRetransmission | Class::TailLossProbe)
@@ -150,24 +147,33 @@ impl Account {
             _ if event.is_after_capture_gap => Bucket::Unknown,
             _ if situation.is_blocked => Bucket::ZeroWindow,
             _ if is_timeout => {
-                let waited_ns = std::mem::take(&mut self.waiting).outstanding_ns;
+                let waited_ns = std::mem::take(&mut self.waiting.outstanding_ns);
                 self.budget.add(Bucket::TimeoutRecovery, waited_ns);
                 Bucket::TimeoutRecovery
             }
             (_, Recovery::Timeout(_)) => Bucket::TimeoutRecovery,
             (_, Recovery::Fast(_)) => Bucket::FastRecovery,
-            _ if situation.is_window_limited => Bucket::ReceiverWindow,
-            _ if situation.is_outstanding => return self.spend_outstanding(passed_ns, situation),
-            (Phase::Closing, _) => {
-                self.waiting.closing_ns += passed_ns;
-                return;
-            }
             _ => {
-                self.waiting.quiet_ns += passed_ns;
-                return;
+                if let Some(until_ns) = situation.limited_until_ns {
+                    let start_ns = self.last_ns.saturating_sub(passed_ns);
+                    let limited_ns = until_ns.saturating_sub(start_ns).clamp(0, passed_ns);
+                    self.budget.add(Bucket::ReceiverWindow, limited_ns);
+                    passed_ns -= limited_ns;
+                }
+                return self.spend_waiting(passed_ns, situation);
             }
         };
         self.budget.add(bucket, passed_ns);
+    }
+
+    fn spend_waiting(&mut self, passed_ns: i64, situation: &Situation) {
+        if situation.is_outstanding {
+            self.spend_outstanding(passed_ns, situation);
+        } else if situation.phase == Phase::Closing {
+            self.waiting.closing_ns += passed_ns;
+        } else {
+            self.waiting.quiet_ns += passed_ns;
+        }
     }
 
     fn spend_outstanding(&mut self, passed_ns: i64, situation: &Situation) {
@@ -197,7 +203,21 @@ impl Account {
                 0
             };
             let quiet_ns = waiting.quiet_ns + waiting.closing_ns;
-            self.budget.add(Bucket::SenderLimited, quiet_ns + own_ns);
+            // What the acknowledgement needed to reach the sender, and its data to come back.
+            let slack_ns = (event.upstream_ns / 8).max(1_000_000);
+            let clocked_ns = if quiet_ns <= event.upstream_ns.saturating_add(slack_ns) {
+                quiet_ns
+            } else {
+                event.upstream_ns
+            };
+            let clocked = if situation.is_at_plateau {
+                Bucket::SenderLimited
+            } else {
+                Bucket::Path
+            };
+            self.budget.add(clocked, clocked_ns);
+            let pause_ns = quiet_ns - clocked_ns + own_ns;
+            self.budget.add(Bucket::SenderLimited, pause_ns);
             self.budget
                 .add(Bucket::Path, waiting.outstanding_ns - own_ns);
             return None;

@@ -3,6 +3,8 @@
 //! A packet is known again by its IP id, numbers, options and length. What a sender sends again has
 //! another IP id, or another timestamp, or comes later than a copy would.
 
+use phalanx_common::packet::protocol;
+
 use crate::limits::COPY_WINDOW;
 use crate::record::PacketRecord;
 use crate::segment::Class;
@@ -60,7 +62,9 @@ impl Recent {
         let limit_ns = match (has_id, record.options.has_timestamps) {
             (true, _) if tells_order || !is_here => PROVEN_NS,
             (true, _) | (false, true) => LIKELY_NS,
-            // Nothing but the numbers: duplicate acknowledgements look the same.
+            // Nothing but the content: duplicate acknowledgements look the same, and who sends
+            // datagrams may send the same twice.
+            (false, false) if is_here && headers.protocol != protocol::TCP => return None,
             (false, false) if headers.payload_length == 0 => return None,
             (false, false) => LIKELY_NS,
         };

@@ -77,6 +77,13 @@ impl SideFacts {
         self.last_ns = Some(record.time_ns);
     }
 
+    /// Whether the other side has sent data since this one's latest packet.
+    pub(crate) fn is_answered_by(&self, other: &Self) -> bool {
+        other
+            .data_last_ns
+            .is_some_and(|data_ns| self.last_ns.is_none_or(|own_ns| data_ns >= own_ns))
+    }
+
     /// Writes what was noted.
     pub(crate) fn tell(&self, story: &mut SideStory) {
         story.counts = self.counts;

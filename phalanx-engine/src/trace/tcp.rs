@@ -7,6 +7,7 @@ use super::copy::Recent;
 use super::sides::SideFacts;
 use crate::application::Application;
 use crate::budget::Bucket;
+use crate::distribution::Distribution;
 use crate::record::PacketRecord;
 use crate::segment::{
     Acknowledged, Acknowledgement, Class, Half, Mark, Marks, Recovery, Segment, Sending, Sent,
@@ -85,7 +86,10 @@ impl TcpTrace {
     /// Bytes that it takes, tables counted.
     pub(crate) fn size(&self) -> usize {
         let of = |side| self.halves.get(side).capacity() + self.recent.get(side).capacity();
-        size_of::<Self>() + of(Side::Client) + of(Side::Server)
+        let turns = [&self.turns.think, &self.turns.idle, &self.turns.transfer];
+        let turns: usize = turns.into_iter().map(Distribution::capacity).sum();
+        let boxed = self.application.size() - size_of::<Application>();
+        size_of::<Self>() + of(Side::Client) + of(Side::Server) + turns + boxed
     }
 
     /// Whether a SYN of `side` begins a connection of its own, rather than this one again.
@@ -147,7 +151,8 @@ impl TcpTrace {
         let unfit = self.unfit(record, side);
         let other = side.other();
         let rest_ns = self.halves.get(other).round_trips.smoothed_ns();
-        let sending = sending(record, rest_ns);
+        let mut sending = sending(record, rest_ns);
+        sending.is_answer = self.facts.get(side).is_answered_by(self.facts.get(other));
         let sent = self
             .halves
             .get_mut(side)
@@ -231,6 +236,7 @@ impl TcpTrace {
             is_end: false,
             is_after_capture_gap: false,
             reach_ns: 0,
+            upstream_ns: 0,
             pause_ns: 0,
         };
         self.account.take(&situation, &event);
@@ -249,8 +255,8 @@ impl TcpTrace {
             is_blocked: has(|half| half.is_blocked),
             recovery,
             is_outstanding: has(Half::is_outstanding),
-            is_window_limited: has(|half| half.is_outstanding() && half.is_window_limited()),
-            is_at_plateau: has(Half::is_at_plateau),
+            limited_until_ns: halves.into_iter().find_map(Half::limited_until_ns),
+            is_at_plateau: has(|half| half.sender.is_at_plateau()),
         }
     }
 
@@ -279,6 +285,8 @@ impl TcpTrace {
             sacks: &blocks[..count],
             echo: record.options.timestamp_echo,
             time_ns: record.time_ns,
+            // What the side that acknowledges has sent goes to the data's sender and back.
+            upstream_ns: self.halves.get(side).round_trips.min_ns().unwrap_or(0),
         };
         Some(self.halves.get_mut(side.other()).acknowledge(&ack))
     }
@@ -337,6 +345,12 @@ impl TcpTrace {
             is_end: record.flags().any(TcpFlags::FIN | TcpFlags::RST),
             is_after_capture_gap: acknowledged.is_some_and(|it| it.unseen > 0),
             reach_ns: reach_ns.unwrap_or(0),
+            upstream_ns: self
+                .halves
+                .get(side.other())
+                .round_trips
+                .min_ns()
+                .unwrap_or(0),
             pause_ns: (whole_ns / 2).max(2_000_000),
         }
     }
@@ -375,7 +389,8 @@ impl TcpTrace {
             if half.recovery == Recovery::None && !half.has_hole() {
                 self.account.clear(other);
             }
-            let (rounds, is_at_plateau) = (half.plateau_rounds(), half.is_at_plateau());
+            let (rounds, is_at_plateau) =
+                (half.sender.plateau_rounds(), half.sender.is_at_plateau());
             self.account.level(other, rounds, is_at_plateau);
         }
     }
@@ -608,7 +623,7 @@ impl TcpTrace {
                 .smoothed_ns()
                 .map(|_| half.round_trips.timeout_ns(rest_ns));
             told.flight_max = half.flight_max;
-            told.congestion_window = half.congestion_window;
+            told.congestion_window = half.sender.congestion_window;
             told.segment_max = half.segment_max;
             told.rtt = half.round_trips.samples;
         }
@@ -682,6 +697,7 @@ fn sending(record: &PacketRecord<'_>, peer_rtt_ns: Option<i64>) -> Sending {
         ip_id: record.headers.ip_id,
         timestamp: record.options.timestamp_value,
         digest: digest(record),
+        is_answer: false,
         peer_rtt_ns,
     }
 }

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, TryLockError};
 
 use phalanx_engine::story::FlowStory;
-use phalanx_engine::trace::Tracer;
+use phalanx_engine::trace::{Ended, Tracer};
 
 use super::batch::Batch;
 use super::lock;
-use crate::report::points;
+use crate::report::{LONE_SYN_POINTS, points};
 
 /// Where the flows of one part of the 5-tuples are followed.
 pub(super) struct Shard {
@@ -24,13 +24,13 @@ struct State {
 }
 
 impl Shard {
-    /// `flow` is the only one to be told of.
-    pub(super) fn new(story_count_max: usize, flow: Option<u64>) -> Self {
+    /// One of `count`; `flow` is the only one to be told of.
+    pub(super) fn new(count: usize, story_count_max: usize, flow: Option<u64>) -> Self {
         Self {
             queue: Mutex::default(),
             state: Mutex::new(State {
                 // Whoever makes flow keys that collide makes his own analysis slow.
-                tracer: Tracer::new(std::process::id().into()),
+                tracer: Tracer::one_of(count, std::process::id().into()),
                 flow,
                 count: 0,
                 worst: Worst::new(story_count_max),
@@ -87,10 +87,10 @@ impl State {
     }
 
     fn collect(&mut self) {
-        for story in self.tracer.stories() {
+        for ended in self.tracer.ended() {
             self.count += 1;
-            if self.flow.is_none_or(|flow| flow == story.flow) {
-                self.worst.add(story);
+            if self.flow.is_none_or(|flow| flow == ended.flow()) {
+                self.worst.add(ended);
             }
         }
     }
@@ -101,7 +101,7 @@ impl State {
 pub(super) struct Worst {
     most: usize,
     /// By badness; of equals the earlier one is worse.
-    stories: BTreeMap<Rank, Box<FlowStory>>,
+    flows: BTreeMap<Rank, Ended>,
 }
 
 /// Order of badness, the best first.
@@ -117,42 +117,43 @@ impl Worst {
     pub(super) fn new(most: usize) -> Self {
         Self {
             most,
-            stories: BTreeMap::new(),
+            flows: BTreeMap::new(),
         }
     }
 
-    fn add(&mut self, story: Box<FlowStory>) {
+    fn add(&mut self, ended: Ended) {
+        let points = ended.story().map_or(LONE_SYN_POINTS, points);
         let rank = Rank {
-            score: (points(&story) * 1e3) as u64,
-            hop: std::cmp::Reverse(story.hop),
-            flow: std::cmp::Reverse(story.flow),
+            score: (points * 1e3) as u64,
+            hop: std::cmp::Reverse(ended.hop()),
+            flow: std::cmp::Reverse(ended.flow()),
         };
-        self.insert(rank, story);
+        self.insert(rank, ended);
     }
 
-    fn insert(&mut self, rank: Rank, story: Box<FlowStory>) {
-        if self.stories.len() >= self.most {
-            match self.stories.first_key_value() {
+    fn insert(&mut self, rank: Rank, ended: Ended) {
+        if self.flows.len() >= self.most {
+            match self.flows.first_key_value() {
                 Some((best, _)) if *best < rank => {
-                    self.stories.pop_first();
+                    self.flows.pop_first();
                 }
                 _ => return,
             }
         }
-        self.stories.insert(rank, story);
+        self.flows.insert(rank, ended);
     }
 
     pub(super) fn join(&mut self, other: Self) {
-        for (rank, story) in other.stories {
-            self.insert(rank, story);
+        for (rank, ended) in other.flows {
+            self.insert(rank, ended);
         }
     }
 
     /// By hop and first frame.
     #[expect(clippy::vec_box, reason = "a story is moved and sorted often")]
     pub(super) fn into_stories(self) -> Vec<Box<FlowStory>> {
-        let mut stories: Vec<Box<FlowStory>> = self.stories.into_values().collect();
-        stories.sort_by_key(|story| (story.hop, story.flow));
-        stories
+        let mut flows: Vec<Ended> = self.flows.into_values().collect();
+        flows.sort_by_key(|ended| (ended.hop(), ended.flow()));
+        flows.into_iter().map(Ended::into_story).collect()
     }
 }

@@ -81,7 +81,7 @@ pub fn walk(
             }
         }
         // Their stories are not asked for.
-        tracer.stories().for_each(drop);
+        tracer.ended().for_each(drop);
     };
     Ok(Walked { file, error })
 }

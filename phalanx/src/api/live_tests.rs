@@ -13,6 +13,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::fixture::{Fixture, Scratch, record, settings, update};
 use super::serve::{CONNECTION_COUNT_MAX, Listen, Server};
+use crate::capture_file::CaptureFile;
 use crate::stream::REPLAY_COUNT_MAX;
 
 /// Serves a fixture's API at an address of its own, until the sender is dropped.
@@ -203,10 +204,7 @@ async fn a_download_follows_the_capture_to_its_end() {
         .await
         .unwrap()
         .unwrap();
-    let frames = crate::pcapng::Reader::new(&*body)
-        .unwrap()
-        .map(Result::unwrap)
-        .count();
-    assert_eq!(frames, 5);
     assert_eq!(captures.get(&id).unwrap().bytes, body.len() as u64);
+    let mut capture = CaptureFile::from_reader("capture", std::io::Cursor::new(body)).unwrap();
+    assert_eq!(capture.frames().unwrap().len(), 5);
 }

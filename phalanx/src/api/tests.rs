@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::fixture::{Fixture, Scratch, record, request, settings, tokens};
 use super::{document, problem};
 use crate::auth::{Access, Role};
+use crate::capture_file::CaptureFile;
 
 /// Asserts that an answer is a problem, and gives its field.
 fn problem_field(answer: &super::fixture::Answer, status: u16, what: &str) -> Value {
@@ -419,10 +420,10 @@ async fn a_capture_lives_from_request_to_file() {
     let file = fixture.get(&format!("{uri}/file")).await;
     assert_eq!(file.headers["content-type"], "application/x-pcapng");
     assert_eq!(file.body.len() as u64, ended["bytes"].as_u64().unwrap());
-    let mut reader = crate::pcapng::Reader::new(file.body.as_slice()).unwrap();
-    let frames: Vec<_> = reader.by_ref().map(Result::unwrap).collect();
-    assert_eq!(frames.len(), 3);
-    assert_eq!(reader.interfaces()[0].name, "eth0");
+    let body = std::io::Cursor::new(file.body.clone());
+    let mut capture = CaptureFile::from_reader("capture", body).unwrap();
+    assert_eq!(capture.frames().unwrap().len(), 3);
+    assert_eq!(capture.interfaces()[0].name, "eth0");
 
     // After a restart it is listed still; then it is deleted.
     let again = Fixture::with_traffic(fixture.settings.clone());

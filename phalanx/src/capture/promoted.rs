@@ -186,8 +186,8 @@ impl PromotedPackets {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture_file::CaptureFile;
     use crate::clock::Reading;
-    use crate::pcapng::Reader;
     use phalanx_engine::{Link, NamespaceId};
     use zerocopy::FromZeros;
 
@@ -245,8 +245,9 @@ mod tests {
         });
         let clock = Clock::new(Reading::take());
         let file = packets.pcapng(&flow(port), Some(&hop), &clock).unwrap();
-        let frames = Reader::new(&file[..]).unwrap();
-        frames.map(|frame| frame.unwrap().bytes.len()).collect()
+        let mut capture = CaptureFile::from_reader("flow", std::io::Cursor::new(file)).unwrap();
+        let frames = capture.frames().unwrap();
+        frames.iter().map(|frame| frame.bytes.len()).collect()
     }
 
     #[test]

@@ -33,6 +33,21 @@ pub struct FrameAt {
     pub interface: u32,
 }
 
+/// One frame on its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Index into the interfaces of the file.
+    pub interface: usize,
+    /// Link type of that interface.
+    pub link_type: u16,
+    /// Nanoseconds since 1970, cut to what fits; 0 where the file does not say.
+    pub time_ns: i64,
+    /// Bytes on the wire, as the file says.
+    pub wire_length: u32,
+    /// Captured bytes, from the link header on.
+    pub bytes: Vec<u8>,
+}
+
 impl Default for Chunk {
     fn default() -> Self {
         Self::new()

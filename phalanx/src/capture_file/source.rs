@@ -73,7 +73,7 @@ impl Source {
             input: Input::File(file),
             follow,
             byte_count: 0,
-            size: metadata.is_file().then(|| metadata.len()),
+            size: metadata.is_file().then_some(metadata.len()),
         })
     }
 

@@ -32,7 +32,7 @@ Examples:
   phalanx analyze --format html -o report.html trace.pcap
   tcpdump -w - -i eth0 | phalanx analyze -
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a capture is damaged (all before the damage counts).";
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a capture is damaged (all before that counts).";
 
 /// Conversations of a report for people, unless asked otherwise.
 const TOP_DEFAULT: usize = 20;
@@ -42,7 +42,7 @@ const TOP_DEFAULT_JSON: usize = 10_000;
 
 /// How the report is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum ReportFormat {
+pub(super) enum ReportFormat {
     /// For people.
     #[default]
     Text,
@@ -54,7 +54,7 @@ pub enum ReportFormat {
 
 /// When to use colours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Colour {
+pub(super) enum Colour {
     /// On a terminal, unless NO_COLOR is set.
     #[default]
     Auto,

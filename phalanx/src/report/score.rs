@@ -53,6 +53,9 @@ const UNANSWERED_POINTS: f64 = 20.0;
 const ANSWER_FREE_NS: i64 = 1_000_000_000;
 const ICMP_POINTS: f64 = 15.0;
 
+/// The points of a connection of which one SYN was seen, and nothing else.
+pub const LONE_SYN_POINTS: f64 = FAILED_POINTS;
+
 /// What is said where there are no points.
 const NOTHING: &str = "nothing wrong";
 

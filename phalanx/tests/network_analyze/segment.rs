@@ -1,5 +1,9 @@
 //! The classes of segments against the truth.
 
+use std::collections::BTreeMap;
+
+use phalanx_range::range::KernelCounters;
+
 use crate::packet::Way;
 use crate::scenario::{self, Scenario};
 use crate::truth::{Labels, Truth};
@@ -55,6 +59,7 @@ fn compare(scenario: &Scenario, sums: &mut Sums) {
     let captures = [&evidence.client_capture, &evidence.server_capture];
     let phalanx = captures.map(|capture| verdict::phalanx(capture));
     let tshark = captures.map(|capture| verdict::tshark(capture));
+    let counters = [&evidence.client_counters, &evidence.server_counters];
     for way in Way::BOTH {
         let labels = &truth.ways[way as usize];
         let (sender, receiver) = match way {
@@ -65,7 +70,8 @@ fn compare(scenario: &Scenario, sums: &mut Sums) {
             (sender, false, &labels.at_sender),
             (receiver, true, &labels.at_receiver),
         ] {
-            let own = phalanx[tap].get(&way).cloned().unwrap_or_default();
+            let claims = phalanx[tap].get(&way).cloned().unwrap_or_default();
+            let own = claims.labels;
             let own_scores = verdict::scores(&own, truth);
             let other = tshark[tap].as_ref().map(|it| it.within(&truth.segments));
             let other_scores = other.map(|other| verdict::scores(&other, truth));
@@ -79,6 +85,7 @@ fn compare(scenario: &Scenario, sums: &mut Sums) {
             );
             wrong(&place, tap_name, &own, truth);
             if !is_receiver {
+                print_kinds(&claims.classes, counters[way as usize]);
                 let bad = own_scores.iter().any(|it| it.wrong + it.missed > 0);
                 sums.at_sender.extend(bad.then(|| place.clone()));
                 continue;
@@ -109,6 +116,33 @@ fn print(place: &str, truth: &Labels, own: &Scores, other: Option<Scores>) {
             sets[at].len(),
             show(&own[at]),
         );
+    }
+}
+
+/// Why segments were sent again, beside what the sender's kernel says: shown, not judged, since it
+/// counts by its own state, and probes whether they repeat something or not.
+fn print_kinds(classes: &BTreeMap<String, usize>, kernel: &KernelCounters) {
+    let kernel: Vec<String> = [
+        "TCPFastRetrans",
+        "TCPSlowStartRetrans",
+        "TCPTimeouts",
+        "TCPLossProbes",
+        "TCPLostRetransmit",
+        "TCPDSACKRecv",
+        "TCPSpuriousRTOs",
+    ]
+    .iter()
+    .map(|name| (name, kernel.get(&format!("TcpExt.{name}"))))
+    .filter(|(_, count)| *count > 0)
+    .map(|(name, count)| format!("{name} {count}"))
+    .collect();
+    let claimed: Vec<String> = classes
+        .iter()
+        .filter(|(class, _)| *class != "new")
+        .map(|(class, count)| format!("{class} {count}"))
+        .collect();
+    if !kernel.is_empty() || !claimed.is_empty() {
+        println!("  {}; kernel: {}", claimed.join(", "), kernel.join(", "));
     }
 }
 

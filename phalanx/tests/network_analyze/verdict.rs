@@ -65,17 +65,29 @@ pub(crate) fn scores(claimed: &Labels, truth: &Labels) -> Scores {
     ]
 }
 
-/// What `phalanx packets` says of the segments, by way.
-pub(crate) fn phalanx(capture: &Path) -> BTreeMap<Way, Labels> {
-    let mut labels: BTreeMap<Way, Labels> = BTreeMap::new();
+/// What `phalanx packets` says of the segments of one way.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Claims {
+    pub(crate) labels: Labels,
+    /// How many there are of each class.
+    pub(crate) classes: BTreeMap<String, usize>,
+}
+
+/// What `phalanx packets` says, by way.
+pub(crate) fn phalanx(capture: &Path) -> BTreeMap<Way, Claims> {
+    let mut claims: BTreeMap<Way, Claims> = BTreeMap::new();
     for line in ask(&["packets", "--format", "json"], capture).lines() {
         let packet: Value = serde_json::from_str(line).unwrap();
-        let Some(class) = packet["class"].as_str() else {
+        let Some(class) = packet["class"]
+            .as_str()
+            .filter(|_| packet["protocol"] == "tcp")
+        else {
             continue;
         };
         let direction = packet["direction"].as_str().unwrap();
         let way = Way::BOTH.into_iter().find(|way| way.name() == direction);
-        let labels = labels.entry(way.unwrap()).or_default();
+        let Claims { labels, classes } = claims.entry(way.unwrap()).or_default();
+        *classes.entry(class.to_owned()).or_default() += 1;
         let number = packet["number"].as_u64().unwrap();
         labels.segments.insert(number);
         let label = match class {
@@ -87,12 +99,13 @@ pub(crate) fn phalanx(capture: &Path) -> BTreeMap<Way, Labels> {
             | "fills_hole" => &mut labels.retransmissions,
             "reordered" => &mut labels.reordered,
             "network_duplicate" => &mut labels.duplicates,
-            "new" | "keep_alive" | "zero_window_probe" => continue,
+            // Nothing is captured twice here, so that is wrong wherever it stands for another.
+            "new" | "keep_alive" | "zero_window_probe" | "capture_duplicate" => continue,
             other => panic!("frame {number}: {other}"),
         };
         label.insert(number);
     }
-    labels
+    claims
 }
 
 /// The time budget in milliseconds, and the wall time, as `phalanx analyze` says.

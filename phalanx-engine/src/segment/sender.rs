@@ -1,0 +1,189 @@
+//! What a sender knows: acknowledgements and windows reach it some time after they pass the hop.
+//!
+//! At the sender's own host that is at once. Near the receiver it is a round trip from the hop to
+//! the sender and back before data shows that it knew. Rounds, flights and limits of the window are
+//! told from its view, so that each hop tells the same.
+
+use std::collections::VecDeque;
+
+use crate::limits::SENDER_VIEW_COUNT_MAX;
+
+/// Rounds in a row with the same most bytes under way, after which the sender is taken to be
+/// limited by its own buffer: a congestion window would have grown.
+const PLATEAU_ROUNDS: u16 = 8;
+
+/// Acknowledgement and window on their way to the sender.
+#[derive(Clone, Copy, Debug)]
+struct View {
+    /// When data can show that the sender knows, in nanoseconds.
+    at_ns: i64,
+    acknowledged: u64,
+    edge: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sender {
+    pending: VecDeque<View>,
+    acknowledged: u64,
+    /// End of the peer's window.
+    edge: Option<u64>,
+    /// The largest window so far.
+    window_max: u64,
+    round_end: u64,
+    round_flight: u64,
+    /// In the current round data was sent.
+    round_has_data: bool,
+    /// In the current round a loss was seen, or the window was full.
+    round_is_broken: bool,
+    plateau: u64,
+    plateau_rounds: u16,
+    /// Since when nothing is under way.
+    quiet_since_ns: Option<i64>,
+    /// Most bytes under way since the last loss, half of what was at it (after Dapper, SOSR 2017).
+    pub(crate) congestion_window: u64,
+}
+
+/// A segment as its sender's view takes it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step {
+    pub(crate) time_ns: i64,
+    /// End of the highest byte sent.
+    pub(crate) next: u64,
+    /// Largest payload.
+    pub(crate) segment_max: u64,
+    /// The peer has sent data since the last segment.
+    pub(crate) is_answer: bool,
+    /// Whole round trip, in nanoseconds.
+    pub(crate) round_trip_ns: i64,
+}
+
+impl Sender {
+    pub(crate) fn new(next: u64) -> Self {
+        Self {
+            acknowledged: next,
+            round_end: next,
+            ..Self::default()
+        }
+    }
+
+    /// The peer's acknowledgement passes the hop; `at_ns` is when the sender's data can show that
+    /// it knows.
+    pub(crate) fn tell(&mut self, at_ns: i64, acknowledged: u64, edge: Option<u64>, next: u64) {
+        let view = View {
+            at_ns,
+            acknowledged,
+            edge,
+        };
+        if self.pending.len() >= SENDER_VIEW_COUNT_MAX
+            && let Some(oldest) = self.pending.pop_front()
+        {
+            self.apply(oldest, next);
+        }
+        self.pending.push_back(view);
+    }
+
+    /// Takes in what has reached the sender by now.
+    pub(crate) fn see(&mut self, now_ns: i64, next: u64, segment_max: u64) {
+        while let Some(view) = self.pending.pop_front_if(|view| view.at_ns <= now_ns) {
+            self.apply(view, next);
+            self.turn_round(next, segment_max);
+        }
+    }
+
+    fn apply(&mut self, view: View, next: u64) {
+        self.acknowledged = self.acknowledged.max(view.acknowledged);
+        self.edge = view.edge;
+        if let Some(edge) = view.edge {
+            let window = edge.saturating_sub(view.acknowledged);
+            self.window_max = self.window_max.max(window);
+        }
+        if self.acknowledged >= next {
+            self.quiet_since_ns = Some(view.at_ns);
+        }
+    }
+
+    /// New data was sent; `step.next` is its end.
+    pub(crate) fn send(&mut self, step: &Step) {
+        let pause_ns = (step.round_trip_ns / 8).max(2_000_000);
+        let is_pause = self
+            .quiet_since_ns
+            .take()
+            .is_some_and(|since_ns| step.time_ns.saturating_sub(since_ns) > pause_ns);
+        if is_pause || step.is_answer {
+            (self.plateau, self.plateau_rounds) = (0, 0);
+            self.round_is_broken = true;
+        }
+        self.round_has_data = true;
+        let flight = step.next.saturating_sub(self.acknowledged);
+        self.round_flight = self.round_flight.max(flight);
+        if self.has_no_room(self.edge, step.next, step.segment_max) {
+            self.round_is_broken = true;
+        }
+    }
+
+    /// A loss was seen, or the order was not kept: the round says nothing of limits.
+    pub(crate) fn disturb(&mut self) {
+        self.round_is_broken = true;
+    }
+
+    /// A loss sets the estimate of the congestion window.
+    pub(crate) fn lose(&mut self, congestion_window: u64) {
+        self.congestion_window = congestion_window;
+        self.round_is_broken = true;
+    }
+
+    /// Ends a round trip once what was sent at its beginning is acknowledged.
+    fn turn_round(&mut self, next: u64, segment_max: u64) {
+        if self.acknowledged < self.round_end {
+            return;
+        }
+        let segment = segment_max.max(1);
+        if self.round_is_broken || (self.round_has_data && self.round_flight < 2 * segment) {
+            (self.plateau, self.plateau_rounds) = (0, 0);
+        } else if !self.round_has_data {
+            // Only the rest of a flight was acknowledged.
+        } else if self.round_flight.abs_diff(self.plateau) <= segment {
+            self.plateau_rounds = self.plateau_rounds.saturating_add(1);
+        } else {
+            (self.plateau, self.plateau_rounds) = (self.round_flight, 0);
+        }
+        self.congestion_window = self.congestion_window.max(self.round_flight);
+        self.round_flight = next.saturating_sub(self.acknowledged);
+        self.round_is_broken = false;
+        self.round_has_data = false;
+        self.round_end = next;
+    }
+
+    /// Rounds in a row with the same most bytes under way.
+    pub(crate) fn plateau_rounds(&self) -> u16 {
+        self.plateau_rounds
+    }
+
+    /// Whether its own buffer must hold the sender back.
+    pub(crate) fn is_at_plateau(&self) -> bool {
+        self.plateau_rounds >= PLATEAU_ROUNDS
+    }
+
+    /// Until when the window has no room for what the sender would send; `None` where it has.
+    pub(crate) fn limited_until_ns(&self, next: u64, segment_max: u64) -> Option<i64> {
+        if !self.has_no_room(self.edge, next, segment_max) {
+            return None;
+        }
+        let lifted = self
+            .pending
+            .iter()
+            .find(|view| !self.has_no_room(view.edge, next, segment_max));
+        Some(lifted.map_or(i64::MAX, |view| view.at_ns))
+    }
+
+    /// RFC 9293 section 3.8.6.2.1: a sender waits for room for a full segment, or for half the
+    /// largest window.
+    fn has_no_room(&self, edge: Option<u64>, next: u64, segment_max: u64) -> bool {
+        let wanted = segment_max.min(self.window_max / 2).max(1);
+        edge.is_some_and(|edge| edge.saturating_sub(next) < wanted)
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.pending.capacity() * size_of::<View>()
+    }
+}

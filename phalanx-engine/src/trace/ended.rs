@@ -1,0 +1,71 @@
+//! Flows that have ended: makes a [`FlowStory`] from each, of a lone SYN only where it is wanted. A
+//! scan leaves a million of these, and a report shows some.
+
+use super::{Detail, Trace};
+use crate::story::FlowStory;
+
+/// A flow that has ended.
+pub struct Ended(Kind);
+
+enum Kind {
+    Story(Box<FlowStory>),
+    /// One SYN, and nothing else.
+    Opening(Trace),
+}
+
+impl From<Trace> for Ended {
+    fn from(trace: Trace) -> Self {
+        Self(match trace.detail {
+            Detail::Opening(_) => Kind::Opening(trace),
+            _ => Kind::Story(trace.finish()),
+        })
+    }
+}
+
+impl Ended {
+    /// Number of the hop that saw it.
+    #[must_use]
+    pub fn hop(&self) -> u32 {
+        match &self.0 {
+            Kind::Story(story) => story.hop,
+            Kind::Opening(trace) => trace.key.hop,
+        }
+    }
+
+    /// Number of its first frame.
+    #[must_use]
+    pub fn flow(&self) -> u64 {
+        match &self.0 {
+            Kind::Story(story) => story.flow,
+            Kind::Opening(trace) => trace.flow,
+        }
+    }
+
+    /// Its story; `None` where all that was seen is one SYN, whose story is not made yet.
+    #[must_use]
+    pub fn story(&self) -> Option<&FlowStory> {
+        match &self.0 {
+            Kind::Story(story) => Some(story),
+            Kind::Opening(_) => None,
+        }
+    }
+
+    /// Its story.
+    #[must_use]
+    pub fn into_story(self) -> Box<FlowStory> {
+        match self.0 {
+            Kind::Story(story) => story,
+            Kind::Opening(trace) => trace.finish(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Ended {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Ended")
+            .field("hop", &self.hop())
+            .field("flow", &self.flow())
+            .finish_non_exhaustive()
+    }
+}
