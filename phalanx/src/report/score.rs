@@ -4,7 +4,8 @@
 //!
 //! - 100 for a connection that never came to be: no answer, refused, unreachable, half open, given
 //!   up.
-//! - 50 for a reset, 20 more where the RST does not fit its sender.
+//! - 50 for a reset, 25 where only the client sent RST and had its answers; 20 more where the RST
+//!   does not fit its sender.
 //! - 20·log₁₀(1 + t / 10 ms) for the time *t* lost in timeout recovery, fast recovery and behind
 //!   closed windows, in a handshake beyond a second, and a quarter of the unknown time where both
 //!   directions were seen: 21 for 0.1 s, 40 for 1 s, 60 for 10 s.
@@ -16,12 +17,14 @@
 //!   1 s, 20 for 10 s.
 //! - 30 for an application that failed: a fatal TLS alert, DNS without an answer or with an error,
 //!   an HTTP status from 500 on; 10 for an HTTP status from 400 on.
-//! - 20 for a last request without an answer, where the server is heard at all.
+//! - 20 for a last request of a TCP connection without an answer, where the server is heard at
+//!   all and the connection ended so, or a second passed.
 //! - 15 for ICMP errors.
 //!
 //! A zero is a conversation with nothing to be said against it. Properties of the capture (copies,
 //! bytes that were not captured) give no points.
 
+use phalanx_common::packet::protocol;
 use phalanx_engine::Side;
 use phalanx_engine::budget::Bucket;
 use phalanx_engine::story::{ConnectionState, FlowStory};
@@ -32,6 +35,7 @@ use super::word;
 
 const FAILED_POINTS: f64 = 100.0;
 const RESET_POINTS: f64 = 50.0;
+const DONE_RESET_POINTS: f64 = 25.0;
 const UNFITTING_RESET_POINTS: f64 = 20.0;
 const LOST_POINTS_PER_DECADE: f64 = 20.0;
 const LOST_UNIT_NS: f64 = 1e7;
@@ -46,6 +50,7 @@ const THINK_POINTS_PER_DECADE: f64 = 10.0;
 const THINK_UNIT_NS: f64 = 1e8;
 const THINK_FREE_NS: i64 = 100_000_000;
 const UNANSWERED_POINTS: f64 = 20.0;
+const ANSWER_FREE_NS: i64 = 1_000_000_000;
 const ICMP_POINTS: f64 = 15.0;
 
 /// The points of a connection of which one SYN was seen, and nothing else.
@@ -148,7 +153,16 @@ fn application(story: &FlowStory) -> Part {
 
 fn unanswered(story: &FlowStory) -> Part {
     let is_heard = story.sides.server.counts.packets > 0;
-    let is_so = story.turns.is_last_unanswered && is_heard && !story.state.is_failed();
+    let is_asked = story.turns.is_last_unanswered && story.protocol == protocol::TCP;
+    // A capture often ends while an answer is under way.
+    let end_ns = story.start_ns.saturating_add(story.duration_ns);
+    let asked_ns = story.sides.client.data_last_ns.unwrap_or(end_ns);
+    let is_over = matches!(
+        story.state,
+        ConnectionState::Closed | ConnectionState::HalfClosed | ConnectionState::Reset
+    );
+    let is_late = is_over || end_ns.saturating_sub(asked_ns) >= ANSWER_FREE_NS;
+    let is_so = is_asked && is_heard && is_late && !story.state.is_failed();
     is_so.then_some((UNANSWERED_POINTS, Reason::Unanswered))
 }
 
@@ -281,6 +295,7 @@ mod tests {
     fn story(state: ConnectionState) -> FlowStory {
         FlowStory {
             state,
+            protocol: 6,
             ..FlowStory::default()
         }
     }

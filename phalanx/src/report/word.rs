@@ -1,5 +1,6 @@
 //! Values in words: times, sizes, shares and ends, as all reports spell them.
 
+use phalanx_common::packet::protocol;
 use phalanx_engine::application::{Alert, QuicVersion, Rcode, RecordType, TlsVersion};
 use phalanx_engine::budget::{Bucket, TimeBudget};
 use phalanx_engine::story::{FlowStory, SideCounts};
@@ -53,7 +54,8 @@ fn clock(ns: i64) -> String {
     let (hours, minutes, rest) = (total / 3_600, total / 60 % 60, total % 60);
     match hours {
         0 => format!("{minutes} min {rest:02} s"),
-        _ => format!("{hours} h {minutes:02} min"),
+        1..48 => format!("{hours} h {minutes:02} min"),
+        _ => format!("{} d {:02} h", thousands(hours / 24), hours % 24),
     }
 }
 
@@ -200,10 +202,10 @@ pub(super) fn largest(budget: &TimeBudget) -> Option<(Bucket, f64)> {
 }
 
 /// Segments of one side that were sent more than once, seen before or not, as a share of those
-/// that can be: data, SYN, FIN.
+/// that can be: data, SYN, FIN. Only TCP's.
 pub(super) fn retransmitted(story: &FlowStory, side: Side) -> Option<f64> {
     let (again, sent) = retransmissions(&story.sides.get(side).counts);
-    ratio(again, sent)
+    ratio(again, sent).filter(|_| story.protocol == protocol::TCP)
 }
 
 /// How many segments were sent again, of how many.
@@ -245,6 +247,7 @@ mod tests {
             (1_500_000_000, "1.50 s"),
             (125_000_000_000, "2 min 05 s"),
             (7_260_000_000_000, "2 h 01 min"),
+            (i64::MAX, "106,751 d 23 h"),
         ];
         for (ns, words) in cases {
             assert_eq!(duration(ns), words);
