@@ -224,6 +224,12 @@ impl Reassembler {
         self.bytes
     }
 
+    /// Whether something was released since [`Self::released`].
+    #[must_use]
+    pub const fn has_released(&self) -> bool {
+        !self.released.is_empty()
+    }
+
     /// What was released since.
     pub fn released(&mut self) -> impl Iterator<Item = Release> + use<> {
         std::mem::take(&mut self.released).into_iter()
