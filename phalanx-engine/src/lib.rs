@@ -15,6 +15,7 @@ pub mod filter;
 #[cfg(test)]
 mod fixture;
 mod flow;
+pub mod fragment;
 mod histogram;
 mod hop;
 mod input;

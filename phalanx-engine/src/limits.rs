@@ -223,3 +223,25 @@ pub const TRACE_DETAIL_COUNT_MAX: usize = 1 << 16;
 
 /// Packets of one direction that a copy is looked for among.
 pub const COPY_WINDOW: usize = 32;
+
+/// Datagrams whose fragments are waited for: a host that sends them at once has a few under way.
+pub const FRAGMENT_DATAGRAM_COUNT_MAX: usize = 256;
+
+/// What datagrams under way take together, in bytes: 64 of the longest, or all 256 of 16 KiB. Each
+/// takes its bytes, as far as they have come, and at most 128 KiB for the places of pieces of eight
+/// bytes that leave gaps.
+pub const FRAGMENT_BYTES_MAX: usize = 4 << 20;
+
+/// Steps in which the room of a datagram grows, in bytes: 16 to the longest.
+pub const FRAGMENT_ROOM_STEP: usize = 4 << 10;
+
+/// How long fragments are waited for after the first that came, in nanoseconds of the capture's
+/// time: Linux waits as long (`net.ipv4.ipfrag_time`); RFC 8200 section 4.5 has 60 s.
+pub const FRAGMENT_TIMEOUT_NS: i64 = 30 * SECOND_NS as i64;
+
+/// How far behind the start of a frame, or of what a tunnel carries, the IP header of a fragment is
+/// looked for, in bytes: link headers with their tags and labels take less.
+pub const FRAGMENT_PLACE_SPAN: u32 = 256;
+
+/// Places that are tried: few bytes of link headers look like those of a fragment.
+pub const FRAGMENT_PLACE_TRIES: usize = 8;

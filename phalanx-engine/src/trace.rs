@@ -185,6 +185,7 @@ impl Opening {
                 headers: *record.headers,
                 options: *record.options,
                 encapsulation: record.encapsulation,
+                fragment_count: record.fragment_count,
             },
             wire_length: record.wire_length,
         }
@@ -375,7 +376,8 @@ impl Tracer {
         let is_scarce = self.run_count > self.limits.run_total_max;
         let trace = self.traces.get_mut(slot)?;
         let is_first = trace.flow == record.number;
-        trace.last_frame = record.number;
+        // A first fragment that was waited for in vain comes late.
+        trace.last_frame = trace.last_frame.max(record.number);
         trace.end_ns = trace.end_ns.max(record.time_ns);
         // One that says nothing more, as of a scan, makes room first.
         trace.is_fresh = !is_first;

@@ -4,9 +4,11 @@
 //! All threads do the same: take the next chunk of the file, decode its frames, sort the records
 //! by shard, and let the shards that nobody works at take in what waits for them. Chunks may be
 //! decoded in any order; they pass the *sequence* in the order of the file, and so reach each shard
-//! in it. A flow lies in one shard, so its packets come in order.
+//! in it. A flow lies in one shard, so its packets come in order. Fragments are put together at the
+//! sequence: the datagram goes to its shard with the batch that completed it.
 
 mod batch;
+mod fragment;
 mod hop;
 mod shard;
 mod walk;
@@ -21,13 +23,14 @@ use phalanx_engine::filter::Filter;
 use phalanx_engine::story::FlowStory;
 
 use self::batch::{Batch, Selection, decode};
+use self::fragment::Assembly;
 use self::hop::HopFacts;
 use self::shard::Shard;
 use crate::capture_file::{self, CaptureFile, Follow, Interface, OpenOptions, ReadError};
 use crate::report::Damage;
 
 pub use self::hop::hop_reports;
-pub use self::walk::{Told, Walked, plots, walk};
+pub use self::walk::{Outside, Told, Walked, plots, walk};
 
 /// Batches between the file and the shards, for each thread: enough that nobody waits for a slow
 /// one. A batch holds a chunk of 256 KiB and 1,024 records of some 200 bytes.
@@ -107,6 +110,7 @@ struct Source {
 struct Sequence {
     next: u64,
     waiting: BTreeMap<u64, Batch>,
+    assembly: Assembly,
 }
 
 /// What the threads share.
@@ -231,11 +235,14 @@ impl Shared<'_> {
     fn pass(&self, batch: Batch) {
         let mut sequence = lock(&self.sequence);
         sequence.waiting.insert(batch.number, batch);
-        while let Some(batch) = {
+        while let Some(mut batch) = {
             let next = sequence.next;
             sequence.waiting.remove(&next)
         } {
             sequence.next += 1;
+            if !batch.fragments.is_empty() || !sequence.assembly.is_empty() {
+                sequence.assembly.pass(&mut batch);
+            }
             let batch = Arc::new(batch);
             for shard in &self.shards {
                 shard.push(Arc::clone(&batch));
@@ -257,8 +264,29 @@ impl Shared<'_> {
         }
     }
 
+    /// Hands out what no fragment completes any more.
+    fn finish_fragments(&self) {
+        let mut sequence = lock(&self.sequence);
+        if sequence.assembly.is_empty() {
+            return;
+        }
+        let mut batch = lock(&self.free).pop().unwrap_or_default();
+        batch.items.resize_with(self.shards.len(), Vec::new);
+        batch.items.iter_mut().for_each(Vec::clear);
+        sequence.assembly.finish();
+        sequence.assembly.add_to(&mut batch);
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        let batch = Arc::new(batch);
+        for shard in &self.shards {
+            shard.push(Arc::clone(&batch));
+        }
+    }
+
     fn finish(self) -> Outcome {
+        self.finish_fragments();
         self.drain(true);
+        let sequence = self.sequence.into_inner();
+        let assembly = sequence.unwrap_or_else(PoisonError::into_inner).assembly;
         let source = self
             .source
             .into_inner()
@@ -275,13 +303,17 @@ impl Shared<'_> {
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
         let interfaces = source.file.interfaces().to_vec();
-        hops.resize_with(interfaces.len().max(hops.len()), HopFacts::default);
+        let count = interfaces.len().max(hops.len()).max(assembly.facts().len());
+        hops.resize_with(count, HopFacts::default);
+        for (hop, facts) in hops.iter_mut().zip(assembly.facts()) {
+            hop.add(facts);
+        }
         Outcome {
             hops,
             interfaces,
             stories: best.into_stories(),
             conversation_count,
-            notes: hop::notes(source.file.notes()),
+            notes: hop::notes(source.file.notes(), assembly.counts()),
             damage: source.file.damage().map(|damage| Damage {
                 offset: damage.offset,
                 frame: damage.frame_count,

@@ -8,6 +8,7 @@ use phalanx_engine::filter::{LinkType, Program};
 use phalanx_engine::record::Decoded;
 
 use super::Request;
+use super::fragment::is_part;
 use super::hop::HopFacts;
 use crate::capture_file::{Chunk, FrameAt, Interface};
 
@@ -19,6 +20,8 @@ pub(super) struct Batch {
     pub(super) chunk: Chunk,
     /// By shard.
     pub(super) items: Vec<Vec<Item>>,
+    /// Frames that hold a fragment, by index: no items yet.
+    pub(super) fragments: Vec<u32>,
     /// By interface.
     pub(super) kinds: Arc<Vec<Option<LinkKind>>>,
     pub(super) selection: Arc<Selection>,
@@ -28,6 +31,23 @@ pub(super) struct Batch {
 pub(super) struct Item {
     pub(super) frame: FrameAt,
     pub(super) decoded: Decoded,
+    /// The packet where it is no frame of the chunk.
+    pub(super) whole: Option<Box<Whole>>,
+}
+
+/// A packet that was put together from fragments.
+pub(super) struct Whole {
+    /// The frame after which it belongs.
+    pub(super) at: u64,
+    pub(super) bytes: Box<[u8]>,
+}
+
+impl Item {
+    /// Its place in the order of the file.
+    pub(super) fn place(&self) -> u64 {
+        let whole = self.whole.as_ref();
+        whole.map_or(self.frame.number, |whole| whole.at)
+    }
 }
 
 /// Which frames count.
@@ -83,7 +103,8 @@ pub(super) fn decode(
 ) {
     batch.items.resize_with(shard_count, Vec::new);
     batch.items.iter_mut().for_each(Vec::clear);
-    for (frame, bytes) in batch.chunk.iter() {
+    batch.fragments.clear();
+    for (index, (frame, bytes)) in batch.chunk.iter().enumerate() {
         if !batch.selection.holds(frame, bytes) {
             continue;
         }
@@ -94,7 +115,14 @@ pub(super) fn decode(
         let fact = &mut facts[hop];
         fact.pass(frame);
         let decoded = match batch.kinds.get(hop) {
-            Some(Some(kind)) => Decoded::of(layers, bytes, *kind, frame.wire_length),
+            Some(Some(kind)) => {
+                let decoded = Decoded::of(layers, bytes, *kind, frame.wire_length);
+                if is_part(layers, &decoded, frame, bytes, *kind) {
+                    batch.fragments.push(index as u32);
+                    continue;
+                }
+                decoded
+            }
             _ => Err(Unparsed::UnknownLink),
         };
         match decoded {
@@ -103,6 +131,7 @@ pub(super) fn decode(
                 let item = Item {
                     frame: *frame,
                     decoded,
+                    whole: None,
                 };
                 batch.items[shard].push(item);
             }
@@ -112,7 +141,7 @@ pub(super) fn decode(
 }
 
 /// The shard of a packet: of its flow, or of the flow that an ICMP error quotes.
-fn shard_of(headers: &Headers, bytes: &[u8], shard_count: usize) -> usize {
+pub(super) fn shard_of(headers: &Headers, bytes: &[u8], shard_count: usize) -> usize {
     if shard_count == 1 {
         return 0;
     }

@@ -175,6 +175,9 @@ struct Packet<'a> {
     source: String,
     destination: String,
     length: u32,
+    /// Fragments that it came in; 1 for a first fragment that the others never followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fragments: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     class: Option<&'static str>,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -302,6 +305,11 @@ impl Printer {
             write!(self.output, " win {}", segment.window)?;
         }
         write!(self.output, " len {}", segment.length)?;
+        match record.fragment_count {
+            0 if record.came_in_fragments() => write!(self.output, " first fragment alone")?,
+            0 => {}
+            count => write!(self.output, " in {count} fragments")?,
+        }
         if let Some(class) = segment.class {
             write!(self.output, " {}", class.name())?;
         }
@@ -339,6 +347,9 @@ fn packet<'a>(record: &PacketRecord<'_>, segment: &Segment, protocol: &'a str) -
         source,
         destination,
         length: segment.length,
+        fragments: record
+            .came_in_fragments()
+            .then(|| record.fragment_count.max(1)),
         class: segment.class.map(phalanx_engine::segment::Class::name),
         why: segment.why,
         marks: segment.marks.iter().map(|mark| mark.name()).collect(),
