@@ -83,9 +83,10 @@ struct Source {
     selection: Arc<Selection>,
 }
 
-#[derive(Default)]
 struct Sequence {
     next: u64,
+    /// The latest time of all records that have passed.
+    clock_ns: i64,
     waiting: BTreeMap<u64, Batch>,
 }
 
@@ -133,7 +134,11 @@ pub fn analyze(
             kinds: Arc::default(),
             selection: Arc::new(Selection::default()),
         }),
-        sequence: Mutex::default(),
+        sequence: Mutex::new(Sequence {
+            next: 0,
+            clock_ns: i64::MIN,
+            waiting: BTreeMap::new(),
+        }),
         shards: (0..threads)
             .map(|_| Shard::new(threads, request.story_count_max, request.flow))
             .collect(),
@@ -211,11 +216,13 @@ impl Shared<'_> {
     fn pass(&self, batch: Batch) {
         let mut sequence = lock(&self.sequence);
         sequence.waiting.insert(batch.number, batch);
-        while let Some(batch) = {
+        while let Some(mut batch) = {
             let next = sequence.next;
             sequence.waiting.remove(&next)
         } {
             sequence.next += 1;
+            batch.clock_before_ns = sequence.clock_ns;
+            sequence.clock_ns = sequence.clock_ns.max(batch.clock_ns);
             let batch = Arc::new(batch);
             for shard in &self.shards {
                 shard.push(Arc::clone(&batch));

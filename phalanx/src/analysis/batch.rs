@@ -22,12 +22,18 @@ pub(super) struct Batch {
     /// By interface.
     pub(super) kinds: Arc<Vec<Option<LinkKind>>>,
     pub(super) selection: Arc<Selection>,
+    /// The latest time of all records of the batches before.
+    pub(super) clock_before_ns: i64,
+    /// The latest time of its own.
+    pub(super) clock_ns: i64,
 }
 
 /// One record of a batch.
 pub(super) struct Item {
     pub(super) frame: FrameAt,
     pub(super) decoded: Decoded,
+    /// The latest time of its batch so far.
+    pub(super) clock_ns: i64,
 }
 
 /// Which frames count.
@@ -83,6 +89,7 @@ pub(super) fn decode(
 ) {
     batch.items.resize_with(shard_count, Vec::new);
     batch.items.iter_mut().for_each(Vec::clear);
+    batch.clock_ns = i64::MIN;
     for (frame, bytes) in batch.chunk.iter() {
         if !batch.selection.holds(frame, bytes) {
             continue;
@@ -100,9 +107,11 @@ pub(super) fn decode(
         match decoded {
             Ok(decoded) => {
                 let shard = shard_of(&decoded.headers, bytes, shard_count);
+                batch.clock_ns = batch.clock_ns.max(frame.time_ns);
                 let item = Item {
                     frame: *frame,
                     decoded,
+                    clock_ns: batch.clock_ns,
                 };
                 batch.items[shard].push(item);
             }
