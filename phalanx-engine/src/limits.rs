@@ -221,6 +221,17 @@ pub const TRACE_COUNT_MAX: usize = 1 << 18;
 /// Of these, flows that more was seen of: some 4 KiB each with their tables, 256 MiB at worst.
 pub const TRACE_DETAIL_COUNT_MAX: usize = 1 << 16;
 
+/// Silence after which a TCP connection that is over has ended, in the time of its capture: what
+/// Linux' TIME_WAIT takes (`TCP_TIMEWAIT_LEN`). What comes later begins another.
+pub const TRACE_CLOSED_SILENCE_MAX_NS: i64 = 60_000_000_000;
+
+/// The same of flows that are not TCP's: what RFC 4787 section 4.3 recommends to NATs.
+pub const TRACE_DATAGRAM_SILENCE_MAX_NS: i64 = 300_000_000_000;
+
+/// Flows whose silence is watched, those that have gone since counted; beyond, they end where
+/// others need room. Twice the flows that are traced in detail; 24 bytes each: 3 MiB.
+pub const TRACE_WATCHED_COUNT_MAX: usize = 2 * TRACE_DETAIL_COUNT_MAX;
+
 /// Packets of one direction that a copy is looked for among.
 pub const COPY_WINDOW: usize = 32;
 

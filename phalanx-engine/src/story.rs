@@ -240,7 +240,8 @@ pub struct FlowStory {
     pub state: ConnectionState,
     /// Whether its first packet was not the beginning of the connection.
     pub starts_mid_stream: bool,
-    /// Whether the 5-tuple was used by an earlier connection of the capture.
+    /// Whether the 5-tuple was used by an earlier connection of the capture, one that had not been
+    /// over and silent for a minute.
     pub reuses_ports: bool,
     /// What each side sent.
     pub sides: Sides<SideStory>,

@@ -11,6 +11,7 @@ mod datagram;
 mod ended;
 mod icmp;
 mod sides;
+mod silence;
 mod tcp;
 
 use std::hash::{Hash, Hasher};
@@ -19,8 +20,11 @@ use phalanx_common::packet::{Headers, TcpFlags, Tunnel, parse_quote, protocol};
 
 use self::datagram::DatagramTrace;
 use self::icmp::IcmpError;
+use self::silence::{Silences, Watched};
 use self::tcp::TcpTrace;
-use crate::limits::{RUN_TOTAL_MAX, TRACE_COUNT_MAX, TRACE_DETAIL_COUNT_MAX};
+use crate::limits::{
+    RUN_TOTAL_MAX, TRACE_COUNT_MAX, TRACE_DETAIL_COUNT_MAX, TRACE_WATCHED_COUNT_MAX,
+};
 use crate::record::{Decoded, PacketRecord};
 use crate::segment::{Mark, Segment};
 use crate::side::{Endpoint, RoleBasis, Side, Sides};
@@ -124,6 +128,10 @@ struct Trace {
     start_ns: i64,
     end_ns: i64,
     reuses_ports: bool,
+    /// The tracer's clock at its last packet.
+    clock_ns: i64,
+    /// Whether its silence is watched.
+    is_watched: bool,
     /// Seen since the eviction looked at it last.
     is_fresh: bool,
     detail: Detail,
@@ -144,6 +152,22 @@ impl Trace {
         } else {
             Side::Server
         }
+    }
+
+    /// How it ends by silence, where it does.
+    fn watched(&self) -> Option<Watched> {
+        match &self.detail {
+            Detail::Tcp(tcp) => tcp.is_over().then_some(Watched::Closed),
+            Detail::Datagram(_) => Some(Watched::Datagram),
+            Detail::Opening(_) => None,
+        }
+    }
+
+    /// Whether it has ended by silence.
+    fn is_silent(&self, clock_ns: i64) -> bool {
+        let silence_ns = clock_ns.saturating_sub(self.clock_ns);
+        self.watched()
+            .is_some_and(|watched| silence_ns > watched.silence_max_ns())
     }
 
     fn finish(self) -> Box<FlowStory> {
@@ -223,6 +247,9 @@ pub struct Tracer {
     run_count: usize,
     limits: Limits,
     hand: Slot,
+    /// The latest time of all packets so far.
+    clock_ns: i64,
+    silences: Silences,
     done: Vec<Ended>,
     tally: TraceTally,
 }
@@ -247,6 +274,8 @@ impl Tracer {
             detail_count: 0,
             run_count: 0,
             hand: 0,
+            clock_ns: i64::MIN,
+            silences: Silences::new(part(TRACE_WATCHED_COUNT_MAX)),
             done: Vec::new(),
             tally: TraceTally::default(),
         }
@@ -272,6 +301,12 @@ impl Tracer {
             .sum()
     }
 
+    /// Sets the clock to the time of a packet that another tracer of the same capture takes in: what
+    /// is silent for long ends by the latest time of all. A clock never goes back.
+    pub fn advance(&mut self, time_ns: i64) {
+        self.clock_ns = self.clock_ns.max(time_ns.clamp(-TIME_MAX_NS, TIME_MAX_NS));
+    }
+
     /// Takes a packet in. Packets of one flow must come in the order of their capture.
     pub fn handle(&mut self, record: &PacketRecord<'_>) -> Segment {
         if record.time_ns.saturating_abs() > TIME_MAX_NS {
@@ -280,11 +315,19 @@ impl Tracer {
             return self.handle(&record);
         }
         self.tally.packets += 1;
+        self.advance(record.time_ns);
+        self.end_silent();
         let (key, end) = TraceKey::of(record.headers, record.hop, record.encapsulation.tunnel);
         if phalanx_common::packet::is_error(record.headers) {
             self.icmp_error(record);
         }
-        let found = self.traces.find(&key);
+        let mut found = self.traces.find(&key);
+        if let Some(slot) = found
+            && self.is_silent(slot)
+        {
+            self.end(slot);
+            found = None;
+        }
         let reused = found.filter(|slot| self.is_other_connection(*slot, record));
         if let Some(slot) = reused {
             self.end(slot);
@@ -316,6 +359,31 @@ impl Tracer {
     /// Drains the stories of flows that have ended.
     pub fn stories(&mut self) -> impl Iterator<Item = Box<FlowStory>> + '_ {
         self.ended().map(Ended::into_story)
+    }
+
+    fn is_silent(&self, slot: Slot) -> bool {
+        let trace = self.traces.get(slot);
+        trace.is_some_and(|trace| trace.is_silent(self.clock_ns))
+    }
+
+    /// Ends flows that have been silent for long; looks at two at most.
+    fn end_silent(&mut self) {
+        for _ in 0..2 {
+            let Some(due) = self.silences.pop_due(self.clock_ns) else {
+                return;
+            };
+            let trace = self.traces.get_mut(due.slot);
+            let Some(trace) = trace.filter(|trace| trace.flow == due.flow && trace.is_watched)
+            else {
+                continue;
+            };
+            trace.is_watched = false;
+            if trace.is_silent(self.clock_ns) {
+                self.end(due.slot);
+            } else {
+                watch(trace, due.slot, &mut self.silences);
+            }
+        }
     }
 
     fn is_other_connection(&self, slot: Slot, record: &PacketRecord<'_>) -> bool {
@@ -367,6 +435,8 @@ impl Tracer {
             start_ns: record.time_ns,
             end_ns: record.time_ns,
             reuses_ports,
+            clock_ns: self.clock_ns,
+            is_watched: false,
             is_fresh: false,
             detail,
         })
@@ -379,6 +449,7 @@ impl Tracer {
         // A first fragment that was waited for in vain comes late.
         trace.last_frame = trace.last_frame.max(record.number);
         trace.end_ns = trace.end_ns.max(record.time_ns);
+        trace.clock_ns = self.clock_ns;
         // One that says nothing more, as of a scan, makes room first.
         trace.is_fresh = !is_first;
         let side = trace.side(end);
@@ -405,6 +476,9 @@ impl Tracer {
             Detail::Opening(_) => return None,
         };
         segment.flow = trace.flow;
+        if !trace.is_watched {
+            watch(trace, slot, &mut self.silences);
+        }
         Some(segment)
     }
 
@@ -417,7 +491,9 @@ impl Tracer {
             return;
         };
         let error = IcmpError::of(record);
-        let Some(trace) = self.traces.get_mut(slot) else {
+        let clock_ns = self.clock_ns;
+        let trace = self.traces.get_mut(slot);
+        let Some(trace) = trace.filter(|trace| !trace.is_silent(clock_ns)) else {
             return;
         };
         let side = trace.side(end);
@@ -470,6 +546,13 @@ impl Tracer {
         }
         self.tally.evicted += 1;
         self.end(self.hand);
+    }
+}
+
+/// Watches a flow that may end by silence.
+fn watch(trace: &mut Trace, slot: Slot, silences: &mut Silences) {
+    if let Some(watched) = trace.watched() {
+        trace.is_watched = silences.watch(watched, slot, trace.flow, trace.clock_ns);
     }
 }
 

@@ -106,9 +106,10 @@ struct Source {
     selection: Arc<Selection>,
 }
 
-#[derive(Default)]
 struct Sequence {
     next: u64,
+    /// The latest time of all records that have passed.
+    clock_ns: i64,
     waiting: BTreeMap<u64, Batch>,
     assembly: Assembly,
 }
@@ -157,7 +158,12 @@ pub fn analyze(
             kinds: Arc::default(),
             selection: Arc::new(Selection::default()),
         }),
-        sequence: Mutex::default(),
+        sequence: Mutex::new(Sequence {
+            next: 0,
+            clock_ns: i64::MIN,
+            waiting: BTreeMap::new(),
+            assembly: Assembly::default(),
+        }),
         shards: (0..threads)
             .map(|_| Shard::new(threads, request.story_count_max, request.flow))
             .collect(),
@@ -243,6 +249,8 @@ impl Shared<'_> {
             if !batch.fragments.is_empty() || !sequence.assembly.is_empty() {
                 sequence.assembly.pass(&mut batch);
             }
+            batch.clock_before_ns = sequence.clock_ns;
+            sequence.clock_ns = sequence.clock_ns.max(batch.clock_ns);
             let batch = Arc::new(batch);
             for shard in &self.shards {
                 shard.push(Arc::clone(&batch));

@@ -25,12 +25,18 @@ pub(super) struct Batch {
     /// By interface.
     pub(super) kinds: Arc<Vec<Option<LinkKind>>>,
     pub(super) selection: Arc<Selection>,
+    /// The latest time of all records of the batches before.
+    pub(super) clock_before_ns: i64,
+    /// The latest time of its own.
+    pub(super) clock_ns: i64,
 }
 
 /// One record of a batch.
 pub(super) struct Item {
     pub(super) frame: FrameAt,
     pub(super) decoded: Decoded,
+    /// The latest time of its batch so far.
+    pub(super) clock_ns: i64,
     /// The packet where it is no frame of the chunk.
     pub(super) whole: Option<Box<Whole>>,
 }
@@ -104,6 +110,7 @@ pub(super) fn decode(
     batch.items.resize_with(shard_count, Vec::new);
     batch.items.iter_mut().for_each(Vec::clear);
     batch.fragments.clear();
+    batch.clock_ns = i64::MIN;
     for (index, (frame, bytes)) in batch.chunk.iter().enumerate() {
         if !batch.selection.holds(frame, bytes) {
             continue;
@@ -128,10 +135,12 @@ pub(super) fn decode(
         match decoded {
             Ok(decoded) => {
                 let shard = shard_of(&decoded.headers, bytes, shard_count);
+                batch.clock_ns = batch.clock_ns.max(frame.time_ns);
                 let item = Item {
                     frame: *frame,
                     decoded,
                     whole: None,
+                    clock_ns: batch.clock_ns,
                 };
                 batch.items[shard].push(item);
             }

@@ -150,6 +150,7 @@ impl Assembly {
                     Item {
                         frame: *frame,
                         decoded,
+                        clock_ns: frame.time_ns,
                         whole: None,
                     },
                 )),
@@ -176,6 +177,7 @@ impl Assembly {
             batch.items[shard].push(Item {
                 frame: settled.frame,
                 decoded,
+                clock_ns: settled.frame.time_ns,
                 whole: Some(Box::new(Whole {
                     at: settled.at,
                     bytes: settled.bytes,

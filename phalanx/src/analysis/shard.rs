@@ -84,6 +84,9 @@ impl State {
                 .decoded
                 .record(frame.number, frame.time_ns, frame.wire_length, bytes)
                 .at_hop(frame.interface);
+            // What is silent ends by the time of all packets, whatever shard they fall to.
+            self.tracer
+                .advance(item.clock_ns.max(batch.clock_before_ns));
             self.tracer.handle(&record);
         }
         self.collect();
