@@ -142,8 +142,16 @@ fn reset(story: &FlowStory) -> Part {
     } else {
         0.0
     };
+    // Many clients end what they are done with so.
+    let is_served = story.turns.count > 0 && !story.turns.is_last_unanswered;
+    let is_by_client = sides.server.counts.resets == 0 && sides.client.counts.resets > 0;
+    let points = if is_by_client && is_served {
+        DONE_RESET_POINTS
+    } else {
+        RESET_POINTS
+    };
     let is_so = story.state == ConnectionState::Reset;
-    is_so.then_some((RESET_POINTS + more, Reason::Reset))
+    is_so.then_some((points + more, Reason::Reset))
 }
 
 fn application(story: &FlowStory) -> Part {
@@ -339,6 +347,41 @@ mod tests {
         assert!((unknown.0 - zero_window.0).abs() < 1e-9);
         assert_eq!(unknown.1, "4.00 s that cannot be explained");
         assert_eq!(zero_window.1, "1.00 s behind a closed window");
+    }
+
+    #[test]
+    fn a_lone_syn_has_the_points_of_a_failure_and_no_more() {
+        let mut story = story(ConnectionState::Unanswered);
+        story.sides.client.counts.packets = 1;
+        story.sides.client.counts.syns = 1;
+        story.budget = Some(TimeBudget::default());
+        assert!((points(&story) - LONE_SYN_POINTS).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_capture_that_ends_during_an_answer_blames_nobody() {
+        let asked = |state, waited_ms: i64| {
+            let mut story = story(state);
+            story.duration_ns = waited_ms * 1_000_000;
+            story.sides.client.data_last_ns = Some(0);
+            story.sides.server.counts.packets = 1;
+            story.turns.is_last_unanswered = true;
+            points(&story)
+        };
+        assert!(asked(ConnectionState::Established, 100) < 1e-9);
+        assert!(asked(ConnectionState::Established, 1_000) > 19.0);
+        assert!(asked(ConnectionState::Closed, 100) > 19.0);
+    }
+
+    #[test]
+    fn a_client_that_resets_what_it_is_done_with_is_less_bad() {
+        let mut story = story(ConnectionState::Reset);
+        story.sides.client.counts.resets = 1;
+        assert!((points(&story) - RESET_POINTS).abs() < 1e-9);
+        story.turns.count = 1;
+        assert!((points(&story) - DONE_RESET_POINTS).abs() < 1e-9);
+        story.sides.server.counts.resets = 1;
+        assert!((points(&story) - RESET_POINTS).abs() < 1e-9);
     }
 
     #[test]
