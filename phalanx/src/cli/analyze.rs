@@ -18,6 +18,7 @@ use phalanx_engine::filter::Filter;
 use super::ReaderGone;
 use crate::analysis::{self, Outcome, Request, hop_reports};
 use crate::capture_file::Follow;
+use crate::report::limits::PLOT_COUNT_MAX;
 use crate::report::text::TextOptions;
 use crate::report::{self, ConversationReport, Report};
 
@@ -161,7 +162,7 @@ fn origins(report: &Report, requests: &[(Request, usize)]) -> BTreeMap<String, u
     ids.enumerate().map(|(index, id)| (id, of(index))).collect()
 }
 
-/// Reads the files once more for the packets of the conversations that are shown.
+/// Reads the files once more for the packets of the worst conversations.
 fn draw(
     report: &mut Report,
     requests: &[(Request, usize)],
@@ -173,6 +174,7 @@ fn draw(
         let flows: Vec<_> = report
             .conversations
             .iter()
+            .take(PLOT_COUNT_MAX)
             .filter(|it| origins.get(&it.id) == Some(&index))
             .map(flow)
             .collect();

@@ -6,6 +6,10 @@ pub const PLOT_SEGMENT_COUNT_MAX: usize = 10_000;
 /// SACK blocks of one conversation that are drawn: up to four a packet, one on average.
 pub const PLOT_SACK_COUNT_MAX: usize = 10_000;
 
+/// Conversations whose packets are kept to be drawn: 2 MB each at most (10,000 segments of 168
+/// bytes, 10,000 SACK blocks of 40), so 80 MB.
+pub const PLOT_COUNT_MAX: usize = 40;
+
 /// Packets that a page draws in all: 14 MB, which a browser reads in a second.
 pub const PAGE_SEGMENT_COUNT_MAX: usize = 200_000;
 

@@ -111,10 +111,11 @@ class Chart {
     pen.textAlign = "center";
     pen.textBaseline = "top";
     const span = this.x1 - this.x0;
+    const [unit, name] = span < 1e6 ? [1e3, "µs"] : span < 1e9 ? [1e6, "ms"] : [1e9, "s"];
+    const places = Math.max(0, 2 - Math.floor(Math.log10(span / unit)));
     for (const value of ticks(this.x0, this.x1, (this.right - MARGIN.left) / 110, 10)) {
       this.line(this.x(value), MARGIN.top, this.x(value), this.bottom);
-      const places = Math.max(0, Math.min(9, 2 - Math.floor(Math.log10(span / 1e9))));
-      pen.fillText(`${(value / 1e9).toFixed(places)} s`, this.x(value), this.bottom + 6);
+      pen.fillText(`${(value / unit).toFixed(places)} ${name}`, this.x(value), this.bottom + 6);
     }
     pen.textAlign = "left";
     pen.fillStyle = this.colour("ink");
