@@ -22,7 +22,7 @@ use phalanx_engine::story::FlowStory;
 
 use self::batch::{Batch, Selection, decode};
 use self::hop::HopFacts;
-use self::shard::Shard;
+use self::shard::{Drain, Shard, Worst};
 use crate::capture_file::{self, CaptureFile, Follow, Interface, OpenOptions, ReadError};
 use crate::report::Damage;
 
@@ -96,6 +96,7 @@ struct Shared<'a> {
     source: Mutex<Source>,
     sequence: Mutex<Sequence>,
     shards: Vec<Shard>,
+    worst: Mutex<Worst>,
     hops: Mutex<Vec<HopFacts>>,
     free: Mutex<Vec<Batch>>,
     /// Batches that have been read and not been taken in by all shards.
@@ -140,8 +141,9 @@ pub fn analyze(
             waiting: BTreeMap::new(),
         }),
         shards: (0..threads)
-            .map(|_| Shard::new(threads, request.story_count_max, request.flow))
+            .map(|_| Shard::new(threads, request.flow))
             .collect(),
+        worst: Mutex::new(Worst::new(request.story_count_max)),
         hops: Mutex::default(),
         free: Mutex::default(),
         under_way: AtomicUsize::new(0),
@@ -233,7 +235,12 @@ impl Shared<'_> {
     /// Takes in what waits at the shards that nobody works at; `is_patient` waits for the others.
     fn drain(&self, is_patient: bool) {
         for (index, shard) in self.shards.iter().enumerate() {
-            shard.drain(index, is_patient, |batch| self.release(batch));
+            let drain = Drain {
+                index,
+                is_patient,
+                worst: &self.worst,
+            };
+            shard.drain(drain, |batch| self.release(batch));
         }
     }
 
@@ -250,13 +257,11 @@ impl Shared<'_> {
             .source
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
-        let mut conversation_count = 0;
-        let mut best = shard::Worst::new(self.request.story_count_max);
-        for shard in self.shards {
-            let (count, worst) = shard.finish();
-            conversation_count += count;
-            best.join(worst);
-        }
+        let conversation_count = finish_all(self.shards, &self.worst);
+        let worst = self
+            .worst
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut hops = self
             .hops
             .into_inner()
@@ -266,7 +271,7 @@ impl Shared<'_> {
         Outcome {
             hops,
             interfaces,
-            stories: best.into_stories(),
+            stories: worst.into_stories(),
             conversation_count,
             notes: hop::notes(source.file.notes()),
             damage: source.file.damage().map(|damage| Damage {
@@ -277,6 +282,23 @@ impl Shared<'_> {
             error: source.error,
         }
     }
+}
+
+/// Ends all flows, those of each shard by a thread of its own: how many there were.
+fn finish_all(mut shards: Vec<Shard>, worst: &Mutex<Worst>) -> u64 {
+    let last = shards.pop();
+    std::thread::scope(|scope| {
+        let spawn = |shard: Shard| scope.spawn(|| shard.finish(worst));
+        let others: Vec<_> = shards.into_iter().map(spawn).collect();
+        let mut count = last.map_or(0, |shard| shard.finish(worst));
+        for other in others {
+            match other.join() {
+                Ok(more) => count += more,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        count
+    })
 }
 
 impl Source {
