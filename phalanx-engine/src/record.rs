@@ -32,6 +32,7 @@ pub struct PacketRecord<'a> {
 
 impl<'a> PacketRecord<'a> {
     /// The same packet at another hop.
+    #[inline]
     #[must_use]
     pub const fn at_hop(mut self, hop: u32) -> Self {
         self.hop = hop;
@@ -103,6 +104,7 @@ impl Decoded {
     ///
     /// # Errors
     /// The reason why the packet takes part in no flow.
+    #[inline]
     pub fn of(
         layers: &mut Layers,
         bytes: &[u8],
@@ -126,6 +128,7 @@ impl Decoded {
     }
 
     /// The record of the frame that this was decoded from.
+    #[inline]
     #[must_use]
     pub fn record<'a>(
         &'a self,

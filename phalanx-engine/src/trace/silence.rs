@@ -133,7 +133,9 @@ mod tests {
         assert_eq!(capture.take(protocol::UDP, 2, none, 0), 1);
         capture.tracer.advance(TRACE_DATAGRAM_SILENCE_MAX_NS);
         assert_eq!(capture.take(protocol::UDP, 2, none, SECOND_NS), 1);
-        capture.tracer.advance(2 * TRACE_DATAGRAM_SILENCE_MAX_NS + 1);
+        capture
+            .tracer
+            .advance(2 * TRACE_DATAGRAM_SILENCE_MAX_NS + 1);
         assert_eq!(capture.take(protocol::UDP, 2, none, 2 * SECOND_NS), 3);
     }
 
