@@ -34,7 +34,10 @@ const fn bounds(bucket: u32) -> (u32, u32) {
     ((bucket - shift * PARTS) << shift, 1 << shift)
 }
 
-/// Only the span between the smallest and the largest bucket in use takes space.
+/// Buckets by which the span of a histogram grows: 32 bytes.
+const SPAN_STEP: u32 = 8;
+
+/// Only the span between the smallest and the largest bucket in use takes space, in steps.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Histogram {
     first: u32,
@@ -49,22 +52,30 @@ impl Histogram {
         let value = value.min(VALUE_MAX);
         let bucket = bucket(value);
         if self.counts.is_empty() {
-            self.first = bucket;
+            self.first = bucket - bucket % SPAN_STEP;
             (self.min, self.max) = (value, value);
         } else if bucket < self.first {
-            let more = (self.first - bucket) as usize;
+            let first = bucket - bucket % SPAN_STEP;
+            let more = (self.first - first) as usize;
             self.counts.splice(0..0, std::iter::repeat_n(0, more));
-            self.first = bucket;
+            self.first = first;
         }
         let index = (bucket - self.first) as usize;
         if index >= self.counts.len() {
-            self.counts.reserve_exact(index + 1 - self.counts.len());
-            self.counts.resize(index + 1, 0);
+            let length = (index + 1).next_multiple_of(SPAN_STEP as usize);
+            self.counts.reserve_exact(length - self.counts.len());
+            self.counts.resize(length, 0);
         }
         self.counts[index] = self.counts[index].saturating_add(1);
         self.total += 1;
         self.min = self.min.min(value);
         self.max = self.max.max(value);
+    }
+
+    /// The buckets that are kept, with what they hold.
+    fn iter(&self) -> impl Iterator<Item = (u32, u64)> {
+        let counts = self.counts.iter().map(|count| u64::from(*count));
+        (self.first..).zip(counts)
     }
 
     fn count(&self, bucket: u32) -> u64 {
@@ -89,8 +100,7 @@ impl Histogram {
 
     /// `None` where it is empty.
     pub(crate) fn quantile(&self, percent: u64) -> Option<u32> {
-        let buckets = self.first..self.first + self.counts.len() as u32;
-        let found = interpolate(self.total, percent, buckets, |bucket| self.count(bucket));
+        let found = interpolate(self.total, percent, self.iter());
         (self.total > 0).then(|| found.clamp(self.min, self.max))
     }
 }
@@ -145,21 +155,16 @@ impl RecentHistogram {
         let min = used().map(|held| held.min).min().unwrap_or(0);
         let max = used().map(|held| held.max).max().unwrap_or(VALUE_MAX);
         let held = |bucket| self.current.count(bucket) + self.previous.count(bucket);
-        interpolate(count, percent, 0..BUCKET_COUNT as u32, held).clamp(min, max)
+        let buckets = (0..BUCKET_COUNT as u32).map(|bucket| (bucket, held(bucket)));
+        interpolate(count, percent, buckets).clamp(min, max)
     }
 }
 
 /// The value that `percent` of the `count` values in `buckets` do not exceed.
-fn interpolate(
-    count: u64,
-    percent: u64,
-    buckets: std::ops::Range<u32>,
-    held_in: impl Fn(u32) -> u64,
-) -> u32 {
+fn interpolate(count: u64, percent: u64, buckets: impl Iterator<Item = (u32, u64)>) -> u32 {
     let rank = (count * percent).div_ceil(100).max(1);
     let mut before = 0;
-    for bucket in buckets {
-        let held = held_in(bucket);
+    for (bucket, held) in buckets {
         if before + held >= rank {
             let (low, width) = bounds(bucket);
             let inside = (u64::from(width) * (2 * (rank - before) - 1)) / (2 * held);

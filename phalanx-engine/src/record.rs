@@ -35,6 +35,7 @@ pub struct PacketRecord<'a> {
 
 impl<'a> PacketRecord<'a> {
     /// The same packet at another hop.
+    #[inline]
     #[must_use]
     pub const fn at_hop(mut self, hop: u32) -> Self {
         self.hop = hop;
@@ -114,6 +115,7 @@ impl Decoded {
     ///
     /// # Errors
     /// The reason why the packet takes part in no flow.
+    #[inline]
     pub fn of(
         layers: &mut Layers,
         bytes: &[u8],
@@ -138,6 +140,7 @@ impl Decoded {
     }
 
     /// The record of the frame that this was decoded from.
+    #[inline]
     #[must_use]
     pub fn record<'a>(
         &'a self,

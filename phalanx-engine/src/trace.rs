@@ -301,26 +301,38 @@ impl Tracer {
             .sum()
     }
 
-    /// Sets the clock to the time of a packet that another tracer of the same capture takes in: what
-    /// is silent for long ends by the latest time of all. A clock never goes back.
+    /// Sets the clock to the time of a packet that another tracer of the same capture takes in:
+    /// what is silent for long ends by the latest time of all. A clock never goes back.
     pub fn advance(&mut self, time_ns: i64) {
         self.clock_ns = self.clock_ns.max(time_ns.clamp(-TIME_MAX_NS, TIME_MAX_NS));
     }
 
     /// Takes a packet in. Packets of one flow must come in the order of their capture.
     pub fn handle(&mut self, record: &PacketRecord<'_>) -> Segment {
+        if phalanx_common::packet::is_error(record.headers) {
+            self.handle_quote(record);
+        }
+        self.handle_own(record)
+    }
+
+    /// Takes an ICMP error in as what it says of the flow that it quotes, where another tracer
+    /// follows its own.
+    pub fn handle_quote(&mut self, record: &PacketRecord<'_>) {
+        self.advance(record.time_ns);
+        self.icmp_error(record);
+    }
+
+    /// Takes a packet in as one of its own flow, and nothing that it quotes.
+    pub fn handle_own(&mut self, record: &PacketRecord<'_>) -> Segment {
         if record.time_ns.saturating_abs() > TIME_MAX_NS {
             let mut record = *record;
             record.time_ns = record.time_ns.clamp(-TIME_MAX_NS, TIME_MAX_NS);
-            return self.handle(&record);
+            return self.handle_own(&record);
         }
         self.tally.packets += 1;
         self.advance(record.time_ns);
         self.end_silent();
         let (key, end) = TraceKey::of(record.headers, record.hop, record.encapsulation.tunnel);
-        if phalanx_common::packet::is_error(record.headers) {
-            self.icmp_error(record);
-        }
         let mut found = self.traces.find(&key);
         if let Some(slot) = found
             && self.is_silent(slot)

@@ -25,7 +25,7 @@ use phalanx_engine::story::FlowStory;
 use self::batch::{Batch, Selection, decode};
 use self::fragment::Assembly;
 use self::hop::HopFacts;
-use self::shard::Shard;
+use self::shard::{Drain, Shard, Worst};
 use crate::capture_file::{self, CaptureFile, Follow, Interface, OpenOptions, ReadError};
 use crate::report::Damage;
 
@@ -85,7 +85,6 @@ pub struct Outcome {
     /// The interfaces, as the file describes them.
     pub interfaces: Vec<Interface>,
     /// The worst conversations, by hop and first frame.
-    #[expect(clippy::vec_box, reason = "a story is moved and sorted often")]
     pub stories: Vec<Box<FlowStory>>,
     /// Conversations that were found.
     pub conversation_count: u64,
@@ -120,6 +119,7 @@ struct Shared<'a> {
     source: Mutex<Source>,
     sequence: Mutex<Sequence>,
     shards: Vec<Shard>,
+    worst: Mutex<Worst>,
     hops: Mutex<Vec<HopFacts>>,
     free: Mutex<Vec<Batch>>,
     /// Batches that have been read and not been taken in by all shards.
@@ -165,8 +165,9 @@ pub fn analyze(
             assembly: Assembly::default(),
         }),
         shards: (0..threads)
-            .map(|_| Shard::new(threads, request.story_count_max, request.flow))
+            .map(|_| Shard::new(threads, request.flow))
             .collect(),
+        worst: Mutex::new(Worst::new(request.story_count_max)),
         hops: Mutex::default(),
         free: Mutex::default(),
         under_way: AtomicUsize::new(0),
@@ -261,7 +262,12 @@ impl Shared<'_> {
     /// Takes in what waits at the shards that nobody works at; `is_patient` waits for the others.
     fn drain(&self, is_patient: bool) {
         for (index, shard) in self.shards.iter().enumerate() {
-            shard.drain(index, is_patient, |batch| self.release(batch));
+            let drain = Drain {
+                index,
+                is_patient,
+                worst: &self.worst,
+            };
+            shard.drain(drain, |batch| self.release(batch));
         }
     }
 
@@ -299,13 +305,11 @@ impl Shared<'_> {
             .source
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
-        let mut conversation_count = 0;
-        let mut best = shard::Worst::new(self.request.story_count_max);
-        for shard in self.shards {
-            let (count, worst) = shard.finish();
-            conversation_count += count;
-            best.join(worst);
-        }
+        let conversation_count = finish_all(self.shards, &self.worst);
+        let worst = self
+            .worst
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut hops = self
             .hops
             .into_inner()
@@ -319,7 +323,7 @@ impl Shared<'_> {
         Outcome {
             hops,
             interfaces,
-            stories: best.into_stories(),
+            stories: worst.into_stories(),
             conversation_count,
             notes: hop::notes(source.file.notes(), assembly.counts()),
             damage: source.file.damage().map(|damage| Damage {
@@ -330,6 +334,23 @@ impl Shared<'_> {
             error: source.error,
         }
     }
+}
+
+/// Ends all flows, those of each shard by a thread of its own: how many there were.
+fn finish_all(mut shards: Vec<Shard>, worst: &Mutex<Worst>) -> u64 {
+    let last = shards.pop();
+    std::thread::scope(|scope| {
+        let spawn = |shard: Shard| scope.spawn(|| shard.finish(worst));
+        let others: Vec<_> = shards.into_iter().map(spawn).collect();
+        let mut count = last.map_or(0, |shard| shard.finish(worst));
+        for other in others {
+            match other.join() {
+                Ok(more) => count += more,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        count
+    })
 }
 
 impl Source {

@@ -69,8 +69,8 @@ impl Sender {
         }
     }
 
-    /// The peer's acknowledgement passes the hop; `times_ns` are when it does, and how long it takes
-    /// until the sender's data can show that it knows.
+    /// The peer's acknowledgement passes the hop; `times_ns` are when it does, and how long it
+    /// takes until the sender's data can show that it knows.
     pub(crate) fn tell(
         &mut self,
         times_ns: (i64, i64),

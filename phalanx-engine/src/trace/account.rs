@@ -272,8 +272,8 @@ impl Account {
         }
     }
 
-    /// Follows the rounds with the same most bytes under way, 0 where there are none: once there are
-    /// enough, what passed since the first of them was the sender's own.
+    /// Follows the rounds with the same most bytes under way, 0 where there are none: once there
+    /// are enough, what passed since the first of them was the sender's own.
     pub(crate) fn level(&mut self, side: Side, plateau: u64, is_at_plateau: bool) {
         let now = Checkpoint::from(self.budget);
         let since = self.level.get_mut(side);

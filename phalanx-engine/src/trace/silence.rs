@@ -1,7 +1,7 @@
 //! Flows that end by silence: connections that are over, and exchanges that are not TCP's.
 //!
-//! Whether one has ended is told from its own packets and the clock alone, when it is looked at; the
-//! queues here only find those that nobody will look at any more, so that their room is free again.
+//! Whether one has ended is told from its own packets and the clock alone, when it is looked at;
+//! the queues here only find those that nobody will look at any more, so that their room is free.
 
 use std::collections::VecDeque;
 

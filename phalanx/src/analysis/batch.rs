@@ -39,6 +39,7 @@ pub(super) struct Item {
     pub(super) clock_ns: i64,
     /// The packet where it is no frame of the chunk.
     pub(super) whole: Option<Box<Whole>>,
+    pub(super) role: ItemRole,
 }
 
 /// A packet that was put together from fragments.
@@ -54,6 +55,17 @@ impl Item {
         let whole = self.whole.as_ref();
         whole.map_or(self.frame.number, |whole| whole.at)
     }
+}
+
+/// What a record is to its shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ItemRole {
+    /// All that it says is for this shard.
+    Whole,
+    /// Its flow is of this shard, what it quotes of another.
+    Own,
+    /// What it quotes is of this shard, its flow of another.
+    Quote,
 }
 
 /// Which frames count.
@@ -134,14 +146,24 @@ pub(super) fn decode(
         };
         match decoded {
             Ok(decoded) => {
-                let shard = shard_of(&decoded.headers, bytes, shard_count);
+                let shard = shard_of(&decoded.headers, shard_count);
+                let quoted = quoted_shard(&decoded.headers, bytes, shard_count);
+                let quoted = quoted.filter(|quoted| *quoted != shard);
                 batch.clock_ns = batch.clock_ns.max(frame.time_ns);
                 let item = Item {
                     frame: *frame,
                     decoded,
                     whole: None,
                     clock_ns: batch.clock_ns,
+                    role: quoted.map_or(ItemRole::Whole, |_| ItemRole::Own),
                 };
+                if let Some(quoted) = quoted {
+                    batch.items[quoted].push(Item {
+                        role: ItemRole::Quote,
+                        whole: None,
+                        ..item
+                    });
+                }
                 batch.items[shard].push(item);
             }
             Err(reason) => fact.refuse(reason),
@@ -149,17 +171,21 @@ pub(super) fn decode(
     }
 }
 
-/// The shard of a packet: of its flow, or of the flow that an ICMP error quotes.
-pub(super) fn shard_of(headers: &Headers, bytes: &[u8], shard_count: usize) -> usize {
+/// The shard of a packet's flow.
+pub(super) fn shard_of(headers: &Headers, shard_count: usize) -> usize {
     if shard_count == 1 {
         return 0;
     }
-    if is_error(headers)
-        && let Ok(quoted) = parse_quote(bytes, headers)
-    {
-        return (symmetric_hash(&quoted) % shard_count as u64) as usize;
-    }
     (symmetric_hash(headers) % shard_count as u64) as usize
+}
+
+/// The shard of the flow that an ICMP error quotes.
+fn quoted_shard(headers: &Headers, bytes: &[u8], shard_count: usize) -> Option<usize> {
+    if shard_count == 1 || !is_error(headers) {
+        return None;
+    }
+    let quoted = parse_quote(bytes, headers).ok()?;
+    Some(shard_of(&quoted, shard_count))
 }
 
 /// The same for both directions of a flow. A sender that aims at one shard makes it slow, no more.

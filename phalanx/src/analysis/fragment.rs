@@ -9,7 +9,7 @@ use phalanx_engine::fragment::{
 };
 use phalanx_engine::record::Decoded;
 
-use super::batch::{Batch, Item, Whole, shard_of};
+use super::batch::{Batch, Item, ItemRole, Whole, shard_of};
 use super::hop::HopFacts;
 use crate::capture_file::FrameAt;
 
@@ -146,11 +146,12 @@ impl Assembly {
             }
             match Decoded::of(&mut self.layers, bytes, *kind, frame.wire_length) {
                 Ok(decoded) => alone.push((
-                    shard_of(&decoded.headers, bytes, batch.items.len()),
+                    shard_of(&decoded.headers, batch.items.len()),
                     Item {
                         frame: *frame,
                         decoded,
                         clock_ns: frame.time_ns,
+                        role: ItemRole::Whole,
                         whole: None,
                     },
                 )),
@@ -173,11 +174,12 @@ impl Assembly {
             let Ok(decoded) = settled.decoded else {
                 return;
             };
-            let shard = shard_of(&decoded.headers, &settled.bytes, count);
+            let shard = shard_of(&decoded.headers, count);
             batch.items[shard].push(Item {
                 frame: settled.frame,
                 decoded,
                 clock_ns: settled.frame.time_ns,
+                role: ItemRole::Whole,
                 whole: Some(Box::new(Whole {
                     at: settled.at,
                     bytes: settled.bytes,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, TryLockError};
 use phalanx_engine::story::FlowStory;
 use phalanx_engine::trace::{Ended, Tracer};
 
-use super::batch::Batch;
+use super::batch::{Batch, ItemRole};
 use super::lock;
 use crate::report::{LONE_SYN_POINTS, points};
 
@@ -20,12 +20,11 @@ struct State {
     tracer: Tracer,
     flow: Option<u64>,
     count: u64,
-    worst: Worst,
 }
 
 impl Shard {
     /// One of `count`; `flow` is the only one to be told of.
-    pub(super) fn new(count: usize, story_count_max: usize, flow: Option<u64>) -> Self {
+    pub(super) fn new(count: usize, flow: Option<u64>) -> Self {
         Self {
             queue: Mutex::default(),
             state: Mutex::new(State {
@@ -33,7 +32,6 @@ impl Shard {
                 tracer: Tracer::one_of(count, std::process::id().into()),
                 flow,
                 count: 0,
-                worst: Worst::new(story_count_max),
             }),
         }
     }
@@ -43,11 +41,11 @@ impl Shard {
     }
 
     /// Takes in what waits, unless another thread does; then waits for it if `is_patient`.
-    pub(super) fn drain(&self, index: usize, is_patient: bool, release: impl Fn(Arc<Batch>)) {
+    pub(super) fn drain(&self, drain: Drain<'_>, release: impl Fn(Arc<Batch>)) {
         let mut state = match self.state.try_lock() {
             Ok(state) => state,
             Err(TryLockError::Poisoned(error)) => error.into_inner(),
-            Err(TryLockError::WouldBlock) if is_patient => lock(&self.state),
+            Err(TryLockError::WouldBlock) if drain.is_patient => lock(&self.state),
             Err(TryLockError::WouldBlock) => return,
         };
         loop {
@@ -55,20 +53,21 @@ impl Shard {
             let Some(batch) = next else {
                 return;
             };
-            state.take(&batch, index);
+            state.take(&batch, drain.index);
+            state.collect(drain.worst);
             release(batch);
         }
     }
 
-    /// Ends all flows: how many there were, and the worst.
-    pub(super) fn finish(self) -> (u64, Worst) {
+    /// Ends all flows: how many there were.
+    pub(super) fn finish(self, worst: &Mutex<Worst>) -> u64 {
         let mut state = self
             .state
             .into_inner()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         state.tracer.finish();
-        state.collect();
-        (state.count, state.worst)
+        state.collect(worst);
+        state.count
     }
 }
 
@@ -87,22 +86,51 @@ impl State {
             // What is silent ends by the time of all packets, whatever shard they fall to.
             self.tracer
                 .advance(item.clock_ns.max(batch.clock_before_ns));
-            self.tracer.handle(&record);
+            match item.role {
+                ItemRole::Whole => {
+                    self.tracer.handle(&record);
+                }
+                ItemRole::Own => {
+                    self.tracer.handle_own(&record);
+                }
+                ItemRole::Quote => self.tracer.handle_quote(&record),
+            }
         }
-        self.collect();
     }
 
-    fn collect(&mut self) {
+    /// Ranks what has ended, and hands on what may be among the worst.
+    fn collect(&mut self, worst: &Mutex<Worst>) {
+        let mut ranked = Vec::new();
+        let floor = lock(worst).floor();
         for ended in self.tracer.ended() {
             self.count += 1;
             if self.flow.is_none_or(|flow| flow == ended.flow()) {
-                self.worst.add(ended);
+                let rank = Rank::of(&ended);
+                if floor.is_none_or(|floor| rank > floor) {
+                    ranked.push((rank, ended));
+                }
+            }
+        }
+        if !ranked.is_empty() {
+            let mut worst = lock(worst);
+            for (rank, ended) in ranked {
+                worst.insert(rank, ended);
             }
         }
     }
 }
 
-/// The worst stories, so many of them.
+/// Which shard is to be drained, and how.
+#[derive(Clone, Copy)]
+pub(super) struct Drain<'a> {
+    pub(super) index: usize,
+    /// Waits for whoever works at it.
+    pub(super) is_patient: bool,
+    pub(super) worst: &'a Mutex<Worst>,
+}
+
+/// The worst flows of all shards, so many of them. Which they are does not depend on the order in
+/// which they come.
 #[derive(Debug)]
 pub(super) struct Worst {
     most: usize,
@@ -119,6 +147,17 @@ struct Rank {
     flow: std::cmp::Reverse<u64>,
 }
 
+impl Rank {
+    fn of(ended: &Ended) -> Self {
+        let points = ended.story().map_or(LONE_SYN_POINTS, points);
+        Self {
+            score: (points * 1e3) as u64,
+            hop: std::cmp::Reverse(ended.hop()),
+            flow: std::cmp::Reverse(ended.flow()),
+        }
+    }
+}
+
 impl Worst {
     pub(super) fn new(most: usize) -> Self {
         Self {
@@ -127,14 +166,10 @@ impl Worst {
         }
     }
 
-    fn add(&mut self, ended: Ended) {
-        let points = ended.story().map_or(LONE_SYN_POINTS, points);
-        let rank = Rank {
-            score: (points * 1e3) as u64,
-            hop: std::cmp::Reverse(ended.hop()),
-            flow: std::cmp::Reverse(ended.flow()),
-        };
-        self.insert(rank, ended);
+    /// Only what is worse finds room.
+    fn floor(&self) -> Option<Rank> {
+        let (best, _) = self.flows.first_key_value()?;
+        (self.flows.len() >= self.most).then_some(*best)
     }
 
     fn insert(&mut self, rank: Rank, ended: Ended) {
@@ -147,12 +182,6 @@ impl Worst {
             }
         }
         self.flows.insert(rank, ended);
-    }
-
-    pub(super) fn join(&mut self, other: Self) {
-        for (rank, ended) in other.flows {
-            self.insert(rank, ended);
-        }
     }
 
     /// By hop and first frame.

@@ -12,8 +12,9 @@ pub(super) const BLOCK_BYTES_MAX: u32 = 2 * FRAME_BYTES_MAX;
 /// of an L2 cache of 1 MiB, and 3,200 frames of 66 bytes with their record headers.
 pub(super) const CHUNK_BYTES: usize = 256 << 10;
 
-/// Frames of a chunk: 4,096 × 40 bytes = 160 KiB.
-pub(super) const CHUNK_FRAME_COUNT_MAX: usize = 4096;
+/// Frames of a chunk: 1,024 × 40 bytes = 40 KiB, and what they are decoded to, 220 bytes each, is
+/// in the cache still when it is used.
+pub(super) const CHUNK_FRAME_COUNT_MAX: usize = 1024;
 
 /// Interfaces that are kept, over all sections of a file: 65,536 × 160 bytes = 10 MiB. Packets of
 /// others are counted and left out.

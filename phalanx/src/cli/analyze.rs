@@ -259,11 +259,10 @@ fn request(
     stop: &Arc<AtomicBool>,
 ) -> anyhow::Result<Request> {
     let filter = arguments.filter.as_deref().map(Filter::parse).transpose();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let flow = arguments.conversation.as_deref().map(flow_of).transpose()?;
     Ok(Request {
         path: file.path.clone(),
-        threads: arguments.threads.unwrap_or(threads).clamp(1, 64),
+        threads: threads(arguments),
         filter: filter.context("--filter")?,
         since_ns: arguments.since,
         until_ns: arguments.until,
@@ -274,6 +273,11 @@ fn request(
             stop: Arc::clone(stop),
         }),
     })
+}
+
+fn threads(arguments: &AnalyzeArguments) -> usize {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    arguments.threads.unwrap_or(threads).clamp(1, 64)
 }
 
 /// The number of the first frame in the name of a conversation: `HOP/tcp-17` or `tcp-17`.
@@ -381,7 +385,9 @@ fn write(arguments: &AnalyzeArguments, report: &Report) -> anyhow::Result<()> {
     };
     let mut output = BufWriter::with_capacity(1 << 16, output);
     let written = match arguments.format {
-        ReportFormat::Json => report::json::write(report, &mut output),
+        ReportFormat::Json => {
+            report::json::write_by_threads(report, threads(arguments), &mut output)
+        }
         ReportFormat::Html => report::html::write(report, &mut output),
         ReportFormat::Text => {
             let options = TextOptions {

@@ -9,13 +9,27 @@ use phalanx_engine::{Distribution, Endpoint, Side};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::application::Application;
-use super::feature::Features;
+use super::feature;
 use crate::report::ConversationReport;
 use crate::report::word::{self, milliseconds};
 use crate::view::protocol_name;
 
+/// Writes a conversation as one object.
+pub(super) fn write(report: &ConversationReport, line: &mut Vec<u8>) -> serde_json::Result<()> {
+    serde_json::to_writer(&mut *line, &Head::new(report))?;
+    // Neither part is empty: what ends the first and what begins the last are single braces.
+    line.pop();
+    line.extend_from_slice(b",\"features\":");
+    feature::write(&report.story, line)?;
+    let at = line.len();
+    serde_json::to_writer(&mut *line, &Tail::new(report))?;
+    line[at] = b',';
+    Ok(())
+}
+
+/// What stands before the features.
 #[derive(serde::Serialize)]
-pub(super) struct Conversation<'a> {
+struct Head<'a> {
     id: &'a str,
     protocol: Cow<'static, str>,
     client: End,
@@ -24,7 +38,29 @@ pub(super) struct Conversation<'a> {
     duration_s: f64,
     path: Path<'a>,
     return_path: Path<'a>,
-    features: Features<'a>,
+}
+
+impl<'a> Head<'a> {
+    fn new(report: &'a ConversationReport) -> Self {
+        let story = &report.story;
+        let ends = story.endpoints.as_ref();
+        let is_seen = |side: Side| story.sides.get(side).counts.packets > 0;
+        Self {
+            id: &report.id,
+            protocol: protocol_name(story.protocol),
+            client: End::new(ends.map(|ends| &ends.client)),
+            server: End::new(ends.map(|ends| &ends.server)),
+            start: word::instant(story.start_ns),
+            duration_s: word::seconds(story.duration_ns),
+            path: Path(is_seen(Side::Client).then_some(&report.hop)),
+            return_path: Path(is_seen(Side::Server).then_some(&report.hop)),
+        }
+    }
+}
+
+/// What stands after them.
+#[derive(serde::Serialize)]
+struct Tail<'a> {
     /// What lies between hops: one hop has none.
     legs: [(); 0],
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -51,22 +87,11 @@ pub(super) struct Conversation<'a> {
     capture: Capture,
 }
 
-impl<'a> Conversation<'a> {
-    pub(super) fn new(report: &'a ConversationReport) -> Self {
+impl<'a> Tail<'a> {
+    fn new(report: &'a ConversationReport) -> Self {
         let story = &report.story;
-        let ends = story.endpoints.as_ref();
-        let is_seen = |side: Side| story.sides.get(side).counts.packets > 0;
         let budget = story.budget.as_ref();
         Self {
-            id: &report.id,
-            protocol: protocol_name(story.protocol),
-            client: End::new(ends.map(|ends| &ends.client)),
-            server: End::new(ends.map(|ends| &ends.server)),
-            start: word::instant(story.start_ns),
-            duration_s: word::seconds(story.duration_ns),
-            path: Path(is_seen(Side::Client).then_some(&report.hop)),
-            return_path: Path(is_seen(Side::Server).then_some(&report.hop)),
-            features: Features(story),
             legs: [],
             time_budget_ms: budget.filter(|_| is_tcp(story)).map(Budget),
             verdicts: [],

@@ -1,17 +1,35 @@
 //! The features of a conversation as one flat object of numbers, units last in each name. Names
 //! that `phalanx_engine::Features` has too mean the same there.
+//!
+//! Most of a report are names of features: they are kept as they are written, with the comma before
+//! and the colon behind, and go past the serializer.
 
 use std::sync::LazyLock;
 
 use phalanx_engine::story::{FlowStory, SideCounts, SideStory};
 use phalanx_engine::{Distribution, Side};
-use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde::Serialize;
 
 use super::conversation::is_tcp;
 use crate::report::word::{milliseconds, ratio, seconds};
 
-/// What was measured of a story; what was not is absent.
-pub(super) struct Features<'a>(pub(super) &'a FlowStory);
+/// Writes what was measured of a story; what was not is absent.
+pub(super) fn write(story: &FlowStory, line: &mut Vec<u8>) -> serde_json::Result<()> {
+    let at = line.len();
+    let mut out = Out(line);
+    times(story, &mut out)?;
+    for side in [Side::Client, Side::Server] {
+        counts(story, side, &mut out)?;
+        side_features(story, side, &mut out)?;
+    }
+    let (client, server) = (&story.sides.client.counts, &story.sides.server.counts);
+    let errors = client.icmp_errors + server.icmp_errors;
+    out.put(",\"icmp_error_count\":", Some(errors))?;
+    // The first comma is the brace that begins it: there is always a duration.
+    line[at] = b'{';
+    line.push(b'}');
+    Ok(())
+}
 
 /// The counts that are measured of any protocol; the others are of TCP.
 const COUNTS_OF_ALL: [&str; 10] = [
@@ -39,8 +57,8 @@ struct CountName {
 
 static COUNT_NAMES: LazyLock<Vec<CountName>> = LazyLock::new(|| {
     let name = |name: &&str| CountName {
-        client: format!("client_{name}"),
-        server: format!("server_{name}"),
+        client: format!(",\"client_{name}\":"),
+        server: format!(",\"server_{name}\":"),
         is_of_all: COUNTS_OF_ALL.contains(name),
         is_presence: ["packets", "bytes"].contains(name),
     };
@@ -71,23 +89,23 @@ struct SideNames {
 macro_rules! side_names {
     ($side:literal) => {
         SideNames {
-            retransmitted_ratio: concat!($side, "_retransmitted_ratio"),
-            ecn_marked_ratio: concat!($side, "_ecn_marked_ratio"),
-            reset_count: concat!($side, "_reset_count"),
-            mss_bytes: concat!($side, "_mss_bytes"),
-            ttl_range: concat!($side, "_ttl_range"),
-            ttl_min: concat!($side, "_ttl_min"),
-            ttl_max: concat!($side, "_ttl_max"),
-            window_min_bytes: concat!($side, "_window_min_bytes"),
-            window_max_bytes: concat!($side, "_window_max_bytes"),
-            flight_max_bytes: concat!($side, "_flight_max_bytes"),
-            congestion_window_bytes: concat!($side, "_congestion_window_bytes"),
-            segment_max_bytes: concat!($side, "_segment_max_bytes"),
-            icmp_mtu_bytes: concat!($side, "_icmp_mtu_bytes"),
-            rto_ms: concat!($side, "_rto_ms"),
-            silence_max_ms: concat!($side, "_silence_max_ms"),
-            data_time_ms: concat!($side, "_data_time_ms"),
-            goodput_bytes_per_s: concat!($side, "_goodput_bytes_per_s"),
+            retransmitted_ratio: concat!(",\"", $side, "_retransmitted_ratio\":"),
+            ecn_marked_ratio: concat!(",\"", $side, "_ecn_marked_ratio\":"),
+            reset_count: concat!(",\"", $side, "_reset_count\":"),
+            mss_bytes: concat!(",\"", $side, "_mss_bytes\":"),
+            ttl_range: concat!(",\"", $side, "_ttl_range\":"),
+            ttl_min: concat!(",\"", $side, "_ttl_min\":"),
+            ttl_max: concat!(",\"", $side, "_ttl_max\":"),
+            window_min_bytes: concat!(",\"", $side, "_window_min_bytes\":"),
+            window_max_bytes: concat!(",\"", $side, "_window_max_bytes\":"),
+            flight_max_bytes: concat!(",\"", $side, "_flight_max_bytes\":"),
+            congestion_window_bytes: concat!(",\"", $side, "_congestion_window_bytes\":"),
+            segment_max_bytes: concat!(",\"", $side, "_segment_max_bytes\":"),
+            icmp_mtu_bytes: concat!(",\"", $side, "_icmp_mtu_bytes\":"),
+            rto_ms: concat!(",\"", $side, "_rto_ms\":"),
+            silence_max_ms: concat!(",\"", $side, "_silence_max_ms\":"),
+            data_time_ms: concat!(",\"", $side, "_data_time_ms\":"),
+            goodput_bytes_per_s: concat!(",\"", $side, "_goodput_bytes_per_s\":"),
         }
     };
 }
@@ -95,102 +113,83 @@ macro_rules! side_names {
 const CLIENT: SideNames = side_names!("client");
 const SERVER: SideNames = side_names!("server");
 
-impl Serialize for Features<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = Out(serializer.serialize_map(None)?);
-        self.times(&mut out)?;
-        for side in [Side::Client, Side::Server] {
-            self.counts(side, &mut out)?;
-            self.side(side, &mut out)?;
-        }
-        let (client, server) = (&self.0.sides.client.counts, &self.0.sides.server.counts);
-        out.put(
-            "icmp_error_count",
-            Some(client.icmp_errors + server.icmp_errors),
-        )?;
-        out.0.end()
-    }
+fn times(story: &FlowStory, out: &mut Out<'_>) -> serde_json::Result<()> {
+    out.put(",\"duration_s\":", Some(seconds(story.duration_ns)))?;
+    let (server, client) = (story.handshake_server_ns, story.handshake_client_ns);
+    let both = server
+        .zip(client)
+        .map(|(server, client)| server.saturating_add(client));
+    out.put(",\"handshake_rtt_ms\":", both.map(milliseconds))?;
+    out.put(",\"handshake_server_ms\":", server.map(milliseconds))?;
+    out.put(",\"handshake_client_ms\":", client.map(milliseconds))?;
+    // What a side sends is acknowledged by the other: its round trips are to the other.
+    out.spread(&RTT_SERVER, &story.sides.client.rtt)?;
+    out.spread(&RTT_CLIENT, &story.sides.server.rtt)?;
+    out.spread(&THINK, &story.turns.think)?;
+    out.spread(&IDLE, &story.turns.idle)
 }
 
-impl Features<'_> {
-    fn times<M: SerializeMap>(&self, out: &mut Out<M>) -> Result<(), M::Error> {
-        let story = self.0;
-        out.put("duration_s", Some(seconds(story.duration_ns)))?;
-        let (server, client) = (story.handshake_server_ns, story.handshake_client_ns);
-        let both = server
-            .zip(client)
-            .map(|(server, client)| server.saturating_add(client));
-        out.put("handshake_rtt_ms", both.map(milliseconds))?;
-        out.put("handshake_server_ms", server.map(milliseconds))?;
-        out.put("handshake_client_ms", client.map(milliseconds))?;
-        // What a side sends is acknowledged by the other: its round trips are to the other.
-        out.spread(&RTT_SERVER, &story.sides.client.rtt)?;
-        out.spread(&RTT_CLIENT, &story.sides.server.rtt)?;
-        out.spread(&THINK, &story.turns.think)?;
-        out.spread(&IDLE, &story.turns.idle)
-    }
-
-    fn counts<M: SerializeMap>(&self, side: Side, out: &mut Out<M>) -> Result<(), M::Error> {
-        let counts = &self.0.sides.get(side).counts;
-        let (is_tcp, is_seen) = (is_tcp(self.0), counts.packets > 0);
-        for (name, value) in COUNT_NAMES.iter().zip(counts.values()) {
-            // Of a side that was not seen it is known that it was not, and nothing else.
-            let is_of_this = if is_seen {
-                is_tcp || name.is_of_all
-            } else {
-                name.is_presence
-            };
-            if is_of_this || value > 0 {
-                let name = match side {
-                    Side::Client => &name.client,
-                    Side::Server => &name.server,
-                };
-                out.0.serialize_entry(name, &value)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn side<M: SerializeMap>(&self, side: Side, out: &mut Out<M>) -> Result<(), M::Error> {
-        let story = self.0.sides.get(side);
-        let names = match side {
-            Side::Client => &CLIENT,
-            Side::Server => &SERVER,
+fn counts(story: &FlowStory, side: Side, out: &mut Out<'_>) -> serde_json::Result<()> {
+    let counts = &story.sides.get(side).counts;
+    let (is_tcp, is_seen) = (is_tcp(story), counts.packets > 0);
+    for (name, value) in COUNT_NAMES.iter().zip(counts.values()) {
+        // Of a side that was not seen it is known that it was not, and nothing else.
+        let is_of_this = if is_seen {
+            is_tcp || name.is_of_all
+        } else {
+            name.is_presence
         };
-        let counts = &story.counts;
-        if counts.packets == 0 {
-            return Ok(());
+        if is_of_this || value > 0 {
+            let name = match side {
+                Side::Client => &name.client,
+                Side::Server => &name.server,
+            };
+            out.put(name, Some(value))?;
         }
-        let ecn = ratio(counts.ecn_marked_packets, counts.packets);
-        out.put(names.ecn_marked_ratio, ecn)?;
-        out.put(
-            names.ttl_range,
-            Some(story.ttl_max.saturating_sub(story.ttl_min)),
-        )?;
-        out.put(names.ttl_min, Some(story.ttl_min))?;
-        out.put(names.ttl_max, Some(story.ttl_max))?;
-        out.put(
-            names.silence_max_ms,
-            Some(milliseconds(story.silence_max_ns)),
-        )?;
-        out.put(names.icmp_mtu_bytes, positive(story.icmp_mtu))?;
-        let data_ns = story.data_last_ns.zip(story.data_first_ns);
-        let data_ns = data_ns.map(|(last, first)| last.saturating_sub(first));
-        out.put(names.data_time_ms, data_ns.map(milliseconds))?;
-        if is_tcp(self.0) {
-            tcp_side(story, names, data_ns, out)?;
-        }
-        Ok(())
     }
+    Ok(())
+}
+
+fn side_features(story: &FlowStory, side: Side, out: &mut Out<'_>) -> serde_json::Result<()> {
+    let is_tcp = is_tcp(story);
+    let story = story.sides.get(side);
+    let names = match side {
+        Side::Client => &CLIENT,
+        Side::Server => &SERVER,
+    };
+    let counts = &story.counts;
+    if counts.packets == 0 {
+        return Ok(());
+    }
+    let ecn = ratio(counts.ecn_marked_packets, counts.packets);
+    out.put(names.ecn_marked_ratio, ecn)?;
+    out.put(
+        names.ttl_range,
+        Some(story.ttl_max.saturating_sub(story.ttl_min)),
+    )?;
+    out.put(names.ttl_min, Some(story.ttl_min))?;
+    out.put(names.ttl_max, Some(story.ttl_max))?;
+    out.put(
+        names.silence_max_ms,
+        Some(milliseconds(story.silence_max_ns)),
+    )?;
+    out.put(names.icmp_mtu_bytes, positive(story.icmp_mtu))?;
+    let data_ns = story.data_last_ns.zip(story.data_first_ns);
+    let data_ns = data_ns.map(|(last, first)| last.saturating_sub(first));
+    out.put(names.data_time_ms, data_ns.map(milliseconds))?;
+    if is_tcp {
+        tcp_side(story, names, data_ns, out)?;
+    }
+    Ok(())
 }
 
 /// What only TCP has.
-fn tcp_side<M: SerializeMap>(
+fn tcp_side(
     story: &SideStory,
     names: &SideNames,
     data_ns: Option<i64>,
-    out: &mut Out<M>,
-) -> Result<(), M::Error> {
+    out: &mut Out<'_>,
+) -> serde_json::Result<()> {
     let counts = &story.counts;
     let retransmitted = ratio(counts.retransmitted_packets, counts.packets);
     out.put(names.retransmitted_ratio, retransmitted)?;
@@ -234,12 +233,12 @@ struct SpreadNames {
 macro_rules! spread_names {
     ($what:literal) => {
         SpreadNames {
-            count: concat!($what, "_count"),
-            min: concat!($what, "_min_ms"),
-            mean: concat!($what, "_mean_ms"),
-            p50: concat!($what, "_p50_ms"),
-            p95: concat!($what, "_p95_ms"),
-            max: concat!($what, "_max_ms"),
+            count: concat!(",\"", $what, "_count\":"),
+            min: concat!(",\"", $what, "_min_ms\":"),
+            mean: concat!(",\"", $what, "_mean_ms\":"),
+            p50: concat!(",\"", $what, "_p50_ms\":"),
+            p95: concat!(",\"", $what, "_p95_ms\":"),
+            max: concat!(",\"", $what, "_max_ms\":"),
         }
     };
 }
@@ -249,18 +248,19 @@ const RTT_CLIENT: SpreadNames = spread_names!("rtt_client");
 const THINK: SpreadNames = spread_names!("think");
 const IDLE: SpreadNames = spread_names!("idle");
 
-/// The object that is written.
-struct Out<M>(M);
+/// The object that is written: a comma before each name.
+struct Out<'a>(&'a mut Vec<u8>);
 
-impl<M: SerializeMap> Out<M> {
-    fn put(&mut self, name: &str, value: Option<impl Serialize>) -> Result<(), M::Error> {
-        match value {
-            Some(value) => self.0.serialize_entry(name, &value),
-            None => Ok(()),
-        }
+impl Out<'_> {
+    fn put(&mut self, name: &str, value: Option<impl Serialize>) -> serde_json::Result<()> {
+        let Some(value) = value else {
+            return Ok(());
+        };
+        self.0.extend_from_slice(name.as_bytes());
+        serde_json::to_writer(&mut *self.0, &value)
     }
 
-    fn spread(&mut self, names: &SpreadNames, times: &Distribution) -> Result<(), M::Error> {
+    fn spread(&mut self, names: &SpreadNames, times: &Distribution) -> serde_json::Result<()> {
         if times.count() == 0 {
             return Ok(());
         }
