@@ -534,8 +534,9 @@ proptest! {
         let mut accounted = 0;
         let mut account = |released: Vec<Release>| {
             for release in released {
-                let of_datagram = release.datagram.map_or(0, |it| u64::from(it.fragment_count).max(1));
-                accounted += u64::from(release.unused) + of_datagram;
+                let datagram = release.datagram.as_ref();
+                let used = datagram.map_or(0, |it| u64::from(it.fragment_count).max(1));
+                accounted += u64::from(release.unused) + used;
             }
         };
         let mut refused = 0;
