@@ -1,8 +1,6 @@
 //! Captures with a known story: what the analysis tells of each shows what its label says, and does
 //! not show its look-alike. One line a file.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 #[path = "support/captures.rs"]
 mod captures;
 

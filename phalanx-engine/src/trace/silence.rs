@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn a_connection_that_is_over_ends_after_a_minute_of_silence() {
         let mut capture = Capture::new();
-        let mut take = |flags, time_ns| capture.take(protocol::TCP, 2, flags, time_ns);
+        let mut take = |flags, time_ns| capture.take(protocol::TCP, 2, TcpFlags(flags), time_ns);
         assert_eq!(take(TcpFlags::RST, 0), 1);
         assert_eq!(take(TcpFlags::RST, TRACE_CLOSED_SILENCE_MAX_NS), 1);
         assert_eq!(take(TcpFlags::ACK, 2 * TRACE_CLOSED_SILENCE_MAX_NS + 1), 3);
@@ -144,7 +144,7 @@ mod tests {
         let mut capture = Capture::new();
         for index in 0..20_000_u16 {
             let time_ns = i64::from(index) * SECOND_NS;
-            capture.take(protocol::TCP, index, TcpFlags::RST, time_ns);
+            capture.take(protocol::TCP, index, TcpFlags(TcpFlags::RST), time_ns);
             capture.take(protocol::UDP, index, TcpFlags(0), time_ns);
             assert!(capture.tracer.traces.count() <= 61 + 301 + 2, "{index}");
         }

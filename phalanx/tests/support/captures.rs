@@ -1,6 +1,7 @@
 //! Captures of others that lie beside the project, and what the analysis tells of them.
 
 #![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(clippy::vec_box, reason = "as the analysis gives them")]
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
