@@ -179,8 +179,33 @@ pub const SPIN_EDGE_COUNT_MIN: u32 = 8;
 
 /// What the engine's tables take at most with the default number of flows, in bytes: flows and
 /// conversations with their indices and deadlines, service pairs with all their histograms,
-/// waiting changes, attempts, names. `memory_is_within_its_bound` adds it up.
-pub const MEMORY_BYTES_MAX: usize = 288 << 20;
+/// waiting changes, attempts, names; and [`LIVE_TRACE_BYTES_MAX`]. `memory_is_within_its_bound`
+/// adds it up.
+pub const MEMORY_BYTES_MAX: usize = (288 << 20) + LIVE_TRACE_BYTES_MAX;
+
+/// Flows that are traced live at once, those of all recording filters: of most of them a filter
+/// wants some hundreds. One of which only a SYN was seen takes 600 bytes: 2.4 MiB.
+pub const LIVE_TRACE_COUNT_MAX: usize = 4_096;
+
+/// Of these, flows that more was seen of.
+pub const LIVE_TRACE_DETAIL_COUNT_MAX: usize = 2_048;
+
+/// Runs of bytes under way of all flows that are traced live; beyond, each direction gets 64.
+pub const LIVE_RUN_TOTAL_MAX: usize = 1 << 15;
+
+/// Stories of traced flows that wait to be drained: a batch of records from the ring, each of which
+/// may end a flow, and the silent ones of one look.
+pub const LIVE_STORY_COUNT_MAX: usize = 2_048;
+
+/// Traced flows that are ended at once because of their silence or their hop.
+pub const LIVE_TRACE_BATCH: usize = 256;
+
+/// How often traced flows are looked at for silence, while there are some: 4,096 slots.
+pub const LIVE_TRACE_INTERVAL_NS: u64 = SECOND_NS;
+
+/// What traced flows and stories that wait take at most, in bytes: everything that they may hold
+/// full at once, times spread over all of their range.
+pub const LIVE_TRACE_BYTES_MAX: usize = 256 << 20;
 
 /// The far future: a deadline that never comes.
 pub(crate) const NEVER: Monotonic = Monotonic(u64::MAX);

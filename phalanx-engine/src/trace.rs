@@ -10,7 +10,10 @@ mod copy;
 mod datagram;
 mod ended;
 mod icmp;
+#[cfg(test)]
+pub(crate) mod part;
 mod sides;
+mod silence;
 mod tcp;
 
 use std::hash::{Hash, Hasher};
@@ -208,11 +211,15 @@ pub struct TraceTally {
     pub evicted: u64,
 }
 
-/// A tracer's part of what all may hold together.
+/// How much a tracer may hold.
 #[derive(Clone, Copy, Debug)]
-struct Limits {
-    detail_count_max: usize,
-    run_total_max: usize,
+pub struct TraceLimits {
+    /// Flows at once.
+    pub flow_count_max: usize,
+    /// Of these, flows that more was seen of than one SYN.
+    pub detail_count_max: usize,
+    /// Runs of bytes under way of all flows together; beyond, each direction gets 64.
+    pub run_total_max: usize,
 }
 
 /// The flows of one hop, or those of them that fall to one shard.
@@ -220,7 +227,7 @@ pub struct Tracer {
     traces: Table<Trace>,
     detail_count: usize,
     run_count: usize,
-    limits: Limits,
+    limits: TraceLimits,
     hand: Slot,
     done: Vec<Ended>,
     tally: TraceTally,
@@ -236,13 +243,26 @@ impl Tracer {
     /// One of `count` that share the limits among them.
     #[must_use]
     pub fn one_of(count: usize, seed: u64) -> Self {
-        let part = |limit: usize| (limit / count.max(1)).max(1);
+        let part = |limit: usize| limit / count.max(1);
+        let limits = TraceLimits {
+            flow_count_max: part(TRACE_COUNT_MAX),
+            detail_count_max: part(TRACE_DETAIL_COUNT_MAX),
+            run_total_max: part(RUN_TOTAL_MAX),
+        };
+        Self::with_limits(limits, seed)
+    }
+
+    /// One with limits of its own; each counts as 1 at least.
+    #[must_use]
+    pub fn with_limits(limits: TraceLimits, seed: u64) -> Self {
+        let limits = TraceLimits {
+            flow_count_max: limits.flow_count_max.max(1),
+            detail_count_max: limits.detail_count_max.max(1),
+            run_total_max: limits.run_total_max.max(1),
+        };
         Self {
-            traces: Table::new(part(TRACE_COUNT_MAX), seed),
-            limits: Limits {
-                detail_count_max: part(TRACE_DETAIL_COUNT_MAX),
-                run_total_max: part(RUN_TOTAL_MAX),
-            },
+            traces: Table::new(limits.flow_count_max, seed),
+            limits,
             detail_count: 0,
             run_count: 0,
             hand: 0,
