@@ -16,6 +16,7 @@ use crate::measure::{Counts, Measures};
 use crate::name::{NameBasis, Service};
 use crate::pair::{PairId, PairKey, PairSummary};
 use crate::side::{Endpoint, RoleBasis, Sides};
+use crate::story::FlowStory;
 use crate::time::Monotonic;
 
 /// One decision.
@@ -72,6 +73,18 @@ pub enum ChangeKind {
         /// Where the name comes from.
         basis: NameBasis,
     },
+    /// A flow that was recorded ended, or its recording did: what its packets come to. Told once.
+    FlowTraced(Box<FlowTraced>),
+}
+
+/// A flow that was followed packet by packet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FlowTraced {
+    /// Where.
+    pub hop: HopId,
+    /// What came of it. Its times are of [`Monotonic`]; frames are numbered over all hops. Payload
+    /// was not looked at, whether it was captured or not.
+    pub story: FlowStory,
 }
 
 /// A flow was opened.

@@ -3,10 +3,12 @@
 mod attempt;
 mod conversation;
 mod flow;
+mod record;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use self::record::Traces;
 use crate::attempt::PendingAttempt;
 use crate::change::{Change, ChangeKind};
 use crate::conversation::Conversation;
@@ -60,6 +62,8 @@ pub struct Occupancy {
     pub attempts: usize,
     /// Socket owners known.
     pub owners: usize,
+    /// Flows traced packet by packet.
+    pub traces: usize,
 }
 
 struct WatchedHop {
@@ -73,6 +77,8 @@ struct Sweep {
     hop: HopId,
     flow_end: FlowId,
     slot: Slot,
+    /// Its traced flows have not all been ended yet.
+    has_traces: bool,
 }
 
 /// Flows join conversations, conversations make up service pairs; every step says what changed.
@@ -101,6 +107,7 @@ pub struct Engine {
     conversation_next: u64,
     pairs: Pairs,
     attempts: Table<PendingAttempt>,
+    traces: Traces,
     names: Names,
     timers: Timers,
     outbox: Outbox,
@@ -122,6 +129,7 @@ impl Engine {
             conversation_next: 1,
             pairs: Pairs::default(),
             attempts: Table::new(ATTEMPT_COUNT_MAX, config.seed),
+            traces: Traces::new(config.seed),
             names: Names::default(),
             timers: Timers::default(),
             outbox: Outbox::default(),
@@ -143,10 +151,7 @@ impl Engine {
                 incarnation,
             } => self.flow_gone(hop, key, incarnation),
             Input::Attempt { hop, attempt } => self.attempt(hop, attempt),
-            Input::Record { bytes, .. } => {
-                self.outbox.tally.records += 1;
-                self.outbox.tally.record_bytes += bytes.len() as u64;
-            }
+            Input::Record { hop, header, bytes } => self.record(hop, header, bytes),
             Input::Names(fact) => self.names.learn(fact, &mut self.outbox.tally),
         }
     }
@@ -172,6 +177,9 @@ impl Engine {
                 Some(Timer::Pair(pair)) => {
                     self.pairs.measure(pair, &mut self.outbox, &mut self.timers);
                 }
+                // Stories are large: the caller takes those of one part before the next.
+                Some(Timer::Traces) if !self.traces_due() => return,
+                Some(Timer::Traces) => {}
                 None => return,
             }
         }
@@ -179,7 +187,7 @@ impl Engine {
 
     /// Drains the changes made so far, in order.
     pub fn changes(&mut self) -> impl Iterator<Item = Change> + '_ {
-        self.outbox.changes.drain(..)
+        self.outbox.drain()
     }
 
     /// Drains what the engine asks the shell to do, in order.
@@ -203,12 +211,18 @@ impl Engine {
             pairs: self.pairs.count(),
             attempts: self.attempts.count(),
             owners: self.names.owner_count(),
+            traces: self.traces.tracer.count(),
         }
     }
 
     #[cfg(test)]
     pub(crate) fn timer_count(&self) -> usize {
         self.timers.count()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn traced_record_count(&self) -> u64 {
+        self.traces.tracer.tally().packets
     }
 
     fn add_hop(&mut self, hop: Hop) {
@@ -242,6 +256,7 @@ impl Engine {
             hop,
             flow_end: FlowId(self.flow_next),
             slot: 0,
+            has_traces: true,
         });
     }
 }

@@ -1,7 +1,7 @@
 //! Inputs for tests.
 
-use phalanx_common::abi::{FlowKey, FlowUpdate, HalfCounters, event_kind};
-use phalanx_common::limits::SAMPLE_COUNT;
+use phalanx_common::abi::{FlowKey, FlowUpdate, HalfCounters, RecordHeader, event_kind};
+use phalanx_common::limits::{RECORD_DIGEST_SIZE, SAMPLE_COUNT};
 use phalanx_common::watch::tick;
 
 use crate::hop::{Hop, HopId, Link, NamespaceId};
@@ -77,5 +77,61 @@ pub(crate) fn hop(id: u32, interface: &str) -> Hop {
         interface: interface.into(),
         ifindex: id,
         link: Link::Ethernet,
+    }
+}
+
+/// A TCP segment between 10.0.0.1 and 10.0.0.2, of which no payload is captured.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct TcpFrame {
+    /// Port of the end that is taken for the client; the other one has 80.
+    pub(crate) port: u16,
+    pub(crate) is_server: bool,
+    pub(crate) flags: u8,
+    pub(crate) sequence: u32,
+    pub(crate) acknowledgement: u32,
+    /// Payload on the wire.
+    pub(crate) length: u16,
+}
+
+impl TcpFrame {
+    /// The frame as a record has it, seen at `time_ns`.
+    pub(crate) fn record(&self, time_ns: u64) -> (RecordHeader, Vec<u8>) {
+        let total = 40_u16.saturating_add(self.length);
+        let mut bytes = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0];
+        bytes.extend(total.to_be_bytes());
+        bytes.extend([0, 0, 0x40, 0, 64, 6, 0, 0]);
+        let (client, server) = (([10, 0, 0, 1], self.port), ([10, 0, 0, 2], 80));
+        let (source, destination) = match self.is_server {
+            true => (server, client),
+            false => (client, server),
+        };
+        bytes.extend([source.0, destination.0].concat());
+        bytes.extend(source.1.to_be_bytes());
+        bytes.extend(destination.1.to_be_bytes());
+        bytes.extend(self.sequence.to_be_bytes());
+        bytes.extend(self.acknowledgement.to_be_bytes());
+        bytes.extend([0x50, self.flags, 4, 0, 0, 0, 0, 0]);
+        let header = RecordHeader {
+            time_ns,
+            matched: 1,
+            key: key(client.0, client.1, server.0, server.1, 6),
+            incarnation: 1,
+            frame_length: 14 + u32::from(total),
+            captured_length: bytes.len() as u32,
+            network_offset: 14,
+            transport_offset: 34,
+            payload_offset: 54,
+            gso_segments: 1,
+            gso_size: 0,
+            vlan_tag: 0,
+            hook: 0,
+            direction: 0,
+            has_ethernet: 1,
+            digest_length: 0,
+            digest: [0; RECORD_DIGEST_SIZE],
+            is_promoted: 0,
+            reserved: [0; 7],
+        };
+        (header, bytes)
     }
 }

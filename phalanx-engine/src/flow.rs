@@ -256,13 +256,19 @@ impl Flow {
 
     /// When the flow, as it stands, will have been silent for too long.
     pub(crate) fn silent_at(&self, tcp_idle_timeout_ns: u64) -> Monotonic {
-        let timeout_ns = match (self.state, self.key.protocol) {
-            (FlowState::Ended(..), _) => TCP_CLOSED_TIMEOUT_NS,
-            (FlowState::Open, TCP) => tcp_idle_timeout_ns,
-            (FlowState::Open, ICMP | ICMPV6) => ICMP_IDLE_TIMEOUT_NS,
-            (FlowState::Open, _) => UDP_IDLE_TIMEOUT_NS,
-        };
+        let is_over = self.state != FlowState::Open;
+        let timeout_ns = silence_max_ns(self.key.protocol, is_over, tcp_idle_timeout_ns);
         self.heard.plus_ns(timeout_ns)
+    }
+}
+
+/// How long a flow may be silent; `is_over` after its FIN or RST.
+pub(crate) const fn silence_max_ns(protocol: u8, is_over: bool, tcp_idle_timeout_ns: u64) -> u64 {
+    match (is_over, protocol) {
+        (true, _) => TCP_CLOSED_TIMEOUT_NS,
+        (false, TCP) => tcp_idle_timeout_ns,
+        (false, ICMP | ICMPV6) => ICMP_IDLE_TIMEOUT_NS,
+        (false, _) => UDP_IDLE_TIMEOUT_NS,
     }
 }
 

@@ -179,8 +179,33 @@ pub const SPIN_EDGE_COUNT_MIN: u32 = 8;
 
 /// What the engine's tables take at most with the default number of flows, in bytes: flows and
 /// conversations with their indices and deadlines, service pairs with all their histograms,
-/// waiting changes, attempts, names. `memory_is_within_its_bound` adds it up.
-pub const MEMORY_BYTES_MAX: usize = 288 << 20;
+/// waiting changes, attempts, names; and [`LIVE_TRACE_BYTES_MAX`]. `memory_is_within_its_bound`
+/// adds it up.
+pub const MEMORY_BYTES_MAX: usize = (288 << 20) + LIVE_TRACE_BYTES_MAX;
+
+/// Flows that are traced live at once, those of all recording filters: of most of them a filter
+/// wants some hundreds. One of which only a SYN was seen takes 600 bytes: 2.4 MiB.
+pub const LIVE_TRACE_COUNT_MAX: usize = 4_096;
+
+/// Of these, flows that more was seen of.
+pub const LIVE_TRACE_DETAIL_COUNT_MAX: usize = 2_048;
+
+/// Runs of bytes under way of all flows that are traced live; beyond, each direction gets 64.
+pub const LIVE_RUN_TOTAL_MAX: usize = 1 << 15;
+
+/// Stories of traced flows that wait to be drained: a batch of records from the ring, each of which
+/// may end a flow, and the silent ones of one look.
+pub const LIVE_STORY_COUNT_MAX: usize = 2_048;
+
+/// Traced flows that are ended at once because of their silence or their hop.
+pub const LIVE_TRACE_BATCH: usize = 256;
+
+/// How often traced flows are looked at for silence, while there are some: 4,096 slots.
+pub const LIVE_TRACE_INTERVAL_NS: u64 = SECOND_NS;
+
+/// What traced flows and stories that wait take at most, in bytes: everything that they may hold
+/// full at once, times spread over all of their range.
+pub const LIVE_TRACE_BYTES_MAX: usize = 256 << 20;
 
 /// The far future: a deadline that never comes.
 pub(crate) const NEVER: Monotonic = Monotonic(u64::MAX);
@@ -228,9 +253,9 @@ pub const TRACE_CLOSED_SILENCE_MAX_NS: i64 = 60_000_000_000;
 /// The same of flows that are not TCP's: what RFC 4787 section 4.3 recommends to NATs.
 pub const TRACE_DATAGRAM_SILENCE_MAX_NS: i64 = 300_000_000_000;
 
-/// Flows whose silence is watched, those that have gone since counted; beyond, they end where
-/// others need room. Twice the flows that are traced in detail; 24 bytes each: 3 MiB.
-pub const TRACE_WATCHED_COUNT_MAX: usize = 2 * TRACE_DETAIL_COUNT_MAX;
+/// Entries that watch the silence of flows, for each flow that is traced in detail: those of flows
+/// that have gone since are counted too. 24 bytes each; beyond, flows end where others need room.
+pub const TRACE_WATCHED_PER_DETAIL: usize = 2;
 
 /// Packets of one direction that a copy is looked for among.
 pub const COPY_WINDOW: usize = 32;

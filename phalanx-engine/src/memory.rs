@@ -5,21 +5,25 @@ use std::mem::size_of;
 use crate::attempt::PendingAttempt;
 use crate::change::{
     AttemptFailed, Change, ConversationClosed, ConversationOpened, ConversationUpdated, FlowOpened,
-    FlowUpdated, PairMeasured, PairUpdated,
+    FlowTraced, FlowUpdated, PairMeasured, PairUpdated,
 };
 use crate::conversation::{Conversation, Member};
 use crate::flow::{ClosedEntry, Flow};
 use crate::histogram::BUCKET_COUNT;
 use crate::limits::{
-    ATTEMPT_COUNT_MAX, CHANGE_COUNT_MAX, CLOSED_COUNT_MAX, COMMAND_COUNT_MAX, FLOW_COUNT_DEFAULT,
-    HOP_COUNT_MAX, LOCAL_ADDRESS_COUNT_MAX, MEMORY_BYTES_MAX, NAME_LENGTH_MAX,
-    NAMES_FILE_ENTRY_COUNT_MAX, OWNER_COUNT_MAX, PAIR_COUNT_MAX, REVERSE_NAME_COUNT_MAX,
+    ATTEMPT_COUNT_MAX, CHANGE_COUNT_MAX, CLOSED_COUNT_MAX, COMMAND_COUNT_MAX, COPY_WINDOW,
+    FLOW_COUNT_DEFAULT, HOP_COUNT_MAX, LIVE_RUN_TOTAL_MAX, LIVE_STORY_COUNT_MAX,
+    LIVE_TRACE_BYTES_MAX, LIVE_TRACE_COUNT_MAX, LIVE_TRACE_DETAIL_COUNT_MAX,
+    LOCAL_ADDRESS_COUNT_MAX, MEMORY_BYTES_MAX, NAME_LENGTH_MAX, NAMES_FILE_ENTRY_COUNT_MAX,
+    OWNER_COUNT_MAX, PAIR_COUNT_MAX, REVERSE_NAME_COUNT_MAX, SENDER_VIEW_COUNT_MAX,
 };
 use crate::name::{Service, Socket};
 use crate::pair::{DISTRIBUTION_COUNT, Pair, PairKey};
+use crate::segment::run_count_max;
 use crate::table::Slot;
 use crate::time::Monotonic;
 use crate::timer::Timer;
+use crate::trace::part;
 use crate::{Command, Hop};
 
 /// A vector that grows by doubling holds up to twice what is in it.
@@ -41,8 +45,29 @@ const fn table<T>(count: usize) -> usize {
         + count * (INDEX_ENTRY + GROWTH * size_of::<Slot>())
 }
 
+/// What `application` holds of a flow without payload: a DNS flow is known by its port, and segments
+/// wait as long as bytes are missing.
+const APPLICATION: usize = 2 << 10;
+
 /// A name held by reference: its counters, its text.
 const NAME: usize = 16 + 40;
+
+/// Flows that are traced live, and their stories.
+fn traces() -> usize {
+    let histogram = GROWTH * BUCKET_COUNT * size_of::<u32>();
+    let side = COPY_WINDOW * part::PRINT + SENDER_VIEW_COUNT_MAX * part::VIEW;
+    // Round trips of both sides; think, idle and transfer times.
+    let detail = part::TCP + 2 * side + 5 * histogram + APPLICATION;
+    let runs = LIVE_RUN_TOTAL_MAX + LIVE_TRACE_DETAIL_COUNT_MAX * 2 * run_count_max(true);
+    let index = INDEX_ENTRY + GROWTH * size_of::<Slot>();
+    let story = size_of::<FlowTraced>() + 5 * histogram + APPLICATION;
+    println!("one traced flow: {detail} bytes, its story: {story} bytes");
+    GROWTH * LIVE_TRACE_COUNT_MAX * part::ENTRY
+        + LIVE_TRACE_COUNT_MAX * (index + part::OPENING)
+        + LIVE_TRACE_DETAIL_COUNT_MAX * detail
+        + GROWTH * runs * part::RUN
+        + LIVE_STORY_COUNT_MAX * story
+}
 
 #[test]
 fn memory_is_within_its_bound() {
@@ -87,6 +112,7 @@ fn memory_is_within_its_bound() {
         ("attempts", attempts),
         ("names", names),
         ("hops", hops),
+        ("traced flows", traces()),
     ];
     let mut total = 0;
     for (name, bytes) in parts {
@@ -99,6 +125,9 @@ fn memory_is_within_its_bound() {
         size_of::<Flow>()
     );
     println!("one conversation: {} bytes", size_of::<Conversation>());
+    let traces = traces();
+    assert!(traces <= LIVE_TRACE_BYTES_MAX, "{traces} bytes");
+    assert!(traces > LIVE_TRACE_BYTES_MAX / 2, "{traces} bytes");
     assert!(total <= MEMORY_BYTES_MAX, "{total} bytes");
     assert!(
         total > MEMORY_BYTES_MAX / 2,

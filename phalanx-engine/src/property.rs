@@ -1,15 +1,16 @@
 //! What holds for any sequence of inputs, however odd.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use phalanx_common::abi::{
-    Attempt, Direction, FlowKey, FlowUpdate, HalfCounters, Sample, SampleKind, event_kind,
+    Attempt, Direction, FlowKey, FlowUpdate, HalfCounters, RecordHeader, Sample, SampleKind,
+    event_kind,
 };
 use proptest::prelude::*;
 
-use crate::change::{Change, ChangeKind};
+use crate::change::{Change, ChangeKind, FlowTraced};
 use crate::conversation::ConversationId;
-use crate::fixture::{hop, key, update};
+use crate::fixture::{TcpFrame, hop, key, update};
 use crate::limits::CHANGE_COUNT_MAX;
 use crate::measure::Counts;
 use crate::name::{NameFact, Owner, Socket};
@@ -24,6 +25,7 @@ enum Step {
     Update(u32, Box<FlowUpdate>),
     Attempt(u32, Attempt),
     Own(u16, bool),
+    Record(u32, Recorded),
     /// Answer the commands so far: with what was read, or that it is gone.
     Answer(bool),
     Deadline,
@@ -128,6 +130,58 @@ fn any_attempt() -> impl Strategy<Value = Attempt> {
     )
 }
 
+/// A record: a segment as it was captured, or any bytes.
+#[derive(Clone, Debug)]
+struct Recorded {
+    frame: TcpFrame,
+    time_ns: u64,
+    captured: usize,
+    noise: Vec<u8>,
+    has_ethernet: u8,
+}
+
+impl Recorded {
+    fn record(&self) -> (RecordHeader, Vec<u8>) {
+        let (mut header, mut bytes) = self.frame.record(self.time_ns);
+        bytes.truncate(self.captured);
+        bytes.extend(&self.noise);
+        header.has_ethernet = self.has_ethernet;
+        (header, bytes)
+    }
+}
+
+fn any_record() -> impl Strategy<Value = Recorded> {
+    let number = prop_oneof![6 => 0..5_000u32, 1 => any::<u32>()];
+    let flags =
+        prop_oneof![4 => Just(16), 2 => Just(2), 1 => Just(18), 1 => Just(17), 1 => any::<u8>()];
+    let frame = (
+        0..3u16,
+        any::<bool>(),
+        flags,
+        prop::array::uniform2(number),
+        0..2_000u16,
+    );
+    let captured = prop_oneof![8 => Just(usize::MAX), 1 => 0..54usize];
+    let noise = prop_oneof![4 => Just(Vec::new()), 1 => prop::collection::vec(any::<u8>(), 0..60)];
+    let has_ethernet = prop_oneof![8 => Just(1), 1 => Just(0)];
+    (frame, any_time(), captured, noise, has_ethernet).prop_map(
+        |(frame, time_ns, captured, noise, has_ethernet)| Recorded {
+            frame: TcpFrame {
+                port: 50_000 + frame.0,
+                is_server: frame.1,
+                flags: frame.2,
+                sequence: frame.3[0],
+                acknowledgement: frame.3[1],
+                length: frame.4,
+            },
+            time_ns,
+            captured,
+            noise,
+            has_ethernet,
+        },
+    )
+}
+
 fn any_step() -> impl Strategy<Value = (u64, Step)> {
     let step = prop_oneof![
         2 => (1..4u32).prop_map(Step::Appear),
@@ -135,6 +189,7 @@ fn any_step() -> impl Strategy<Value = (u64, Step)> {
         20 => (1..4u32, any_update()).prop_map(|(hop, update)| Step::Update(hop, Box::new(update))),
         4 => (1..4u32, any_attempt()).prop_map(|(hop, attempt)| Step::Attempt(hop, attempt)),
         2 => (any::<bool>(), 0..3u16).prop_map(|(listens, port)| Step::Own(port, listens)),
+        12 => (1..4u32, any_record()).prop_map(|(hop, record)| Step::Record(hop, record)),
         3 => any::<bool>().prop_map(Step::Answer),
         4 => Just(Step::Deadline),
     ];
@@ -161,9 +216,11 @@ fn play(steps: &[(u64, Step)], seed: u64) -> (Vec<Change>, Engine) {
         let occupancy = engine.occupancy();
         assert!(occupancy.flows <= FLOW_COUNT_MAX);
         assert!(occupancy.conversations <= occupancy.flows);
-        assert!(engine.deadline().is_some() || occupancy.flows == 0);
+        assert!(engine.deadline().is_some() || occupancy.flows + occupancy.traces == 0);
         // Each thing has one deadline at most.
-        assert!(engine.timer_count() <= occupancy.flows + occupancy.attempts + occupancy.pairs);
+        let looks = usize::from(occupancy.traces > 0);
+        let others = occupancy.attempts + occupancy.pairs;
+        assert!(engine.timer_count() <= occupancy.flows + others + looks);
     }
     (changes, engine)
 }
@@ -206,6 +263,12 @@ fn take(engine: &mut Engine, step: &Step, now: Monotonic, commands: &mut Vec<Com
                 is_listener,
             };
             engine.handle(Input::Names(NameFact::SocketOwned { socket, owner }), now);
+        }
+        Step::Record(hop, recorded) => {
+            let (header, bytes) = recorded.record();
+            let hop = HopId(*hop);
+            let (header, bytes) = (&header, &bytes[..]);
+            engine.handle(Input::Record { hop, header, bytes }, now);
         }
         Step::Answer(is_gone) => {
             for command in commands.drain(..) {
@@ -251,6 +314,9 @@ struct View {
     conversations: BTreeMap<ConversationId, Sides<Counts>>,
     /// What the flows of a conversation told, all together: it is not counted more than that.
     told: BTreeMap<ConversationId, Sides<Counts>>,
+    /// First frames of the flows that were traced, and packets in their stories.
+    traced: BTreeSet<u64>,
+    traced_packets: u64,
 }
 
 impl View {
@@ -297,7 +363,22 @@ impl View {
                     &updated.added,
                 );
             }
+            ChangeKind::FlowTraced(traced) => self.trace(traced),
             _ => {}
+        }
+    }
+
+    fn trace(&mut self, traced: &FlowTraced) {
+        let story = &traced.story;
+        assert!(self.traced.insert(story.flow), "a flow is told once");
+        assert!(story.flow <= story.last_frame && story.duration_ns >= 0);
+        if let Some(budget) = &story.budget {
+            let spent_ns: i64 = budget.iter().map(|(_, ns)| ns).sum();
+            assert_eq!(spent_ns, story.duration_ns);
+        }
+        for counts in [story.sides.client.counts, story.sides.server.counts] {
+            let copies = counts.capture_duplicates + counts.network_duplicates;
+            self.traced_packets += counts.packets + copies;
         }
     }
 }
@@ -343,6 +424,10 @@ proptest! {
         assert_eq!((view.flows.len(), view.conversations.len()), (0, 0));
         let occupancy = engine.occupancy();
         assert_eq!((occupancy.flows, occupancy.conversations, occupancy.hops), (0, 0, 0));
+        assert_eq!(occupancy.traces, 0);
+        // Each record that could be decoded is in one story.
+        assert_eq!(engine.tally().stories_lost, 0);
+        assert_eq!(view.traced_packets, engine.traced_record_count());
         // The seed of the hashes does not show.
         let (again, _) = play(&steps, seed ^ 0x5555);
         assert_eq!(changes, again);

@@ -66,4 +66,10 @@ tally! {
     records,
     /// Bytes of frames in them.
     record_bytes,
+    /// Records that could not be decoded.
+    records_unparsed,
+    /// Traced flows whose story was told early, to make room for others.
+    traces_evicted,
+    /// Stories of traced flows that were dropped because nobody drained those before them.
+    stories_lost,
 }

@@ -12,6 +12,8 @@ pub(crate) enum Timer {
     Flow(Slot),
     Attempt(Slot),
     Pair(PairId),
+    /// Traced flows are looked at for silence; one for all of them.
+    Traces,
 }
 
 /// Flows have a queue of their own, so that the one due first is found at once.

@@ -8,8 +8,11 @@
 mod account;
 mod copy;
 mod datagram;
+mod end;
 mod ended;
 mod icmp;
+#[cfg(test)]
+pub(crate) mod part;
 mod sides;
 mod silence;
 mod tcp;
@@ -23,7 +26,7 @@ use self::icmp::IcmpError;
 use self::silence::{Silences, Watched};
 use self::tcp::TcpTrace;
 use crate::limits::{
-    RUN_TOTAL_MAX, TRACE_COUNT_MAX, TRACE_DETAIL_COUNT_MAX, TRACE_WATCHED_COUNT_MAX,
+    RUN_TOTAL_MAX, TRACE_COUNT_MAX, TRACE_DETAIL_COUNT_MAX, TRACE_WATCHED_PER_DETAIL,
 };
 use crate::record::{Decoded, PacketRecord};
 use crate::segment::{Mark, Segment};
@@ -233,11 +236,15 @@ pub struct TraceTally {
     pub evicted: u64,
 }
 
-/// A tracer's part of what all may hold together.
+/// How much a tracer may hold.
 #[derive(Clone, Copy, Debug)]
-struct Limits {
-    detail_count_max: usize,
-    run_total_max: usize,
+pub struct TraceLimits {
+    /// Flows at once.
+    pub flow_count_max: usize,
+    /// Of these, flows that more was seen of than one SYN.
+    pub detail_count_max: usize,
+    /// Runs of bytes under way of all flows together; beyond, each direction gets 64.
+    pub run_total_max: usize,
 }
 
 /// The flows of one hop, or those of them that fall to one shard.
@@ -245,7 +252,7 @@ pub struct Tracer {
     traces: Table<Trace>,
     detail_count: usize,
     run_count: usize,
-    limits: Limits,
+    limits: TraceLimits,
     hand: Slot,
     /// The latest time of all packets so far.
     clock_ns: i64,
@@ -264,18 +271,31 @@ impl Tracer {
     /// One of `count` that share the limits among them.
     #[must_use]
     pub fn one_of(count: usize, seed: u64) -> Self {
-        let part = |limit: usize| (limit / count.max(1)).max(1);
+        let part = |limit: usize| limit / count.max(1);
+        let limits = TraceLimits {
+            flow_count_max: part(TRACE_COUNT_MAX),
+            detail_count_max: part(TRACE_DETAIL_COUNT_MAX),
+            run_total_max: part(RUN_TOTAL_MAX),
+        };
+        Self::with_limits(limits, seed)
+    }
+
+    /// One with limits of its own; each counts as 1 at least.
+    #[must_use]
+    pub fn with_limits(limits: TraceLimits, seed: u64) -> Self {
+        let limits = TraceLimits {
+            flow_count_max: limits.flow_count_max.max(1),
+            detail_count_max: limits.detail_count_max.max(1),
+            run_total_max: limits.run_total_max.max(1),
+        };
         Self {
-            traces: Table::new(part(TRACE_COUNT_MAX), seed),
-            limits: Limits {
-                detail_count_max: part(TRACE_DETAIL_COUNT_MAX),
-                run_total_max: part(RUN_TOTAL_MAX),
-            },
+            traces: Table::new(limits.flow_count_max, seed),
+            limits,
             detail_count: 0,
             run_count: 0,
             hand: 0,
             clock_ns: i64::MIN,
-            silences: Silences::new(part(TRACE_WATCHED_COUNT_MAX)),
+            silences: Silences::new(limits.detail_count_max * TRACE_WATCHED_PER_DETAIL),
             done: Vec::new(),
             tally: TraceTally::default(),
         }
@@ -331,7 +351,7 @@ impl Tracer {
         }
         self.tally.packets += 1;
         self.advance(record.time_ns);
-        self.end_silent();
+        self.reclaim_silent();
         let (key, end) = TraceKey::of(record.headers, record.hop, record.encapsulation.tunnel);
         let mut found = self.traces.find(&key);
         if let Some(slot) = found
@@ -379,7 +399,7 @@ impl Tracer {
     }
 
     /// Ends flows that have been silent for long; looks at two at most.
-    fn end_silent(&mut self) {
+    fn reclaim_silent(&mut self) {
         for _ in 0..2 {
             let Some(due) = self.silences.pop_due(self.clock_ns) else {
                 return;

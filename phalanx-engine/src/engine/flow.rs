@@ -249,37 +249,33 @@ impl Engine {
 
     /// Closes flows of hops that have vanished, a bounded part of them.
     pub(super) fn sweep(&mut self) {
-        let Some(Sweep {
-            hop,
-            flow_end,
-            slot: first,
-        }) = self.sweeps.pop_front()
-        else {
+        let Some(mut sweep) = self.sweeps.pop_front() else {
             return;
         };
+        self.sweep_traces(&mut sweep);
+        if sweep.has_traces {
+            self.sweeps.push_front(sweep);
+            return;
+        }
         let end = self
             .flows
             .slot_end()
-            .min(first.saturating_add(SWEEP_SLOT_COUNT));
+            .min(sweep.slot.saturating_add(SWEEP_SLOT_COUNT));
         let mut closed = 0;
-        for slot in first..end {
+        for slot in sweep.slot..end {
             if closed == DEADLINE_BATCH {
-                self.sweeps.push_front(Sweep {
-                    hop,
-                    flow_end,
-                    slot,
-                });
+                self.sweeps.push_front(Sweep { slot, ..sweep });
                 return;
             }
             let Some(flow) = self
                 .flows
                 .get(slot)
-                .filter(|flow| flow.hop == hop && flow.id < flow_end)
+                .filter(|flow| flow.hop == sweep.hop && flow.id < sweep.flow_end)
             else {
                 continue;
             };
             // The kernel's table does not know of interfaces that have gone.
-            let (key, incarnation) = (flow.key, flow.incarnation);
+            let (hop, key, incarnation) = (flow.hop, flow.key, flow.incarnation);
             self.outbox.command(Command::Delete {
                 hop,
                 key,
@@ -289,11 +285,7 @@ impl Engine {
             closed += 1;
         }
         if end < self.flows.slot_end() {
-            self.sweeps.push_front(Sweep {
-                hop,
-                flow_end,
-                slot: end,
-            });
+            self.sweeps.push_front(Sweep { slot: end, ..sweep });
         }
     }
 }

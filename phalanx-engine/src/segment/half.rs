@@ -194,6 +194,10 @@ impl Half {
         self.space.run_count()
     }
 
+    /// Bytes of a run and of an acknowledgement on its way.
+    #[cfg(test)]
+    pub(crate) const PART_BYTES: [usize; 2] = [Space::RUN_BYTES, Sender::VIEW_BYTES];
+
     pub(crate) fn capacity(&self) -> usize {
         self.space.capacity() + self.round_trips.capacity() + self.sender.capacity()
     }

@@ -61,6 +61,9 @@ pub(crate) struct Step {
 }
 
 impl Sender {
+    #[cfg(test)]
+    pub(crate) const VIEW_BYTES: usize = size_of::<View>();
+
     pub(crate) fn new(next: u64) -> Self {
         Self {
             acknowledged: next,

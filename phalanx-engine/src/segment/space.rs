@@ -104,6 +104,9 @@ pub(crate) struct Space {
 }
 
 impl Space {
+    #[cfg(test)]
+    pub(crate) const RUN_BYTES: usize = size_of::<Run>();
+
     pub(crate) fn new(floor: u64) -> Self {
         Self {
             runs: VecDeque::new(),

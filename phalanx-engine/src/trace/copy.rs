@@ -32,6 +32,9 @@ pub(crate) struct Recent {
 }
 
 impl Recent {
+    #[cfg(test)]
+    pub(crate) const PRINT_BYTES: usize = size_of::<Print>();
+
     /// Notes a packet that is no copy.
     pub(crate) fn add(&mut self, record: &PacketRecord<'_>) {
         let print = Print {
