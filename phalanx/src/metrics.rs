@@ -117,7 +117,8 @@ impl Fold {
             }
             ChangeKind::FlowUpdated(_)
             | ChangeKind::PairMeasured(_)
-            | ChangeKind::NameLearned { .. } => {}
+            | ChangeKind::NameLearned { .. }
+            | ChangeKind::FlowTraced(_) => {}
         }
     }
 }

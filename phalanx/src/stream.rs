@@ -7,12 +7,15 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use phalanx_engine::Change;
+use phalanx_engine::{Change, ChangeKind};
 use tokio::sync::watch;
 
 /// Changes that can be read again: a change has up to 1 KB, so 8 MB at the most, and some seconds
 /// of a busy host.
 pub const REPLAY_COUNT_MAX: usize = 8_192;
+
+/// Stories of traced flows among them: up to 35 KB each, 2 KB as a rule, so 36 MB at the most.
+pub const STORY_REPLAY_COUNT_MAX: usize = 1_024;
 
 /// Changes that a reader takes at once.
 pub const BATCH_COUNT_MAX: usize = 256;
@@ -21,8 +24,29 @@ pub const BATCH_COUNT_MAX: usize = 256;
 #[derive(Debug)]
 pub struct Stream {
     id: String,
-    buffer: Mutex<VecDeque<Arc<Change>>>,
+    buffer: Mutex<Buffer>,
     latest: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Buffer {
+    changes: VecDeque<Arc<Change>>,
+    story_count: usize,
+}
+
+impl Buffer {
+    fn push(&mut self, change: Change) {
+        self.story_count += usize::from(is_story(&change));
+        self.changes.push_back(Arc::new(change));
+        while self.changes.len() > REPLAY_COUNT_MAX || self.story_count > STORY_REPLAY_COUNT_MAX {
+            let oldest = self.changes.pop_front();
+            self.story_count -= usize::from(oldest.is_some_and(|oldest| is_story(&oldest)));
+        }
+    }
+}
+
+fn is_story(change: &Change) -> bool {
+    matches!(change.kind, ChangeKind::FlowTraced(_))
 }
 
 /// What a reader gets next.
@@ -70,10 +94,7 @@ impl Stream {
         };
         let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
         for change in changes {
-            if buffer.len() == REPLAY_COUNT_MAX {
-                buffer.pop_front();
-            }
-            buffer.push_back(Arc::new(change));
+            buffer.push(change);
         }
         drop(buffer);
         self.latest.send_replace(latest);
@@ -91,6 +112,7 @@ impl Stream {
 
     fn read(&self, after: u64) -> Option<Next> {
         let buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+        let buffer = &buffer.changes;
         let start = buffer.partition_point(|change| change.sequence <= after);
         let first = buffer.get(start)?.sequence;
         if first > after + 1 {
@@ -150,7 +172,9 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
-    use phalanx_engine::{ChangeKind, HopId, Monotonic};
+    use phalanx_engine::change::FlowTraced;
+    use phalanx_engine::story::FlowStory;
+    use phalanx_engine::{HopId, Monotonic};
 
     use super::*;
 
@@ -197,6 +221,25 @@ mod tests {
         let mut reader = stream.reader(0);
         let count = REPLAY_COUNT_MAX as u64 + 5;
         stream.push(changes(1..=count));
+        assert_eq!(reader.next().await, Next::Gap { first: 1, last: 5 });
+        assert_eq!(numbers(reader.next().await)[0], 6);
+    }
+
+    #[tokio::test]
+    async fn stories_are_fewer_than_other_changes() {
+        let stream = Stream::new();
+        let count = STORY_REPLAY_COUNT_MAX as u64 + 5;
+        let stories = (1..=count).map(|sequence| Change {
+            sequence,
+            at: Monotonic(sequence),
+            kind: ChangeKind::FlowTraced(Box::new(FlowTraced {
+                hop: HopId(0),
+                story: FlowStory::default(),
+            })),
+        });
+        stream.push(stories.collect());
+        stream.push(changes(count + 1..=count + 5));
+        let mut reader = stream.reader(0);
         assert_eq!(reader.next().await, Next::Gap { first: 1, last: 5 });
         assert_eq!(numbers(reader.next().await)[0], 6);
     }

@@ -66,7 +66,7 @@ impl View {
             ChangeKind::PairMeasured(measured) => self.pairs.measure(measured, change.at),
             ChangeKind::PairForgotten(pair) => self.pairs.forget(*pair),
             ChangeKind::AttemptFailed(failed) => self.pairs.fail(failed, change.at),
-            ChangeKind::NameLearned { .. } => {}
+            ChangeKind::NameLearned { .. } | ChangeKind::FlowTraced(_) => {}
         }
     }
 }

@@ -17,6 +17,7 @@ use std::time::Duration;
 use daemon::{Daemon, Sent, await_quiet, await_that};
 use nix::sys::signal::Signal;
 use phalanx_common::abi::{Counter, FlowKey};
+use phalanx_engine::limits;
 use phalanx_range::traffic::{
     Flood, FloodKind, Program, RequestResponse, Server, ShortConnections, UdpStream, run,
 };

@@ -1,5 +1,7 @@
 //! Changes of the engine as the stream shows them.
 
+mod traced;
+
 use phalanx_engine::change::{
     AttemptFailed, AttemptFailure, ConversationClosed, ConversationOpened, ConversationUpdated,
     FlowClosed, FlowOpened, FlowUpdated,
@@ -15,7 +17,7 @@ use crate::clock::Clock;
 use crate::view::protocol_name;
 
 /// The kinds of change.
-pub(super) const KINDS: [&str; 14] = [
+pub(super) const KINDS: [&str; 15] = [
     "hop_appeared",
     "hop_vanished",
     "flow_opened",
@@ -30,6 +32,7 @@ pub(super) const KINDS: [&str; 14] = [
     "pair_forgotten",
     "attempt_failed",
     "name_learned",
+    "flow_traced",
 ];
 
 /// The kind of a change as the stream spells it: one of [`KINDS`].
@@ -49,6 +52,7 @@ pub(super) const fn kind_name(kind: &ChangeKind) -> &'static str {
         ChangeKind::PairForgotten(_) => 11,
         ChangeKind::AttemptFailed(_) => 12,
         ChangeKind::NameLearned { .. } => 13,
+        ChangeKind::FlowTraced(_) => 14,
     }]
 }
 
@@ -110,6 +114,7 @@ fn body(kind: &ChangeKind, clock: &Clock) -> Value {
             "endpoint": EndpointView::new(*endpoint, None), "name": **name,
             "basis": show::basis_name(*basis),
         }),
+        ChangeKind::FlowTraced(traced) => traced::show(traced, clock),
     }
 }
 
