@@ -45,8 +45,8 @@ const fn table<T>(count: usize) -> usize {
         + count * (INDEX_ENTRY + GROWTH * size_of::<Slot>())
 }
 
-/// What `application` holds of a flow without payload: a DNS flow is known by its port, and segments
-/// wait as long as bytes are missing.
+/// What `application` holds of a flow without payload: a DNS flow is known by its port, and
+/// segments wait as long as bytes are missing.
 const APPLICATION: usize = 2 << 10;
 
 /// A name held by reference: its counters, its text.

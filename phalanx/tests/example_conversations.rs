@@ -1,7 +1,5 @@
 //! The engine as a library: the example is compiled and run on a capture that nobody took.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::process::Command;
 
 use phalanx_range::synthesis::Synthesis;

@@ -1,5 +1,5 @@
-//! The end of flows that no packet ends: those that went silent, and those whose hop has gone. Makes
-//! nothing of its own: [`Tracer::ended`](super::Tracer::ended) has them.
+//! The end of flows that no packet ends: those that went silent, and those whose hop has gone.
+//! Makes nothing of its own: [`Tracer::stories`](super::Tracer::stories) has them.
 
 use super::{Detail, Trace, Tracer};
 
