@@ -229,12 +229,16 @@ pub const UNSEEN_COUNT_MAX: usize = 16;
 /// trip of 25 ms at ten in a millisecond; beyond, the oldest is taken for arrived.
 pub const SENDER_VIEW_COUNT_MAX: usize = 256;
 
-/// Streams that Wireshark's rules are applied to: some 400 bytes each, 400 MiB at worst, in
-/// `phalanx packets` alone.
-pub const WIRESHARK_STREAM_COUNT_MAX: usize = 1 << 20;
+/// TCP streams that Wireshark's rules are applied to at once; the one longest silent makes room.
+/// One takes some 350 bytes with its key and its first segment: 88 MiB.
+pub const WIRESHARK_STREAM_COUNT_MAX: usize = 1 << 18;
 
-/// Unacknowledged segments that Wireshark keeps of one direction.
-pub const WIRESHARK_SEGMENT_COUNT_MAX: usize = 10_000;
+/// Segments of one direction that wait for their acknowledgement: as many as tshark keeps.
+pub const WIRESHARK_UNACKED_COUNT_MAX: usize = 10_000;
+
+/// Room for such segments in all streams together: 2²¹ of 24 bytes, 48 MiB. A list that doubles
+/// goes beyond by one list at most.
+pub const WIRESHARK_UNACKED_TOTAL_MAX: usize = 1 << 21;
 
 /// Farthest jump of a sequence number that is believed: the largest window, 2³⁰ (RFC 7323
 /// section 2.3).

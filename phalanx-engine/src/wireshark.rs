@@ -1,212 +1,273 @@
-//! What Wireshark 4.0 says of TCP segments (`tcp.analysis`), from the same records as ours: to
-//! compare, and for those who think in its words. Rules and their order are those of
-//! `tcp_analyze_sequence_number` in its `packet-tcp.c`; where they are wrong, so is this.
+//! Wireshark's words: makes an [`Analysis`] from each TCP [`PacketRecord`], by the rules that
+//! tshark 4.0.17 has with its default preferences when it reads a file in one pass.
+//!
+//! What those rules get wrong they get wrong here too: this is for people who compare. The engine's
+//! own judgement is [`crate::trace`]. Streams are told apart as tshark does: by addresses and ports
+//! alone, whatever they are wrapped in. Absent is what tshark knows of Multipath TCP, where it does
+//! not count a duplicate ACK that follows a new option; IP fragments must be put together before.
 
+mod analysis;
+mod flow;
+mod packet;
 mod stream;
+mod unacked;
 
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
-use phalanx_common::packet::{TcpFlags, protocol};
+pub use analysis::{Analysis, AnalysisFlag, AnalysisFlags};
 
-use self::stream::Stream;
-use crate::limits::WIRESHARK_STREAM_COUNT_MAX;
+use std::hash::{Hash, Hasher};
+
+use phalanx_common::packet::{Headers, is_error, protocol};
+
+use self::packet::Packet;
+use self::stream::{End, Place, Stream};
+use crate::limits::{EVICTION_TRIES, WIRESHARK_STREAM_COUNT_MAX, WIRESHARK_UNACKED_TOTAL_MAX};
 use crate::record::PacketRecord;
+use crate::table::{Keyed, Slot, Table};
 
-/// One thing that Wireshark says of a segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub enum AnalysisFlag {
-    /// Suspected retransmission, fast and spurious ones too.
-    Retransmission,
-    /// After two duplicate ACKs or more, within 20 ms.
-    FastRetransmission,
-    /// Of what was acknowledged.
-    SpuriousRetransmission,
-    /// Soon after the highest sequence number.
-    OutOfOrder,
-    /// Previous segment not captured.
-    LostSegment,
-    /// ACKed segment that was not captured.
-    AckLostSegment,
-    /// Duplicate ACK.
-    DuplicateAck,
-    /// Window of 0.
-    ZeroWindow,
-    /// One byte into a window of 0.
-    ZeroWindowProbe,
-    /// The answer to that.
-    ZeroWindowProbeAck,
-    /// The window is full.
-    WindowFull,
-    /// Window update.
-    WindowUpdate,
-    /// Keep-alive.
-    KeepAlive,
-    /// The answer to that.
-    KeepAliveAck,
-    /// A new session with the same ports.
-    ReusedPorts,
+/// What tells streams apart: the two ends, the lower first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct StreamKey {
+    low: [u64; 2],
+    high: [u64; 2],
+    low_port: u16,
+    high_port: u16,
 }
 
-impl AnalysisFlag {
-    /// All flags, in order.
-    pub const ALL: [Self; 15] = [
-        Self::Retransmission,
-        Self::FastRetransmission,
-        Self::SpuriousRetransmission,
-        Self::OutOfOrder,
-        Self::LostSegment,
-        Self::AckLostSegment,
-        Self::DuplicateAck,
-        Self::ZeroWindow,
-        Self::ZeroWindowProbe,
-        Self::ZeroWindowProbeAck,
-        Self::WindowFull,
-        Self::WindowUpdate,
-        Self::KeepAlive,
-        Self::KeepAliveAck,
-        Self::ReusedPorts,
-    ];
-
-    /// The flag as Wireshark's fields spell it, behind `tcp.analysis.`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Retransmission => "retransmission",
-            Self::FastRetransmission => "fast_retransmission",
-            Self::SpuriousRetransmission => "spurious_retransmission",
-            Self::OutOfOrder => "out_of_order",
-            Self::LostSegment => "lost_segment",
-            Self::AckLostSegment => "ack_lost_segment",
-            Self::DuplicateAck => "duplicate_ack",
-            Self::ZeroWindow => "zero_window",
-            Self::ZeroWindowProbe => "zero_window_probe",
-            Self::ZeroWindowProbeAck => "zero_window_probe_ack",
-            Self::WindowFull => "window_full",
-            Self::WindowUpdate => "window_update",
-            Self::KeepAlive => "keep_alive",
-            Self::KeepAliveAck => "keep_alive_ack",
-            Self::ReusedPorts => "reused_ports",
+impl Hash for StreamKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // Whole words: each write costs the same.
+        for word in self.low.into_iter().chain(self.high) {
+            state.write_u64(word);
         }
+        state.write_u64(u64::from(self.low_port) << 16 | u64::from(self.high_port));
     }
 }
 
-/// A set of [`AnalysisFlag`]s.
+impl StreamKey {
+    fn of(headers: &Headers) -> (Self, End) {
+        let source = (headers.source, headers.source_port);
+        let destination = (headers.destination, headers.destination_port);
+        let (low, high, end) = if source <= destination {
+            (source, destination, End::Low)
+        } else {
+            (destination, source, End::High)
+        };
+        let key = Self {
+            low: low.0,
+            high: high.0,
+            low_port: low.1,
+            high_port: high.1,
+        };
+        (key, end)
+    }
+}
+
+struct Entry {
+    key: StreamKey,
+    /// Seen since the eviction looked at it last.
+    is_fresh: bool,
+    stream: Stream,
+}
+
+impl Keyed for Entry {
+    type Key = StreamKey;
+
+    fn key(&self) -> StreamKey {
+        self.key
+    }
+}
+
+/// What was lost to the bounds: where any of it is not 0, tshark may say something else.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AnalysisFlags(u16);
-
-impl AnalysisFlags {
-    /// Puts a flag in.
-    pub const fn set(&mut self, flag: AnalysisFlag) {
-        self.0 |= 1 << flag as u16;
-    }
-
-    /// Whether a flag is in.
-    #[must_use]
-    pub const fn has(self, flag: AnalysisFlag) -> bool {
-        self.0 & (1 << flag as u16) != 0
-    }
-
-    /// Whether none is in.
-    #[must_use]
-    pub const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    /// The flags in the set, in order.
-    pub fn iter(self) -> impl Iterator<Item = AnalysisFlag> {
-        AnalysisFlag::ALL
-            .into_iter()
-            .filter(move |flag| self.has(*flag))
-    }
+pub struct WiresharkTally {
+    /// Streams forgotten to make room; one that goes on begins anew, with another number.
+    pub evicted: u64,
+    /// Segments that were not kept until their acknowledgement, as those of all streams together
+    /// had reached their bound.
+    pub forgotten: u64,
 }
 
-/// What Wireshark says of one segment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Analysis {
-    /// `tcp.stream`.
-    pub stream: u32,
-    /// The flags.
-    pub flags: AnalysisFlags,
-    /// `tcp.analysis.duplicate_ack_num`.
-    pub duplicate_ack_number: Option<u32>,
-    /// `tcp.analysis.acks_frame`.
-    pub acks_frame: Option<u64>,
-    /// `tcp.analysis.ack_rtt`, in nanoseconds.
-    pub ack_rtt_ns: Option<i64>,
-    /// `tcp.analysis.initial_rtt`, in nanoseconds; only where anything else is said.
-    pub initial_rtt_ns: Option<i64>,
-    /// `tcp.analysis.rto`, in nanoseconds.
-    pub rto_ns: Option<i64>,
-    /// `tcp.analysis.bytes_in_flight`.
-    pub bytes_in_flight: Option<u32>,
-}
-
-/// Addresses and ports, the smaller end first.
-type Key = ([u64; 2], u16, [u64; 2], u16);
-
-/// All streams of one capture.
+/// All streams of one hop, packet by packet.
+///
+/// ```
+/// use phalanx_engine::wireshark::Wireshark;
+///
+/// let wireshark = Wireshark::new(1);
+/// assert_eq!(wireshark.stream_count(), 0);
+/// ```
 pub struct Wireshark {
-    streams: HashMap<Key, Stream, FixedState>,
-    next: u32,
-    left_out: u64,
+    streams: Table<Entry>,
+    stream_count: u32,
+    /// Room that the lists of segments have taken, in segments.
+    unacked_room: usize,
+    hand: Slot,
+    tally: WiresharkTally,
 }
 
 impl Wireshark {
-    /// No stream yet. `seed` is of the hash: addresses and ports are chosen by others.
+    /// Knows no stream yet. `seed` is of its hash: addresses and ports are chosen by others.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self {
-            streams: HashMap::with_hasher(FixedState::with_seed(seed)),
-            next: 0,
-            left_out: 0,
+            streams: Table::new(WIRESHARK_STREAM_COUNT_MAX, seed),
+            stream_count: 0,
+            unacked_room: 0,
+            hand: 0,
+            tally: WiresharkTally::default(),
         }
     }
 
-    /// Segments of streams beyond those that are kept, of which nothing is said.
+    /// How many streams there were so far: the number of the next one.
     #[must_use]
-    pub const fn left_out(&self) -> u64 {
-        self.left_out
+    pub const fn stream_count(&self) -> u32 {
+        self.stream_count
     }
 
-    /// Takes a packet in, in the order of the capture; `None` for what is not TCP.
+    /// What was lost to the bounds.
+    #[must_use]
+    pub const fn tally(&self) -> WiresharkTally {
+        self.tally
+    }
+
+    /// Takes a packet in, in the order of the file. `None` for what is not TCP, though a segment
+    /// that an ICMP error quotes changes its stream, as it does in tshark; and for a fragment, but
+    /// for a first one that was not captured whole.
     pub fn handle(&mut self, record: &PacketRecord<'_>) -> Option<Analysis> {
         let headers = record.headers;
-        if headers.protocol != protocol::TCP {
-            return None;
+        if headers.protocol == protocol::TCP {
+            if headers.is_fragmented && packet::is_captured_whole(record) {
+                return None;
+            }
+            let (key, end) = StreamKey::of(headers);
+            return self.take(key, end, &Packet::of(record));
         }
-        let source = (headers.source, headers.source_port);
-        let destination = (headers.destination, headers.destination_port);
-        let is_forward = source <= destination;
-        let (low, high) = if is_forward {
-            (source, destination)
+        if is_error(headers)
+            && let Some((quoted, packet)) = packet::quoted(record)
+        {
+            let (key, end) = StreamKey::of(&quoted);
+            self.take(key, end, &packet);
+        }
+        None
+    }
+
+    fn take(&mut self, key: StreamKey, end: End, packet: &Packet) -> Option<Analysis> {
+        let found = self.streams.find(&key);
+        let mut place = if found.is_some() {
+            Place::Later
         } else {
-            (destination, source)
+            Place::First
         };
-        let key = (low.0, low.1, high.0, high.1);
-        let is_known = self.streams.contains_key(&key);
-        if !is_known && self.streams.len() >= WIRESHARK_STREAM_COUNT_MAX {
-            self.left_out += 1;
-            return None;
+        let slot = found.or_else(|| self.open(key))?;
+        let may_grow = self.unacked_room < WIRESHARK_UNACKED_TOTAL_MAX;
+        let entry = self.streams.get_mut(slot)?;
+        entry.is_fresh = true;
+        let room = entry.stream.unacked_room();
+        if entry.stream.is_other_connection(packet, end) {
+            entry.stream = Stream::new(self.stream_count);
+            self.stream_count = self.stream_count.wrapping_add(1);
+            place = Place::FirstAgain;
         }
-        let next = &mut self.next;
-        let stream = self.streams.entry(key).or_insert_with(|| {
-            let stream = Stream::new(*next);
-            *next += 1;
-            stream
-        });
-        let direction = usize::from(!is_forward);
-        let is_syn = headers.tcp_flags.0 & (TcpFlags::SYN | TcpFlags::ACK) == TcpFlags::SYN;
-        let mut is_reused = false;
-        if is_syn && stream.has_other_base(direction, headers.sequence) {
-            *stream = Stream::new(*next);
-            *next += 1;
-            is_reused = true;
-        }
-        let mut analysis = stream.analyze(record, direction);
-        if is_reused {
-            analysis.flags.set(AnalysisFlag::ReusedPorts);
-        }
+        let stream = &mut entry.stream;
+        let (analysis, is_forgotten) = stream.take(packet, end, place, may_grow);
+        self.unacked_room = (self.unacked_room + stream.unacked_room()).saturating_sub(room);
+        self.tally.forgotten += u64::from(is_forgotten);
         Some(analysis)
+    }
+
+    fn open(&mut self, key: StreamKey) -> Option<Slot> {
+        if self.streams.is_full() {
+            self.evict();
+        }
+        let slot = self.streams.insert(Entry {
+            key,
+            is_fresh: true,
+            stream: Stream::new(self.stream_count),
+        })?;
+        self.stream_count = self.stream_count.wrapping_add(1);
+        Some(slot)
+    }
+
+    /// Forgets the stream that the clock's hand comes to first that was silent for a whole round;
+    /// within a bounded number of steps, else the one it has come to.
+    fn evict(&mut self) {
+        let end = self.streams.slot_end();
+        for _ in 0..EVICTION_TRIES {
+            self.hand = if self.hand + 1 >= end {
+                0
+            } else {
+                self.hand + 1
+            };
+            let Some(entry) = self.streams.get_mut(self.hand) else {
+                continue;
+            };
+            if !std::mem::take(&mut entry.is_fresh) {
+                break;
+            }
+        }
+        if let Some(entry) = self.streams.remove(self.hand) {
+            self.unacked_room = self
+                .unacked_room
+                .saturating_sub(entry.stream.unacked_room());
+            self.tally.evicted += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use phalanx_common::packet::{TcpFlags, TcpOptions};
+
+    use super::*;
+    use crate::limits::WIRESHARK_UNACKED_COUNT_MAX;
+    use crate::record::Decoded;
+
+    fn data(source: u64, sequence: u32, length: u32) -> Decoded {
+        let headers = Headers {
+            source: [source, 0],
+            source_port: 1_000,
+            destination_port: 80,
+            protocol: protocol::TCP,
+            tcp_flags: TcpFlags(TcpFlags::ACK),
+            sequence,
+            payload_length: length,
+            ..Headers::default()
+        };
+        Decoded {
+            headers,
+            options: TcpOptions::default(),
+            ..Decoded::default()
+        }
+    }
+
+    fn handle(wireshark: &mut Wireshark, decoded: &Decoded) -> Analysis {
+        let record = decoded.record(1, 1, 0, &[]);
+        wireshark.handle(&record).expect("TCP")
+    }
+
+    #[test]
+    fn a_silent_stream_makes_room_and_is_counted() {
+        assert!(size_of::<Entry>() <= 304, "{}", size_of::<Entry>());
+        let mut wireshark = Wireshark::new(1);
+        let count = WIRESHARK_STREAM_COUNT_MAX as u64;
+        for source in 1..=count + 10 {
+            let analysis = handle(&mut wireshark, &data(source, 1, 0));
+            assert_eq!(u64::from(analysis.stream), source - 1);
+        }
+        assert_eq!(wireshark.tally().evicted, 10);
+        assert_eq!(wireshark.streams.count(), WIRESHARK_STREAM_COUNT_MAX);
+    }
+
+    #[test]
+    fn lists_of_all_streams_have_one_bound() {
+        let mut wireshark = Wireshark::new(1);
+        let streams = WIRESHARK_UNACKED_TOTAL_MAX / WIRESHARK_UNACKED_COUNT_MAX + 2;
+        for source in 1..=streams as u64 {
+            for at in 0..WIRESHARK_UNACKED_COUNT_MAX as u32 {
+                handle(&mut wireshark, &data(source, 1 + at, 1));
+            }
+        }
+        let bound = WIRESHARK_UNACKED_TOTAL_MAX + 2 * WIRESHARK_UNACKED_COUNT_MAX;
+        assert!(wireshark.unacked_room < bound, "{}", wireshark.unacked_room);
+        assert!(wireshark.tally().forgotten > 0);
     }
 }

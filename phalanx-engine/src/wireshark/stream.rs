@@ -1,418 +1,440 @@
-//! One stream as Wireshark keeps it.
-
-use std::collections::VecDeque;
+//! One stream: judges each of its packets, and remembers what the next ones are judged by.
+//!
+//! The order of the rules is tshark's, and matters: some end the judgement of what a packet
+//! acknowledges, each kind of retransmission excludes those after it.
 
 use phalanx_common::packet::TcpFlags;
 
-use super::{Analysis, AnalysisFlag, AnalysisFlags};
-use crate::limits::WIRESHARK_SEGMENT_COUNT_MAX;
-use crate::record::PacketRecord;
+use super::analysis::{Analysis, AnalysisFlag, AnalysisFlags};
+use super::flow::{Flow, Scale, UNSEEN_ACKNOWLEDGED};
+use super::packet::Packet;
+use super::unacked::{Sent, is_after};
 
-/// Wireshark's threshold of out-of-order segments where the handshake was not seen.
-const OUT_OF_ORDER_NS: i64 = 3_000_000;
+const SYN: u8 = TcpFlags::SYN;
+const FIN: u8 = TcpFlags::FIN;
+const RST: u8 = TcpFlags::RST;
+const ACK: u8 = TcpFlags::ACK;
 
-/// Longest time from the last duplicate ACK to a fast retransmission.
-const FAST_NS: i64 = 20_000_000;
+/// Within this after a duplicate ACK a retransmission is a fast one.
+const FAST_RETRANSMISSION_NS: u64 = 20_000_000;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Scale {
-    #[default]
-    Unknown,
-    Unused,
-    Shift(u8),
+/// Within this after the highest segment one is out of order, where no round trip is known.
+const OUT_OF_ORDER_NS: u64 = 3_000_000;
+
+/// More cannot be in flight.
+const FLIGHT_MAX: u32 = 2_000_000_000;
+
+/// Which end of a key sent a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Low,
+    High,
 }
 
-/// A segment that is not acknowledged.
-#[derive(Clone, Copy, Debug)]
-struct Unacked {
-    frame: u64,
-    time_ns: i64,
-    sequence: u32,
-    next: u32,
+/// Where in its stream a packet stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The first of its addresses and ports.
+    First,
+    /// The first of a stream, after another of the same addresses and ports.
+    FirstAgain,
+    Later,
 }
 
-#[derive(Clone, Debug, Default)]
-struct Direction {
-    base: Option<u32>,
-    /// 0 means none, as in Wireshark.
-    next: u32,
-    next_ns: i64,
-    /// End of what came without a hole; 0 means none.
-    max_acked: u32,
-    last_ack: u32,
-    last_ack_ns: i64,
-    window: u32,
-    window_is_unscaled: bool,
-    scale: Scale,
-    duplicate_acks: u32,
-    last_flags: AnalysisFlags,
-    /// The latest first.
-    segments: VecDeque<Unacked>,
-    is_flight_valid: bool,
-    sacks: [(u32, u32); 4],
-    sack_count: u8,
+/// The bits of `tcp.completeness`.
+mod completeness {
+    pub(super) const SYN: u8 = 1;
+    pub(super) const SYN_ACK: u8 = 2;
+    pub(super) const ACK: u8 = 4;
+    pub(super) const DATA: u8 = 8;
+    pub(super) const FIN: u8 = 16;
+    pub(super) const RST: u8 = 32;
 }
 
+/// One stream.
 #[derive(Clone, Debug)]
 pub(super) struct Stream {
     number: u32,
-    directions: [Direction; 2],
-    syn_ns: Option<i64>,
-    first_rtt_ns: Option<i64>,
+    completeness: u8,
+    /// Time of the last SYN; 0 where there was none.
+    syn_time_ns: i64,
+    /// From the last SYN to the first ACK; 0 where it is not known.
+    initial_rtt_ns: i64,
+    flows: [Flow; 2],
 }
 
-const fn is_after(left: u32, right: u32) -> bool {
-    (right.wrapping_sub(left) as i32) < 0
+/// What is said of a packet while it is judged.
+struct Note {
+    analysis: Analysis,
+    /// tshark has made a record for it, be it an empty one: then it shows the initial round trip.
+    is_made: bool,
 }
 
-const fn is_before(left: u32, right: u32) -> bool {
-    (left.wrapping_sub(right) as i32) < 0
-}
-
-/// A segment, as the rules name its parts.
-struct Parts {
-    sequence: u32,
-    acknowledgement: u32,
-    length: u32,
-    window: u32,
-    flags: TcpFlags,
-    time_ns: i64,
-    frame: u64,
-}
-
-impl Parts {
-    /// None of SYN, FIN and RST.
-    const fn is_plain(&self) -> bool {
-        !self
-            .flags
-            .any(TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST)
+impl Note {
+    const fn set(&mut self, flag: AnalysisFlag) {
+        self.analysis.flags.set(flag);
+        self.is_made = true;
     }
+}
+
+const fn is_opening(packet: &Packet) -> bool {
+    packet.flags.0 & (SYN | ACK) == SYN
+}
+
+/// A time that tshark does not show where it is 0.
+fn known(time_ns: i64) -> Option<i64> {
+    (time_ns != 0).then_some(time_ns)
 }
 
 impl Stream {
-    pub(super) fn new(number: u32) -> Self {
-        let direction = || Direction {
-            is_flight_valid: true,
-            ..Direction::default()
-        };
+    pub(super) const fn new(number: u32) -> Self {
         Self {
             number,
-            directions: [direction(), direction()],
-            syn_ns: None,
-            first_rtt_ns: None,
+            completeness: 0,
+            syn_time_ns: 0,
+            initial_rtt_ns: 0,
+            flows: [Flow::NEW; 2],
         }
     }
 
-    /// Whether a SYN begins another session.
-    pub(super) fn has_other_base(&self, direction: usize, sequence: u32) -> bool {
-        self.directions[direction]
-            .base
-            .is_some_and(|base| base != sequence)
+    /// Room taken by lists, in segments.
+    pub(super) fn unacked_room(&self) -> usize {
+        self.flows.iter().map(|flow| flow.unacked.room()).sum()
     }
 
-    pub(super) fn analyze(&mut self, record: &PacketRecord<'_>, direction: usize) -> Analysis {
-        let headers = record.headers;
-        let parts = Parts {
-            sequence: headers.sequence,
-            acknowledgement: headers.acknowledgement,
-            length: headers.payload_length,
-            window: u32::from(headers.window),
-            flags: headers.tcp_flags,
-            time_ns: record.time_ns,
-            frame: record.number,
+    /// Whether a packet is the SYN of another connection of the same ends.
+    pub(super) fn is_other_connection(&self, packet: &Packet, end: End) -> bool {
+        let flow = &self.flows[end as usize];
+        is_opening(packet) && flow.has_base && flow.base != packet.sequence
+    }
+
+    /// The direction of what `end` sends, and the other.
+    fn flows(&mut self, end: End) -> (&mut Flow, &mut Flow) {
+        let [low, high] = &mut self.flows;
+        match end {
+            End::Low => (low, high),
+            End::High => (high, low),
+        }
+    }
+
+    /// Takes a packet in: what is said of it, and whether a segment had to be forgotten.
+    pub(super) fn take(
+        &mut self,
+        packet: &Packet,
+        end: End,
+        place: Place,
+        may_grow: bool,
+    ) -> (Analysis, bool) {
+        let mut note = Note {
+            analysis: Analysis::default(),
+            is_made: false,
         };
-        let mut analysis = Analysis {
-            stream: self.number,
-            ..Analysis::default()
-        };
-        self.set_base(&parts, direction, &mut analysis);
-        if headers.is_fragmented {
-            return analysis;
+        self.judge_opening(packet, end, place, &mut note);
+        let completeness = self.completeness;
+        let mut is_forgotten = false;
+        if !packet.is_partial {
+            is_forgotten = self.judge(packet, end, may_grow, &mut note);
         }
-        self.read_options(record, direction);
-        self.check_acknowledgement(&parts, direction, &mut analysis);
-        let mut says_anything = self.check_order(&parts, direction, &mut analysis);
-        says_anything |= self.store(&parts, direction, &mut analysis);
-        self.time_handshake(&parts);
-        says_anything |= !analysis.flags.is_empty() || analysis.acks_frame.is_some();
-        if says_anything {
-            analysis.initial_rtt_ns = self.first_rtt_ns.filter(|it| *it != 0);
+        self.note_completeness(packet, place);
+        self.note_times(packet, end);
+        self.note_options(packet, end);
+        if packet.is_cut {
+            note.analysis = Analysis::default();
+        } else if note.is_made {
+            note.analysis.initial_rtt_ns = known(self.initial_rtt_ns);
         }
-        analysis
+        note.analysis.stream = self.number;
+        note.analysis.completeness = completeness;
+        (note.analysis, is_forgotten)
     }
 
-    fn set_base(&mut self, parts: &Parts, direction: usize, analysis: &mut Analysis) {
-        let is_syn = parts.flags.any(TcpFlags::SYN);
-        let forward = &mut self.directions[direction];
-        match forward.base {
-            None => {
-                let before = if is_syn { 0 } else { 1 };
-                forward.base = Some(parts.sequence.wrapping_sub(before));
+    fn judge_opening(&mut self, packet: &Packet, end: End, place: Place, note: &mut Note) {
+        let (sender, _) = self.flows(end);
+        sender.sacked = 0;
+        if place == Place::FirstAgain {
+            note.set(AnalysisFlag::ReusedPorts);
+            self.completeness = completeness::SYN;
+        } else if packet.flags.any(SYN) && sender.has_base {
+            if is_opening(packet) {
+                // The same SYN again. After a RST with a strange number nothing else would fit.
+                sender.next = sender.contiguous;
+            } else if sender.base != packet.sequence {
+                sender.set_base(packet.sequence);
+                note.set(AnalysisFlag::ReusedPorts);
             }
-            Some(base) if is_syn && parts.flags.any(TcpFlags::ACK) && base != parts.sequence => {
-                analysis.flags.set(AnalysisFlag::ReusedPorts);
-                forward.base = Some(parts.sequence);
-            }
-            Some(_) => {}
         }
     }
 
-    fn read_options(&mut self, record: &PacketRecord<'_>, direction: usize) {
-        let flags = record.flags();
-        let forward = &mut self.directions[direction];
-        forward.sack_count = 0;
-        for (room, block) in forward.sacks.iter_mut().zip(record.sack_blocks()) {
-            *room = block;
-            forward.sack_count += 1;
+    fn note_completeness(&mut self, packet: &Packet, place: Place) {
+        let flags = packet.flags;
+        let mut seen = 0;
+        if place == Place::First {
+            if is_opening(packet) {
+                seen |= completeness::SYN;
+                if packet.length > 0 {
+                    seen |= completeness::DATA;
+                }
+            }
+        } else {
+            seen |= match flags.0 & (SYN | ACK) {
+                ACK if packet.length > 0 => completeness::DATA,
+                ACK => completeness::ACK,
+                SYN | 0 => 0,
+                _ => completeness::SYN_ACK,
+            };
+            if flags.0 & (FIN | ACK) == FIN | ACK {
+                seen |= completeness::FIN;
+            }
+            if flags.any(RST) {
+                seen |= completeness::RST;
+            }
         }
-        if !flags.any(TcpFlags::SYN) {
+        self.completeness |= seen;
+    }
+
+    fn note_times(&mut self, packet: &Packet, end: End) {
+        if is_opening(packet) {
+            self.syn_time_ns = packet.time_ns;
+        }
+        let is_ack = packet.flags.0 & (SYN | ACK) == ACK;
+        if is_ack && self.syn_time_ns != 0 && self.initial_rtt_ns == 0 {
+            self.initial_rtt_ns = packet.time_ns.wrapping_sub(self.syn_time_ns);
+        }
+        let (sender, _) = self.flows(end);
+        if packet.flags.any(SYN) {
+            sender.awaits_first_ack = true;
+        } else if is_ack {
+            sender.awaits_first_ack = false;
+        }
+    }
+
+    fn note_options(&mut self, packet: &Packet, end: End) {
+        let (sender, peer) = self.flows(end);
+        if let Some(shift) = packet.window_scale_plus_one.checked_sub(1) {
+            sender.scale = Scale::Shift(shift);
+        }
+        sender.sacked = packet.sacked;
+        if packet.is_cut || !packet.flags.any(SYN) {
             return;
         }
-        forward.scale = match record.options.window_scale_plus_one.checked_sub(1) {
-            Some(shift) => Scale::Shift(shift),
-            None => Scale::Unused,
-        };
-        if flags.any(TcpFlags::ACK) {
-            let [left, right] = &mut self.directions;
-            if left.scale == Scale::Unused || right.scale == Scale::Unused {
-                (left.scale, right.scale) = (Scale::Unused, Scale::Unused);
-            }
+        if sender.scale == Scale::Unknown {
+            sender.scale = Scale::Unused;
+            peer.scale = Scale::Unused;
+        } else if packet.flags.any(ACK) && peer.scale == Scale::Unused {
+            sender.scale = Scale::Unused;
         }
     }
 
-    /// The tests of windows and acknowledgements, in their order; each `return` skips the rest.
-    fn check_acknowledgement(&mut self, parts: &Parts, direction: usize, analysis: &mut Analysis) {
-        let (forward, reverse) = both(&mut self.directions, direction);
-        let flags = &mut analysis.flags;
-        let is_next = parts.sequence == forward.next;
-        if parts.length == 1 && is_next && reverse.window == 0 {
-            flags.set(AnalysisFlag::ZeroWindowProbe);
-            return;
+    /// Judges a packet by what came before and remembers it: whether a segment was forgotten.
+    fn judge(&mut self, packet: &Packet, end: End, may_grow: bool, note: &mut Note) -> bool {
+        let initial_rtt_ns = self.initial_rtt_ns;
+        let (sender, peer) = self.flows(end);
+        set_bases(packet, sender, peer);
+        judge_acknowledgement(packet, sender, peer, note);
+        if packet.acknowledgement != sender.acknowledgement {
+            sender.acknowledgement_frame = packet.number;
+            sender.duplicate_count = 0;
         }
-        if parts.window == 0 && parts.is_plain() {
-            flags.set(AnalysisFlag::ZeroWindow);
+        judge_unseen(packet, peer, note);
+        if packet.length > 0 || packet.flags.any(SYN | FIN) {
+            judge_repetition(packet, sender, peer, initial_rtt_ns, note);
         }
-        if forward.next != 0
-            && is_after(parts.sequence, forward.next)
-            && !parts.flags.any(TcpFlags::RST)
-        {
-            flags.set(AnalysisFlag::LostSegment);
-            forward.is_flight_valid = false;
+        let is_forgotten = !remember(packet, sender, may_grow, note.analysis.flags);
+        if let Some(sent) = peer.unacked.acknowledge(packet.acknowledgement, peer.base) {
+            note.is_made = true;
+            note.analysis.acks_frame = Some(sent.frame);
+            note.analysis.ack_rtt_ns = known(packet.time_ns.wrapping_sub(sent.time_ns));
         }
-        if parts.length <= 1 && parts.sequence == forward.next.wrapping_sub(1) && parts.is_plain() {
-            flags.set(AnalysisFlag::KeepAlive);
-        }
-        let is_empty = parts.length == 0 && is_next && parts.is_plain();
-        let is_same_ack = is_empty && parts.acknowledgement == forward.last_ack;
-        let is_same_window = parts.window == forward.window;
-        if is_same_ack && parts.window != 0 && !is_same_window {
-            flags.set(AnalysisFlag::WindowUpdate);
-        }
-        if parts.length > 0 && parts.is_plain() && fills_window(parts, reverse) {
-            flags.set(AnalysisFlag::WindowFull);
-        }
-        if !is_same_ack || !is_same_window {
-            return;
-        }
-        let answers = |flag| reverse.last_flags.has(flag);
-        if parts.window != 0 && answers(AnalysisFlag::KeepAlive) {
-            flags.set(AnalysisFlag::KeepAliveAck);
-        } else if parts.window == 0 && answers(AnalysisFlag::ZeroWindowProbe) {
-            flags.set(AnalysisFlag::ZeroWindowProbeAck);
-        } else if parts.window != 0 {
-            forward.duplicate_acks = forward.duplicate_acks.wrapping_add(1);
-            flags.set(AnalysisFlag::DuplicateAck);
-            analysis.duplicate_ack_number = Some(forward.duplicate_acks);
-        }
-    }
-
-    /// Whether bytes that were not captured are acknowledged, told or not.
-    fn check_order(&mut self, parts: &Parts, direction: usize, analysis: &mut Analysis) -> bool {
-        let first_rtt_ns = self.first_rtt_ns;
-        let (forward, reverse) = both(&mut self.directions, direction);
-        if parts.acknowledgement != forward.last_ack {
-            forward.duplicate_acks = 0;
-        }
-        let is_lost = reverse.max_acked != 0
-            && is_after(parts.acknowledgement, reverse.max_acked)
-            && parts.flags.any(TcpFlags::ACK);
-        if is_lost {
-            reverse.acknowledged_lost(analysis);
-        }
-        let is_control = parts.flags.any(TcpFlags::SYN | TcpFlags::FIN);
-        let is_keep_alive = analysis.flags.has(AnalysisFlag::KeepAlive);
-        if (parts.length == 0 && !is_control) || is_keep_alive {
-            return is_lost;
-        }
-        let is_behind = forward.next != 0
-            && is_before(parts.sequence, forward.next)
-            && !(parts.length > 1 && forward.next.wrapping_sub(1) == parts.sequence);
-        let end = parts.sequence.wrapping_add(parts.length);
-        if parts.length > 0 && reverse.last_ack != 0 && !is_after(end, reverse.last_ack) {
-            analysis.flags.set(AnalysisFlag::SpuriousRetransmission);
-            analysis.flags.set(AnalysisFlag::Retransmission);
-            return is_lost;
-        }
-        if !is_behind {
-            return is_lost;
-        }
-        let since_ack_ns = parts.time_ns.saturating_sub(reverse.last_ack_ns);
-        if reverse.duplicate_acks >= 2
-            && reverse.last_ack == parts.sequence
-            && (0..FAST_NS).contains(&since_ack_ns)
-        {
-            analysis.flags.set(AnalysisFlag::FastRetransmission);
-            analysis.flags.set(AnalysisFlag::Retransmission);
-            return is_lost;
-        }
-        let since_next_ns = parts.time_ns.saturating_sub(forward.next_ns);
-        let threshold_ns = first_rtt_ns
-            .filter(|it| *it != 0)
-            .unwrap_or(OUT_OF_ORDER_NS);
-        let whole_end = end.wrapping_add(u32::from(is_control));
-        // Wireshark counts without a sign: a clock that steps back is far away.
-        if (0..threshold_ns).contains(&since_next_ns) && forward.next != whole_end {
-            analysis.flags.set(AnalysisFlag::OutOfOrder);
-            return is_lost;
-        }
-        analysis.flags.set(AnalysisFlag::Retransmission);
-        let oldest_ns = forward
-            .segments
-            .back()
-            .map_or(forward.next_ns, |it| it.time_ns);
-        analysis.rto_ns = Some(parts.time_ns.saturating_sub(oldest_ns));
-        is_lost
-    }
-
-    /// Whether bytes in flight are counted, even if there are none.
-    fn store(&mut self, parts: &Parts, direction: usize, analysis: &mut Analysis) -> bool {
-        let (forward, reverse) = both(&mut self.directions, direction);
-        let is_control = parts.flags.any(TcpFlags::SYN | TcpFlags::FIN);
-        let next = parts
-            .sequence
-            .wrapping_add(parts.length)
-            .wrapping_add(u32::from(is_control));
-        if (parts.length > 0 || is_control) && forward.segments.len() < WIRESHARK_SEGMENT_COUNT_MAX
-        {
-            forward.segments.push_front(Unacked {
-                frame: parts.frame,
-                time_ns: parts.time_ns,
-                sequence: parts.sequence,
-                next,
-            });
-        }
-        let is_probe = analysis.flags.has(AnalysisFlag::ZeroWindowProbe);
-        if (is_after(next, forward.next) || forward.next == 0) && !is_probe {
-            forward.next = next;
-            forward.next_ns = parts.time_ns;
-        }
-        if (parts.sequence == forward.max_acked || forward.max_acked == 0) && !is_probe {
-            forward.max_acked = forward.next;
-        }
-        forward.window = parts.window;
-        forward.window_is_unscaled = parts.flags.any(TcpFlags::SYN);
-        forward.last_ack = parts.acknowledgement;
-        forward.last_ack_ns = parts.time_ns;
-        forward.last_flags = analysis.flags;
-        reverse.acknowledge(parts, analysis);
-        if parts.flags.any(TcpFlags::ACK) {
-            reverse.is_flight_valid = true;
-        }
-        let is_counted = parts.length > 0 && forward.is_flight_valid;
-        if is_counted {
-            let bytes = forward.in_flight(reverse);
-            analysis.bytes_in_flight = bytes.map(|it| it - u32::from(is_control));
-        }
-        is_counted
-    }
-
-    fn time_handshake(&mut self, parts: &Parts) {
-        let is_ack = parts.flags.any(TcpFlags::ACK);
-        match (parts.flags.any(TcpFlags::SYN), is_ack) {
-            (true, false) => self.syn_ns = Some(parts.time_ns),
-            // A zero counts as not known.
-            (false, true) if self.first_rtt_ns.unwrap_or(0) == 0 => {
-                self.first_rtt_ns = self
-                    .syn_ns
-                    .map(|syn_ns| parts.time_ns.saturating_sub(syn_ns));
-            }
-            _ => {}
-        }
+        measure_flight(packet, sender, peer, note);
+        is_forgotten
     }
 }
 
-impl Direction {
-    /// Bytes that were not captured are acknowledged. Told once until the other side acknowledges
-    /// something else: its count of duplicates, set to all ones, remembers that.
-    fn acknowledged_lost(&mut self, analysis: &mut Analysis) {
-        if is_after(self.next, self.max_acked) {
-            self.max_acked = self.next;
-            analysis.flags.set(AnalysisFlag::AckLostSegment);
-            return;
-        }
-        if self.duplicate_acks == 0 {
-            analysis.flags.set(AnalysisFlag::AckLostSegment);
-        }
-        self.duplicate_acks = u32::MAX;
-    }
-
-    /// Takes away what an acknowledgement covers. The list goes from the latest to the oldest, so
-    /// of several that end there the oldest is told.
-    fn acknowledge(&mut self, parts: &Parts, analysis: &mut Analysis) {
-        let number = parts.acknowledgement;
-        self.segments.retain_mut(|segment| {
-            if number == segment.next {
-                analysis.acks_frame = Some(segment.frame);
-                let rtt_ns = parts.time_ns.saturating_sub(segment.time_ns);
-                // A time of zero is not shown.
-                analysis.ack_rtt_ns = Some(rtt_ns).filter(|it| *it != 0);
-                return false;
-            }
-            if is_after(number, segment.sequence) && is_before(number, segment.next) {
-                segment.sequence = number;
-            }
-            is_after(segment.next, number)
+fn set_bases(packet: &Packet, sender: &mut Flow, peer: &mut Flow) {
+    if !sender.has_base {
+        sender.set_base(if packet.flags.any(SYN) {
+            packet.sequence
+        } else {
+            packet.sequence.wrapping_sub(1)
         });
     }
-
-    fn in_flight(&self, reverse: &Self) -> Option<u32> {
-        let base = self.base.unwrap_or(0);
-        let first = self
-            .segments
-            .iter()
-            .map(|it| it.sequence.wrapping_sub(base))
-            .min()?;
-        let last = self
-            .segments
-            .iter()
-            .map(|it| it.next.wrapping_sub(base))
-            .max()?;
-        let mut bytes = last.wrapping_sub(first);
-        let count = usize::from(reverse.sack_count);
-        for (left, right) in &reverse.sacks[..count] {
-            bytes = bytes.wrapping_sub(right.wrapping_sub(*left));
+    if packet.flags.any(ACK) {
+        if !peer.has_base {
+            peer.set_base(packet.acknowledgement.wrapping_sub(1));
         }
-        (1..2_000_000_000).contains(&bytes).then_some(bytes)
+        peer.tells_flight = true;
     }
 }
 
-fn fills_window(parts: &Parts, reverse: &Direction) -> bool {
-    let shift = match reverse.scale {
-        Scale::Unknown => return false,
-        _ if reverse.window_is_unscaled => 0,
-        Scale::Unused => 0,
-        Scale::Shift(shift) => shift,
-    };
-    let edge = reverse.last_ack.wrapping_add(reverse.window << shift);
-    parts.sequence.wrapping_add(parts.length) == edge
+/// Windows, probes, keep-alives and duplicate ACKs.
+fn judge_acknowledgement(packet: &Packet, sender: &mut Flow, peer: &Flow, note: &mut Note) {
+    let is_next = packet.sequence == sender.next;
+    if packet.length == 1 && is_next && peer.window == 0 {
+        note.set(AnalysisFlag::ZeroWindowProbe);
+        return;
+    }
+    let is_plain = !packet.flags.any(SYN | FIN | RST);
+    if packet.window == 0 && is_plain {
+        note.set(AnalysisFlag::ZeroWindow);
+    }
+    if sender.next != 0 && is_after(packet.sequence, sender.next) && !packet.flags.any(RST) {
+        note.set(AnalysisFlag::LostSegment);
+        sender.tells_flight = false;
+    }
+    if packet.length <= 1 && packet.sequence == sender.next.wrapping_sub(1) && is_plain {
+        note.set(AnalysisFlag::KeepAlive);
+    }
+    if packet.length > 0 {
+        if is_plain && fills_window(packet, peer) {
+            note.set(AnalysisFlag::WindowFull);
+        }
+        return;
+    }
+    if !is_next || packet.acknowledgement != sender.acknowledgement || !is_plain {
+        return;
+    }
+    if packet.window != sender.window {
+        if packet.window != 0 {
+            note.set(AnalysisFlag::WindowUpdate);
+        }
+    } else if packet.window == 0 {
+        if peer.flags.has(AnalysisFlag::ZeroWindowProbe) {
+            note.set(AnalysisFlag::ZeroWindowProbeAck);
+        }
+    } else if peer.flags.has(AnalysisFlag::KeepAlive) {
+        note.set(AnalysisFlag::KeepAliveAck);
+    } else {
+        sender.duplicate_count = match sender.duplicate_count {
+            UNSEEN_ACKNOWLEDGED => 1,
+            count => count.saturating_add(1),
+        };
+        note.set(AnalysisFlag::DuplicateAck);
+        note.analysis.duplicate_ack_number = Some(sender.duplicate_count);
+        note.analysis.duplicate_ack_frame = Some(sender.acknowledgement_frame);
+    }
 }
 
-/// This direction and the other one.
-fn both(directions: &mut [Direction; 2], direction: usize) -> (&mut Direction, &mut Direction) {
-    let [low, high] = directions;
-    if direction == 0 {
-        (low, high)
+fn fills_window(packet: &Packet, peer: &Flow) -> bool {
+    let shift = if peer.awaits_first_ack {
+        0
     } else {
-        (high, low)
+        peer.scale.shift()
+    };
+    let edge = peer.acknowledgement.wrapping_add(peer.window << shift);
+    peer.scale != Scale::Unknown && packet.sequence.wrapping_add(packet.length) == edge
+}
+
+/// Whether what is acknowledged was not captured.
+fn judge_unseen(packet: &Packet, peer: &mut Flow, note: &mut Note) {
+    if peer.contiguous == 0
+        || !is_after(packet.acknowledgement, peer.contiguous)
+        || !packet.flags.any(ACK)
+    {
+        return;
+    }
+    note.is_made = true;
+    if is_after(peer.next, peer.contiguous) {
+        peer.contiguous = peer.next;
+        note.set(AnalysisFlag::AckLostSegment);
+        return;
+    }
+    // Said once; again only after the peer has acknowledged something else.
+    if peer.duplicate_count == 0 {
+        note.set(AnalysisFlag::AckLostSegment);
+    }
+    peer.duplicate_count = UNSEEN_ACKNOWLEDGED;
+}
+
+/// Retransmissions and what is out of order.
+fn judge_repetition(
+    packet: &Packet,
+    sender: &Flow,
+    peer: &Flow,
+    initial_rtt_ns: i64,
+    note: &mut Note,
+) {
+    if note.analysis.flags.has(AnalysisFlag::KeepAlive) {
+        return;
+    }
+    let end = packet.sequence.wrapping_add(packet.length);
+    if packet.length > 0
+        && peer.acknowledgement != 0
+        && end.wrapping_sub(peer.acknowledgement) as i32 <= 0
+    {
+        note.set(AnalysisFlag::SpuriousRetransmission);
+        note.set(AnalysisFlag::Retransmission);
+        return;
+    }
+    // More than a byte that begins at the last one follows a window probe.
+    let follows_probe = packet.length > 1 && packet.sequence == sender.next.wrapping_sub(1);
+    if sender.next == 0 || !is_after(sender.next, packet.sequence) || follows_probe {
+        return;
+    }
+    // Unsigned: a time before the other is a long time after it.
+    let since_ack_ns = packet.time_ns.wrapping_sub(peer.time_ns) as u64;
+    if peer.duplicate_count >= 2
+        && peer.acknowledgement == packet.sequence
+        && since_ack_ns < FAST_RETRANSMISSION_NS
+    {
+        note.set(AnalysisFlag::FastRetransmission);
+        note.set(AnalysisFlag::Retransmission);
+        return;
+    }
+    let since_highest_ns = packet.time_ns.wrapping_sub(sender.next_time_ns) as u64;
+    let limit_ns = known(initial_rtt_ns).map_or(OUT_OF_ORDER_NS, |rtt_ns| rtt_ns as u64);
+    let end = end.wrapping_add(packet.flags.any(SYN | FIN).into());
+    if since_highest_ns < limit_ns && end != sender.next {
+        note.set(AnalysisFlag::OutOfOrder);
+        return;
+    }
+    note.set(AnalysisFlag::Retransmission);
+    let oldest = sender.unacked.oldest();
+    let since_ns = oldest.map_or(sender.next_time_ns, |sent| sent.time_ns);
+    note.analysis.rto_ns = known(packet.time_ns.wrapping_sub(since_ns));
+}
+
+/// Remembers a packet of its sender: whether its segment could be kept.
+fn remember(packet: &Packet, sender: &mut Flow, may_grow: bool, flags: AnalysisFlags) -> bool {
+    let mut end = packet.sequence.wrapping_add(packet.length);
+    let is_control = packet.flags.any(SYN | FIN);
+    let mut is_kept = true;
+    if (packet.length > 0 || is_control) && !sender.unacked.is_full() {
+        end = end.wrapping_add(is_control.into());
+        let sent = Sent {
+            frame: packet.number,
+            time_ns: packet.time_ns,
+            start: packet.sequence,
+            end,
+        };
+        is_kept = sender.unacked.add(sent, sender.base, may_grow);
+    }
+    if !flags.has(AnalysisFlag::ZeroWindowProbe) {
+        if sender.next == 0 || is_after(end, sender.next) {
+            sender.next = end;
+            sender.next_time_ns = packet.time_ns;
+        }
+        if sender.contiguous == 0 || sender.contiguous == packet.sequence {
+            sender.contiguous = sender.next;
+        }
+    }
+    sender.window = packet.window;
+    sender.acknowledgement = packet.acknowledgement;
+    sender.time_ns = packet.time_ns;
+    sender.flags = flags;
+    is_kept
+}
+
+fn measure_flight(packet: &Packet, sender: &Flow, peer: &Flow, note: &mut Note) {
+    if packet.length == 0 || !sender.tells_flight {
+        return;
+    }
+    let Some(span) = sender.unacked.span() else {
+        return;
+    };
+    note.is_made = true;
+    let flight = span.wrapping_sub(peer.sacked);
+    if flight > 0 && flight < FLIGHT_MAX {
+        let flight = flight - u32::from(packet.flags.any(SYN | FIN));
+        note.analysis.bytes_in_flight = (flight > 0).then_some(flight);
     }
 }
