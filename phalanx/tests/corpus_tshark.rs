@@ -40,24 +40,6 @@ const KNOWN: &[(&str, &str, usize, &str)] = &[
         2,
         "fractions of more than a second: Wireshark subtracts them as they are",
     ),
-    (
-        "suricata-verify/transform-base64-7296__input.pcap",
-        "ack_lost_segment",
-        1,
-        "one of its packets has a TCP header that Wireshark refuses and we do not see",
-    ),
-    (
-        "suricata-verify/transform-base64-7296__input.pcap",
-        "duplicate_ack_num",
-        1,
-        "as above",
-    ),
-    (
-        "tcpdump/beep-oobr.pcap",
-        "bytes_in_flight",
-        1,
-        "Wireshark does not know the length of a segment whose IP length is a lie",
-    ),
 ];
 
 /// A frame of the reference: its columns by name.
