@@ -285,10 +285,11 @@ impl Shared<'_> {
             return;
         }
         let mut batch = lock(&self.free).pop().unwrap_or_default();
-        batch.items.resize_with(self.shards.len(), Vec::new);
-        batch.items.iter_mut().for_each(Vec::clear);
+        batch.clear(self.shards.len());
+        batch.clock_before_ns = sequence.clock_ns;
         sequence.assembly.finish();
-        sequence.assembly.add_to(&mut batch);
+        let clock_ns = sequence.clock_ns;
+        sequence.assembly.add_to(&mut batch, clock_ns);
         self.under_way.fetch_add(1, Ordering::Relaxed);
         let batch = Arc::new(batch);
         for shard in &self.shards {

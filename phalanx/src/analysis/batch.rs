@@ -20,8 +20,10 @@ pub(super) struct Batch {
     pub(super) chunk: Chunk,
     /// By shard.
     pub(super) items: Vec<Vec<Item>>,
-    /// Frames that hold a fragment, by index: no items yet.
-    pub(super) fragments: Vec<u32>,
+    /// Frames that hold a fragment: no items yet.
+    pub(super) fragments: Vec<FragmentAt>,
+    /// What was put together from fragments.
+    pub(super) wholes: Vec<Whole>,
     /// By interface.
     pub(super) kinds: Arc<Vec<Option<LinkKind>>>,
     pub(super) selection: Arc<Selection>,
@@ -31,15 +33,26 @@ pub(super) struct Batch {
     pub(super) clock_ns: i64,
 }
 
+/// A frame that holds a fragment.
+#[derive(Clone, Copy)]
+pub(super) struct FragmentAt {
+    /// Among the frames of the chunk.
+    pub(super) index: u32,
+    /// The latest time of its batch so far.
+    pub(super) clock_ns: i64,
+}
+
 /// One record of a batch.
+#[derive(Clone, Copy)]
 pub(super) struct Item {
     pub(super) frame: FrameAt,
     pub(super) decoded: Decoded,
     /// The latest time of its batch so far.
     pub(super) clock_ns: i64,
-    /// The packet where it is no frame of the chunk.
-    pub(super) whole: Option<Box<Whole>>,
     pub(super) role: ItemRole,
+    /// Index of the packet among [`Batch::wholes`], where it is no frame of the chunk. Items own
+    /// nothing: thousands are cleared at once.
+    pub(super) whole: Option<u32>,
 }
 
 /// A packet that was put together from fragments.
@@ -49,11 +62,65 @@ pub(super) struct Whole {
     pub(super) bytes: Box<[u8]>,
 }
 
+impl Batch {
+    /// Holds no records.
+    pub(super) fn clear(&mut self, shard_count: usize) {
+        self.items.resize_with(shard_count, Vec::new);
+        self.items.iter_mut().for_each(Vec::clear);
+        self.fragments.clear();
+        self.wholes.clear();
+        self.clock_ns = i64::MIN;
+    }
+
+    /// The bytes that an item was decoded from.
+    pub(super) fn bytes_of(&self, item: &Item) -> &[u8] {
+        match item.whole {
+            None => self.chunk.bytes_of(&item.frame),
+            Some(index) => {
+                let whole = self.wholes.get(index as usize);
+                whole.map_or(&[], |whole| &whole.bytes)
+            }
+        }
+    }
+
+    /// Puts items that were added late in their place.
+    pub(super) fn sort(&mut self) {
+        let wholes = &self.wholes;
+        let place = |item: &Item| {
+            let whole = item.whole.and_then(|index| wholes.get(index as usize));
+            whole.map_or(item.frame.number, |whole| whole.at)
+        };
+        for items in &mut self.items {
+            if !items.is_sorted_by_key(place) {
+                items.sort_by_key(place);
+            }
+        }
+    }
+}
+
 impl Item {
-    /// Its place in the order of the file.
-    pub(super) fn place(&self) -> u64 {
-        let whole = self.whole.as_ref();
-        whole.map_or(self.frame.number, |whole| whole.at)
+    /// A packet that is all for one shard; [`Self::share_out`] says whether it is.
+    pub(super) const fn new(frame: FrameAt, decoded: Decoded, clock_ns: i64) -> Self {
+        Self {
+            frame,
+            decoded,
+            clock_ns,
+            role: ItemRole::Whole,
+            whole: None,
+        }
+    }
+
+    /// Gives it to the shard of its flow, and to that of what it quotes.
+    #[inline]
+    pub(super) fn share_out(mut self, bytes: &[u8], shards: &mut [Vec<Self>]) {
+        let shard = shard_of(&self.decoded.headers, shards.len());
+        let quoted = quoted_shard(&self.decoded.headers, bytes, shards.len());
+        if let Some(quoted) = quoted.filter(|quoted| *quoted != shard) {
+            self.role = ItemRole::Quote;
+            shards[quoted].push(self);
+            self.role = ItemRole::Own;
+        }
+        shards[shard].push(self);
     }
 }
 
@@ -119,10 +186,7 @@ pub(super) fn decode(
     shard_count: usize,
     facts: &mut Vec<HopFacts>,
 ) {
-    batch.items.resize_with(shard_count, Vec::new);
-    batch.items.iter_mut().for_each(Vec::clear);
-    batch.fragments.clear();
-    batch.clock_ns = i64::MIN;
+    batch.clear(shard_count);
     for (index, (frame, bytes)) in batch.chunk.iter().enumerate() {
         if !batch.selection.holds(frame, bytes) {
             continue;
@@ -137,7 +201,11 @@ pub(super) fn decode(
             Some(Some(kind)) => {
                 let decoded = Decoded::of(layers, bytes, *kind, frame.wire_length);
                 if is_part(layers, &decoded, frame, bytes, *kind) {
-                    batch.fragments.push(index as u32);
+                    batch.clock_ns = batch.clock_ns.max(frame.time_ns);
+                    batch.fragments.push(FragmentAt {
+                        index: index as u32,
+                        clock_ns: batch.clock_ns,
+                    });
                     continue;
                 }
                 decoded
@@ -146,25 +214,9 @@ pub(super) fn decode(
         };
         match decoded {
             Ok(decoded) => {
-                let shard = shard_of(&decoded.headers, shard_count);
-                let quoted = quoted_shard(&decoded.headers, bytes, shard_count);
-                let quoted = quoted.filter(|quoted| *quoted != shard);
                 batch.clock_ns = batch.clock_ns.max(frame.time_ns);
-                let item = Item {
-                    frame: *frame,
-                    decoded,
-                    whole: None,
-                    clock_ns: batch.clock_ns,
-                    role: quoted.map_or(ItemRole::Whole, |_| ItemRole::Own),
-                };
-                if let Some(quoted) = quoted {
-                    batch.items[quoted].push(Item {
-                        role: ItemRole::Quote,
-                        whole: None,
-                        ..item
-                    });
-                }
-                batch.items[shard].push(item);
+                let item = Item::new(*frame, decoded, batch.clock_ns);
+                item.share_out(bytes, &mut batch.items);
             }
             Err(reason) => fact.refuse(reason),
         }
@@ -172,7 +224,7 @@ pub(super) fn decode(
 }
 
 /// The shard of a packet's flow.
-pub(super) fn shard_of(headers: &Headers, shard_count: usize) -> usize {
+fn shard_of(headers: &Headers, shard_count: usize) -> usize {
     if shard_count == 1 {
         return 0;
     }

@@ -9,7 +9,7 @@ use phalanx_engine::fragment::{
 };
 use phalanx_engine::record::Decoded;
 
-use super::batch::{Batch, Item, ItemRole, Whole, shard_of};
+use super::batch::{Batch, FragmentAt, Item, Whole};
 use super::hop::HopFacts;
 use crate::capture_file::FrameAt;
 
@@ -132,8 +132,7 @@ impl Assembly {
     /// come of them between its items.
     pub(super) fn pass(&mut self, batch: &mut Batch) {
         let kinds = Arc::clone(&batch.kinds);
-        let mut alone = Vec::new();
-        for index in std::mem::take(&mut batch.fragments) {
+        for FragmentAt { index, clock_ns } in std::mem::take(&mut batch.fragments) {
             let Some(frame) = batch.chunk.frames().get(index as usize) else {
                 continue;
             };
@@ -142,55 +141,37 @@ impl Assembly {
             };
             let bytes = batch.chunk.bytes_of(frame);
             if self.take(frame, bytes, *kind) {
+                self.add_to(batch, clock_ns);
                 continue;
             }
             match Decoded::of(&mut self.layers, bytes, *kind, frame.wire_length) {
-                Ok(decoded) => alone.push((
-                    shard_of(&decoded.headers, batch.items.len()),
-                    Item {
-                        frame: *frame,
-                        decoded,
-                        clock_ns: frame.time_ns,
-                        role: ItemRole::Whole,
-                        whole: None,
-                    },
-                )),
+                Ok(decoded) => {
+                    Item::new(*frame, decoded, clock_ns).share_out(bytes, &mut batch.items);
+                }
                 Err(reason) => self.miss(frame.interface, reason, 1),
             }
         }
-        for (shard, item) in alone {
-            batch.items[shard].push(item);
-        }
         if let Some(last) = batch.chunk.frames().last() {
-            self.expire(&last.clone());
+            self.expire(last);
         }
-        self.add_to(batch);
+        self.add_to(batch, batch.clock_ns);
+        batch.sort();
     }
 
-    /// Adds what was released to the items of a batch, at its place.
-    pub(super) fn add_to(&mut self, batch: &mut Batch) {
-        let count = batch.items.len();
+    /// Adds what was released to the items of a batch.
+    pub(super) fn add_to(&mut self, batch: &mut Batch, clock_ns: i64) {
         self.settle(|settled| {
             let Ok(decoded) = settled.decoded else {
                 return;
             };
-            let shard = shard_of(&decoded.headers, count);
-            batch.items[shard].push(Item {
-                frame: settled.frame,
-                decoded,
-                clock_ns: settled.frame.time_ns,
-                role: ItemRole::Whole,
-                whole: Some(Box::new(Whole {
-                    at: settled.at,
-                    bytes: settled.bytes,
-                })),
+            let mut item = Item::new(settled.frame, decoded, clock_ns);
+            item.whole = Some(batch.wholes.len() as u32);
+            item.share_out(&settled.bytes, &mut batch.items);
+            batch.wholes.push(Whole {
+                at: settled.at,
+                bytes: settled.bytes,
             });
         });
-        for items in &mut batch.items {
-            if !items.is_sorted_by_key(Item::place) {
-                items.sort_by_key(Item::place);
-            }
-        }
     }
 }
 

@@ -163,6 +163,7 @@ impl<Tell: FnMut(Told<'_>) -> ControlFlow<()>> Teller<'_, Tell> {
 
     /// A fragment that was taken in, and what it completes.
     fn fragment(&mut self, frame: &FrameAt) -> ControlFlow<()> {
+        self.tracer.advance(frame.time_ns);
         if !self.settle(Some(frame))? {
             (self.tell)(Told {
                 frame,
