@@ -2,6 +2,7 @@
 
 use std::mem::size_of;
 
+use crate::application::Application;
 use crate::attempt::PendingAttempt;
 use crate::change::{
     AttemptFailed, Change, ConversationClosed, ConversationOpened, ConversationUpdated, FlowOpened,
@@ -20,6 +21,7 @@ use crate::limits::{
 use crate::name::{Service, Socket};
 use crate::pair::{DISTRIBUTION_COUNT, Pair, PairKey};
 use crate::segment::run_count_max;
+use crate::side::Side;
 use crate::table::Slot;
 use crate::time::Monotonic;
 use crate::timer::Timer;
@@ -133,4 +135,21 @@ fn memory_is_within_its_bound() {
         total > MEMORY_BYTES_MAX / 2,
         "the stated bound is far from the sum: {total} bytes"
     );
+}
+
+#[test]
+fn an_application_without_payload_is_within_its_bound() {
+    for (protocol, port) in [(6, 53), (6, 8_080), (17, 53), (17, 443)] {
+        let mut application = Application::new(protocol, 40_000, port);
+        for number in 1..2_000_u64 {
+            let side = [Side::Client, Side::Server][number as usize / 20 % 2];
+            let (offset, time_ns) = (number * 3_000, number as i64 * 1_000_000);
+            match protocol {
+                6 => application.stream(side, offset, &[], 1_448, time_ns, number),
+                _ => application.datagram(side, &[], 1_200, time_ns, number),
+            }
+            let boxed = application.size() - size_of::<Application>();
+            assert!(boxed <= APPLICATION, "{boxed} bytes");
+        }
+    }
 }

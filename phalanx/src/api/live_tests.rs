@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use phalanx_common::abi::update_reason;
-use serde_json::Value;
+use phalanx_engine::Input;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -14,6 +15,7 @@ use tokio_tungstenite::tungstenite::Message;
 use super::fixture::{Fixture, Scratch, record, settings, update};
 use super::serve::{CONNECTION_COUNT_MAX, Listen, Server};
 use crate::capture_file::CaptureFile;
+use crate::daemon::Record;
 use crate::stream::REPLAY_COUNT_MAX;
 
 /// Serves a fixture's API at an address of its own, until the sender is dropped.
@@ -78,6 +80,46 @@ async fn the_stream_resumes_where_a_client_left_it() {
     let mut socket = follow(address, "?after=5&stream=another").await;
     next(&mut socket).await;
     assert_eq!(next(&mut socket).await["reason"], "restarted");
+}
+
+#[tokio::test]
+async fn a_recorded_flow_is_told_of_when_it_ends() {
+    let scratch = Scratch::new();
+    let mut fixture = Fixture::with_traffic(settings(&scratch));
+    let (address, _stop) = serve(&fixture).await;
+    let mut socket = follow(address, "?kinds=flow_traced").await;
+    next(&mut socket).await;
+    let Record { hop, header, bytes } = record(1, 1, 900);
+    let (header, bytes) = (&header, &bytes[..]);
+    let now = crate::clock::now();
+    fixture
+        .engine
+        .handle(Input::Record { hop, header, bytes }, now);
+    fixture.engine.handle(Input::HopVanished(hop), now);
+    fixture.engine.handle_deadline(now);
+    fixture.publish();
+    let traced = next(&mut socket).await;
+    assert_eq!(
+        (&traced["kind"], &traced["hop"]),
+        (&"flow_traced".into(), &"1".into())
+    );
+    assert_eq!(
+        (&traced["state"], &traced["protocol"]),
+        (&"established".into(), &"tcp".into())
+    );
+    assert_eq!(
+        traced["server"],
+        json!({"address": "10.0.1.1", "port": 443})
+    );
+    let sent = json!({
+        "packets": 1, "bytes": 940, "data_packets": 1, "payload_bytes": 900, "unique_bytes": 900,
+        "cut_packets": 1,
+    });
+    assert_eq!(traced["counts"], json!({"client": sent, "server": {}}));
+    // What was not measured is absent.
+    let turns = json!({"count": 0, "is_last_unanswered": true});
+    assert_eq!(traced["turns"], turns);
+    assert_eq!(traced["time_budget_ms"].as_object().unwrap().len(), 11);
 }
 
 #[tokio::test]
