@@ -15,6 +15,7 @@ pub mod filter;
 #[cfg(test)]
 mod fixture;
 mod flow;
+pub mod fragment;
 mod histogram;
 mod hop;
 mod input;
@@ -39,6 +40,7 @@ mod tally;
 mod time;
 mod timer;
 pub mod trace;
+pub mod wireshark;
 
 pub use change::{Change, ChangeKind};
 pub use conversation::ConversationId;

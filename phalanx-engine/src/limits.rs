@@ -204,6 +204,13 @@ pub const UNSEEN_COUNT_MAX: usize = 16;
 /// trip of 25 ms at ten in a millisecond; beyond, the oldest is taken for arrived.
 pub const SENDER_VIEW_COUNT_MAX: usize = 256;
 
+/// Streams that Wireshark's rules are applied to: some 400 bytes each, 400 MiB at worst, in
+/// `phalanx packets` alone.
+pub const WIRESHARK_STREAM_COUNT_MAX: usize = 1 << 20;
+
+/// Unacknowledged segments that Wireshark keeps of one direction.
+pub const WIRESHARK_SEGMENT_COUNT_MAX: usize = 10_000;
+
 /// Farthest jump of a sequence number that is believed: the largest window, 2³⁰ (RFC 7323
 /// section 2.3).
 pub const SEQUENCE_JUMP_MAX: u64 = 1 << 30;
@@ -227,3 +234,25 @@ pub const TRACE_WATCHED_COUNT_MAX: usize = 2 * TRACE_DETAIL_COUNT_MAX;
 
 /// Packets of one direction that a copy is looked for among.
 pub const COPY_WINDOW: usize = 32;
+
+/// Datagrams whose fragments are waited for: a host that sends them at once has a few under way.
+pub const FRAGMENT_DATAGRAM_COUNT_MAX: usize = 256;
+
+/// What datagrams under way take together, in bytes: 64 of the longest, or all 256 of 16 KiB. Each
+/// takes its bytes, as far as they have come, and at most 128 KiB for the places of pieces of eight
+/// bytes that leave gaps.
+pub const FRAGMENT_BYTES_MAX: usize = 4 << 20;
+
+/// Steps in which the room of a datagram grows, in bytes: 16 to the longest.
+pub const FRAGMENT_ROOM_STEP: usize = 4 << 10;
+
+/// How long fragments are waited for after the first that came, in nanoseconds of the capture's
+/// time: Linux waits as long (`net.ipv4.ipfrag_time`); RFC 8200 section 4.5 has 60 s.
+pub const FRAGMENT_TIMEOUT_NS: i64 = 30 * SECOND_NS as i64;
+
+/// How far behind the start of a frame, or of what a tunnel carries, the IP header of a fragment is
+/// looked for, in bytes: link headers with their tags and labels take less.
+pub const FRAGMENT_PLACE_SPAN: u32 = 256;
+
+/// Places that are tried: few bytes of link headers look like those of a fragment.
+pub const FRAGMENT_PLACE_TRIES: usize = 8;

@@ -28,6 +28,9 @@ pub struct PacketRecord<'a> {
     pub options: &'a TcpOptions,
     /// How the innermost IP layer is wrapped.
     pub encapsulation: Encapsulation,
+    /// Fragments that the packet was put together from, 0 where it came in one frame; see
+    /// [`crate::fragment`].
+    pub fragment_count: u16,
 }
 
 impl<'a> PacketRecord<'a> {
@@ -71,6 +74,12 @@ impl<'a> PacketRecord<'a> {
         )
     }
 
+    /// Whether it came in fragments, or is the first of some that did not all come.
+    #[must_use]
+    pub const fn came_in_fragments(&self) -> bool {
+        self.fragment_count > 0 || self.headers.is_fragmented
+    }
+
     /// The TCP flags.
     #[must_use]
     pub const fn flags(&self) -> TcpFlags {
@@ -97,6 +106,8 @@ pub struct Decoded {
     pub options: TcpOptions,
     /// See [`PacketRecord::encapsulation`].
     pub encapsulation: Encapsulation,
+    /// See [`PacketRecord::fragment_count`].
+    pub fragment_count: u16,
 }
 
 impl Decoded {
@@ -124,6 +135,7 @@ impl Decoded {
             headers,
             options,
             encapsulation: innermost.encapsulation,
+            fragment_count: 0,
         })
     }
 
@@ -146,6 +158,7 @@ impl Decoded {
             headers: &self.headers,
             options: &self.options,
             encapsulation: self.encapsulation,
+            fragment_count: self.fragment_count,
         }
     }
 }

@@ -209,6 +209,7 @@ impl Opening {
                 headers: *record.headers,
                 options: *record.options,
                 encapsulation: record.encapsulation,
+                fragment_count: record.fragment_count,
             },
             wire_length: record.wire_length,
         }
@@ -290,6 +291,20 @@ impl Tracer {
     /// is silent for long ends by the latest time of all. A clock never goes back.
     pub fn advance(&mut self, time_ns: i64) {
         self.clock_ns = self.clock_ns.max(time_ns.clamp(-TIME_MAX_NS, TIME_MAX_NS));
+    }
+
+    /// Bytes that the flows take, tables counted: looks at each of them.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let of = |slot| match self.traces.get(slot).map(|trace| &trace.detail) {
+            Some(Detail::Opening(_)) => size_of::<Opening>(),
+            Some(Detail::Tcp(trace)) => trace.size(),
+            Some(Detail::Datagram(trace)) => trace.size(),
+            None => 0,
+        };
+        (0..self.traces.slot_end())
+            .map(|slot| size_of::<Option<Trace>>() + of(slot))
+            .sum()
     }
 
     /// Takes a packet in. Packets of one flow must come in the order of their capture.
@@ -443,7 +458,8 @@ impl Tracer {
         let is_scarce = self.run_count > self.limits.run_total_max;
         let trace = self.traces.get_mut(slot)?;
         let is_first = trace.flow == record.number;
-        trace.last_frame = record.number;
+        // A first fragment that was waited for in vain comes late.
+        trace.last_frame = trace.last_frame.max(record.number);
         trace.end_ns = trace.end_ns.max(record.time_ns);
         trace.clock_ns = self.clock_ns;
         // One that says nothing more, as of a scan, makes room first.

@@ -92,6 +92,9 @@ enum Cause {
     NothingUnderWay,
     /// With SACK the window may move (RFC 6675 section 2).
     SackedDuplicates,
+    /// An IP id is missing before it: a packet that was lost before the hop, which tcptrace, by
+    /// numbers alone, cannot tell.
+    MissingById,
     /// A SYN sent again without the option withdraws it; tcptrace keeps it.
     ScaleWithdrawn,
     /// A scale beyond 14 counts as 14 (RFC 7323 section 2.3).
@@ -132,6 +135,8 @@ struct Extra {
     strangers: u64,
     /// Packets that are no SYN.
     others: u64,
+    /// Of the holes filled, those that no sequence number told.
+    missing_ids: u64,
     /// Some SYN announced a window scale.
     has_scale: bool,
     /// SYN behind other packets of its sender.
@@ -201,6 +206,7 @@ impl Extra {
                     || matches!(segment.class, Some(Class::Reordered | Class::FillsHole))),
         );
         self.others += u64::from(!is_syn);
+        self.missing_ids += u64::from(segment.why.starts_with("a packet is missing by its IP id"));
         self.has_scale |= is_syn && record.options.window_scale_plus_one > 0;
         let at = headers.network_offset as usize;
         let total = record
@@ -432,8 +438,11 @@ impl Difference<'_> {
             DUPLICATE_ACKS if more < 0.0 && -more <= peer.sacked_duplicates as f64 => {
                 Cause::SackedDuplicates
             }
+            "outoforder pkts" if -more == own.missing_ids as f64 => Cause::MissingById,
             "adv wind scale" if own.has_scale && scale.is_none() => Cause::ScaleWithdrawn,
-            "max win adv" | "min win adv" if scale_max >= Some(14) => Cause::ScaleBeyondLimit,
+            "max win adv" | "min win adv" | "adv wind scale" if scale_max >= Some(14) => {
+                Cause::ScaleBeyondLimit
+            }
             _ => return None,
         })
     }

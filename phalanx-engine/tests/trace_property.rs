@@ -333,3 +333,30 @@ fn numbers_that_jump_back_again_and_again_hold() {
     }
     check(&plain(turns).packets()).expect("a story that holds together");
 }
+
+#[test]
+fn an_acknowledgement_that_waited_for_a_hole_is_no_round_trip() {
+    let ack = |back| Step::Ack {
+        back,
+        window: 1_000,
+        sacks: Vec::new(),
+    };
+    let lost = Step::Send {
+        length: 1_448,
+        is_lost: true,
+    };
+    let script = plain(vec![
+        (false, 0, send()),
+        (true, 10_000_000, ack(0)),
+        (false, 0, lost),
+        (false, 0, send()),
+        (true, 10_000_000, ack(2 * 1_448)),
+        // Two seconds later the hole is filled, and what was behind it acknowledged bit by bit.
+        (false, 2_000_000_000, again(2 * 1_448)),
+        (true, 10_000_000, ack(1_448)),
+        (true, 80_000_000, ack(0)),
+    ]);
+    let (stories, _) = tell(&script.packets());
+    let rtt = &stories[0].sides.client.rtt;
+    assert_eq!((rtt.count(), rtt.max_ns()), (2, Some(10_000_000)));
+}

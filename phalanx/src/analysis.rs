@@ -4,9 +4,11 @@
 //! All threads do the same: take the next chunk of the file, decode its frames, sort the records
 //! by shard, and let the shards that nobody works at take in what waits for them. Chunks may be
 //! decoded in any order; they pass the *sequence* in the order of the file, and so reach each shard
-//! in it. A flow lies in one shard, so its packets come in order.
+//! in it. A flow lies in one shard, so its packets come in order. Fragments are put together at the
+//! sequence: the datagram goes to its shard with the batch that completed it.
 
 mod batch;
+mod fragment;
 mod hop;
 mod shard;
 mod walk;
@@ -21,17 +23,21 @@ use phalanx_engine::filter::Filter;
 use phalanx_engine::story::FlowStory;
 
 use self::batch::{Batch, Selection, decode};
+use self::fragment::Assembly;
 use self::hop::HopFacts;
 use self::shard::{Drain, Shard, Worst};
 use crate::capture_file::{self, CaptureFile, Follow, Interface, OpenOptions, ReadError};
 use crate::report::Damage;
 
 pub use self::hop::hop_reports;
-pub use self::walk::{Told, Walked, plots, walk};
+pub use self::walk::{Outside, Told, Walked, plots, walk};
 
 /// Batches between the file and the shards, for each thread: enough that nobody waits for a slow
 /// one. A batch holds a chunk of 256 KiB and 1,024 records of some 200 bytes.
 const BATCH_COUNT_MAX: usize = 4;
+
+/// Stories kept unless asked otherwise: some 25 MB.
+const STORY_COUNT_DEFAULT: usize = 10_000;
 
 /// What to analyse, and how much of it.
 #[derive(Clone, Debug)]
@@ -52,6 +58,23 @@ pub struct Request {
     pub flow: Option<u64>,
     /// How to go on at the end of the file until told to stop.
     pub follow: Option<Follow>,
+}
+
+impl Request {
+    /// All of one capture, by all processors.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            filter: None,
+            since_ns: None,
+            until_ns: None,
+            story_count_max: STORY_COUNT_DEFAULT,
+            flow: None,
+            follow: None,
+        }
+    }
 }
 
 /// What one file came to.
@@ -88,6 +111,7 @@ struct Sequence {
     /// The latest time of all records that have passed.
     clock_ns: i64,
     waiting: BTreeMap<u64, Batch>,
+    assembly: Assembly,
 }
 
 /// What the threads share.
@@ -139,6 +163,7 @@ pub fn analyze(
             next: 0,
             clock_ns: i64::MIN,
             waiting: BTreeMap::new(),
+            assembly: Assembly::default(),
         }),
         shards: (0..threads)
             .map(|_| Shard::new(threads, request.flow))
@@ -225,6 +250,9 @@ impl Shared<'_> {
             sequence.next += 1;
             batch.clock_before_ns = sequence.clock_ns;
             sequence.clock_ns = sequence.clock_ns.max(batch.clock_ns);
+            if !batch.fragments.is_empty() || !sequence.assembly.is_empty() {
+                sequence.assembly.pass(&mut batch);
+            }
             let batch = Arc::new(batch);
             for shard in &self.shards {
                 shard.push(Arc::clone(&batch));
@@ -251,8 +279,34 @@ impl Shared<'_> {
         }
     }
 
+    /// Hands out what no fragment completes any more.
+    fn finish_fragments(&self) {
+        let mut sequence = lock(&self.sequence);
+        if sequence.assembly.is_empty() {
+            return;
+        }
+        let mut batch = lock(&self.free).pop().unwrap_or_default();
+        batch.items.resize_with(self.shards.len(), Vec::new);
+        batch.items.iter_mut().for_each(Vec::clear);
+        sequence.assembly.finish();
+        sequence.assembly.add_to(&mut batch);
+        batch.clock_before_ns = sequence.clock_ns;
+        // The chunk is another batch's, and so are its times.
+        for item in batch.items.iter_mut().flatten() {
+            item.clock_ns = i64::MIN;
+        }
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        let batch = Arc::new(batch);
+        for shard in &self.shards {
+            shard.push(Arc::clone(&batch));
+        }
+    }
+
     fn finish(self) -> Outcome {
+        self.finish_fragments();
         self.drain(true);
+        let sequence = self.sequence.into_inner();
+        let assembly = sequence.unwrap_or_else(PoisonError::into_inner).assembly;
         let source = self
             .source
             .into_inner()
@@ -267,13 +321,17 @@ impl Shared<'_> {
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
         let interfaces = source.file.interfaces().to_vec();
-        hops.resize_with(interfaces.len().max(hops.len()), HopFacts::default);
+        let count = interfaces.len().max(hops.len()).max(assembly.facts().len());
+        hops.resize_with(count, HopFacts::default);
+        for (hop, facts) in hops.iter_mut().zip(assembly.facts()) {
+            hop.add(facts);
+        }
         Outcome {
             hops,
             interfaces,
             stories: worst.into_stories(),
             conversation_count,
-            notes: hop::notes(source.file.notes()),
+            notes: hop::notes(source.file.notes(), assembly.counts()),
             damage: source.file.damage().map(|damage| Damage {
                 offset: damage.offset,
                 frame: damage.frame_count,

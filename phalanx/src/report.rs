@@ -4,6 +4,7 @@
 //! Deliberately absent: reading captures and measuring them; what is told here was measured by the
 //! engine. Nothing here knows a clock, so that the same values give the same bytes.
 
+mod failure;
 pub mod html;
 pub mod json;
 pub mod limits;

@@ -96,7 +96,7 @@ fn the_page_draws_without_an_error_and_without_the_network() {
         "the end of the ladder is not shown"
     );
 
-    for id in ["2", "3", "4", "5", "6"] {
+    for id in ["2", "3", "4", "5", "6", "7"] {
         choose(&mut browser, id);
     }
     assert_eq!(browser.errors, Vec::<String>::new());
@@ -160,7 +160,7 @@ fn the_list_is_sorted_and_filtered() {
     let ids = "[...document.querySelectorAll('#list tbody tr')]
         .map((row) => row.firstChild.textContent).join(' ')";
     let worst_first = browser.evaluate(ids);
-    assert_eq!(worst_first, "2 3 1 5 4 6");
+    assert_eq!(worst_first, "2 3 5 1 4 6 7");
     let press = |name: &str| {
         format!(
             "[...document.querySelectorAll('#list th button')]
@@ -168,9 +168,9 @@ fn the_list_is_sorted_and_filtered() {
         )
     };
     browser.evaluate(&press("Received"));
-    assert_eq!(browser.evaluate(ids), "2 6 5 3 4 1");
+    assert_eq!(browser.evaluate(ids), "2 6 5 7 3 4 1");
     browser.evaluate(&press("Received"));
-    assert_eq!(browser.evaluate(ids), "1 4 3 5 2 6");
+    assert_eq!(browser.evaluate(ids), "1 4 3 5 7 2 6");
     let filter = "const field = document.getElementById('filter');
         field.value = 'udp 10.0.0.53'; field.dispatchEvent(new Event('input'))";
     browser.evaluate(filter);

@@ -139,6 +139,9 @@ pub(crate) struct Half {
     /// Latest sending of what is known to have arrived.
     delivered_ns: i64,
     last_ack_ns: i64,
+    /// Latest sending of bytes below the highest, and where they began.
+    repaired_ns: i64,
+    repaired_start: u64,
     keep_alive_pending: bool,
     probe_end: Option<u64>,
     implausible_next: Option<u64>,
@@ -239,7 +242,7 @@ impl Half {
         self.sender = Sender::new(next);
         // Before any time, also where times are negative.
         (self.delivered_ns, self.last_ack_ns) = (i64::MIN, i64::MIN);
-        self.sent_ns = i64::MIN;
+        (self.sent_ns, self.repaired_ns) = (i64::MIN, i64::MIN);
     }
 
     /// Begins where a segment says, if it has not begun yet.
@@ -390,7 +393,7 @@ impl Half {
             return None;
         }
         let step = self.ids.step(sending.ip_id);
-        let is_missing = self.ids.tell_missing() && (2..=16).contains(&step);
+        let is_missing = self.ids.tell_missing() && (2..=3).contains(&step);
         self.ids.learn(sending.ip_id);
         if !is_missing || has_capture_gap || sending.is_answer || before_ns == i64::MIN {
             return None;
@@ -403,6 +406,7 @@ impl Half {
     /// Bytes of which some at least lie below the highest sent.
     fn send_old(&mut self, sending: &Sending, sent: &mut Sent, run: &Run, count_max: usize) {
         self.sender.disturb();
+        (self.repaired_ns, self.repaired_start) = (sending.time_ns, run.start);
         if run.end <= self.acknowledged && self.unseen.take(run.start, run.end) {
             sent.new = u64::from(sending.length);
             sent.class = Some(Class::Reordered);
@@ -664,8 +668,11 @@ impl Half {
         }
         if let Some(run) = removed.last {
             out.frame = Some(run.frame);
-            // Karn, and no sending after it that may have drawn the acknowledgement.
-            if run.copies == 1 && removed.latest_ns <= run.first_ns && out.unseen == 0 {
+            // Karn, and no sending after it that may have drawn the acknowledgement: also not of
+            // a hole below, until which the receiver could not acknowledge it.
+            let is_late = self.repaired_ns > run.first_ns && self.repaired_start < run.start;
+            let is_latest = removed.latest_ns <= run.first_ns && !is_late;
+            if run.copies == 1 && is_latest && out.unseen == 0 {
                 out.rtt_ns = Some(ack.time_ns.saturating_sub(run.first_ns).max(0));
             }
         }
@@ -728,8 +735,8 @@ impl Half {
             out.marks.set(Mark::ZeroWindow);
         }
         self.edge = ack.window.map(|window| number + u64::from(window));
-        let at_ns = ack.time_ns.saturating_add(ack.upstream_ns);
-        self.sender.tell(at_ns, number, self.edge, self.next);
+        let times_ns = (ack.time_ns, ack.upstream_ns);
+        self.sender.tell(times_ns, number, self.edge, self.next);
         self.sender
             .see(ack.time_ns, self.next, self.segment_max.into());
     }

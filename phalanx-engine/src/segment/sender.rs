@@ -17,6 +17,9 @@ const PLATEAU_ROUNDS: u16 = 8;
 struct View {
     /// When data can show that the sender knows, in nanoseconds.
     at_ns: i64,
+    /// From when on it is taken for known: a little before, since the round trip to the sender is
+    /// measured by few samples, mostly that of the handshake.
+    early_ns: i64,
     acknowledged: u64,
     edge: Option<u64>,
 }
@@ -66,11 +69,19 @@ impl Sender {
         }
     }
 
-    /// The peer's acknowledgement passes the hop; `at_ns` is when the sender's data can show that
-    /// it knows.
-    pub(crate) fn tell(&mut self, at_ns: i64, acknowledged: u64, edge: Option<u64>, next: u64) {
+    /// The peer's acknowledgement passes the hop; `times_ns` are when it does, and how long it takes
+    /// until the sender's data can show that it knows.
+    pub(crate) fn tell(
+        &mut self,
+        times_ns: (i64, i64),
+        acknowledged: u64,
+        edge: Option<u64>,
+        next: u64,
+    ) {
+        let at_ns = times_ns.0.saturating_add(times_ns.1);
         let view = View {
             at_ns,
+            early_ns: at_ns.saturating_sub(times_ns.1 / 16),
             acknowledged,
             edge,
         };
@@ -84,7 +95,7 @@ impl Sender {
 
     /// Takes in what has reached the sender by now.
     pub(crate) fn see(&mut self, now_ns: i64, next: u64, segment_max: u64) {
-        while let Some(view) = self.pending.pop_front_if(|view| view.at_ns <= now_ns) {
+        while let Some(view) = self.pending.pop_front_if(|view| view.early_ns <= now_ns) {
             self.apply(view, next);
             self.turn_round(next, segment_max);
         }
@@ -104,7 +115,7 @@ impl Sender {
 
     /// New data was sent; `step.next` is its end.
     pub(crate) fn send(&mut self, step: &Step) {
-        let pause_ns = (step.round_trip_ns / 8).max(2_000_000);
+        let pause_ns = (step.round_trip_ns / 4).max(2_000_000);
         let is_pause = self
             .quiet_since_ns
             .take()
@@ -154,9 +165,9 @@ impl Sender {
         self.round_end = next;
     }
 
-    /// Rounds in a row with the same most bytes under way.
-    pub(crate) fn plateau_rounds(&self) -> u16 {
-        self.plateau_rounds
+    /// Most bytes under way in each round of late; 0 where it changed just now.
+    pub(crate) fn plateau(&self) -> u64 {
+        self.plateau
     }
 
     /// Whether its own buffer must hold the sender back.

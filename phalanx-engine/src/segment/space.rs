@@ -247,13 +247,6 @@ impl Space {
             .copied()
     }
 
-    /// The run that holds the byte at `at`.
-    pub(crate) fn run_at(&self, at: u64) -> Option<&Run> {
-        self.runs
-            .get(self.index_beyond(at))
-            .filter(|run| run.start <= at)
-    }
-
     /// Removes what lies below `acknowledged`, which is at most the highest seen.
     pub(crate) fn acknowledge(
         &mut self,

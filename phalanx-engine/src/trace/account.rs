@@ -100,7 +100,7 @@ pub(crate) struct Account {
     /// Taken at the first sign of a loss of each side.
     suspicion: Sides<Option<Checkpoint>>,
     /// Taken when a plateau may have begun.
-    level: Sides<Option<Checkpoint>>,
+    level: Sides<Option<(u64, Checkpoint)>>,
 }
 
 /// What may have been a loss being repaired, before that was known.
@@ -113,11 +113,6 @@ impl Account {
             last_data_ns: start_ns,
             ..Self::default()
         }
-    }
-
-    /// The time up to the latest packet, as settled so far, and what waits.
-    pub(crate) fn last_ns(&self) -> i64 {
-        self.last_ns
     }
 
     /// Takes a packet in; gives the turn that it makes.
@@ -208,7 +203,21 @@ impl Account {
                 0
             };
             let quiet_ns = waiting.quiet_ns + waiting.closing_ns;
-            self.budget.add(Bucket::SenderLimited, quiet_ns + own_ns);
+            // What the acknowledgement needed to reach the sender, and its data to come back.
+            let slack_ns = (event.upstream_ns / 8).max(1_000_000);
+            let clocked_ns = if quiet_ns <= event.upstream_ns.saturating_add(slack_ns) {
+                quiet_ns
+            } else {
+                event.upstream_ns
+            };
+            let clocked = if situation.is_at_plateau {
+                Bucket::SenderLimited
+            } else {
+                Bucket::Path
+            };
+            self.budget.add(clocked, clocked_ns);
+            let pause_ns = quiet_ns - clocked_ns + own_ns;
+            self.budget.add(Bucket::SenderLimited, pause_ns);
             self.budget
                 .add(Bucket::Path, waiting.outstanding_ns - own_ns);
             return None;
@@ -263,20 +272,22 @@ impl Account {
         }
     }
 
-    /// Follows the rounds with the same flight: once there are enough, what passed since the first
-    /// of them was the sender's own.
-    pub(crate) fn level(&mut self, side: Side, rounds: u16, is_at_plateau: bool) {
+    /// Follows the rounds with the same most bytes under way, 0 where there are none: once there are
+    /// enough, what passed since the first of them was the sender's own.
+    pub(crate) fn level(&mut self, side: Side, plateau: u64, is_at_plateau: bool) {
+        let now = Checkpoint::from(self.budget);
         let since = self.level.get_mut(side);
-        match (rounds, since.as_ref()) {
-            (0, _) => *since = None,
-            (_, None) => *since = Some(Checkpoint::from(self.budget)),
-            (_, Some(from)) if is_at_plateau => {
-                let from = *from;
-                self.budget
-                    .move_since(&from, &[Bucket::Path], Bucket::SenderLimited);
-                *since = Some(Checkpoint::from(self.budget));
+        match since {
+            _ if plateau == 0 => *since = None,
+            Some((level, from)) if *level == plateau => {
+                if is_at_plateau {
+                    let from = *from;
+                    self.budget
+                        .move_since(&from, &[Bucket::Path], Bucket::SenderLimited);
+                    *since = Some((plateau, Checkpoint::from(self.budget)));
+                }
             }
-            _ => {}
+            _ => *since = Some((plateau, now)),
         }
     }
 

@@ -36,6 +36,15 @@ impl DatagramTrace {
         }
     }
 
+    /// Bytes that it takes, tables counted.
+    pub(crate) fn size(&self) -> usize {
+        let of = |side| self.recent.get(side).capacity();
+        let times = [&self.gaps, &self.turns.think, &self.turns.idle];
+        let times: usize = times.into_iter().map(Distribution::capacity).sum();
+        let boxed = self.application.size() - size_of::<Application>();
+        size_of::<Self>() + of(Side::Client) + of(Side::Server) + times + boxed
+    }
+
     pub(crate) fn icmp_error(&mut self, side: Side, mtu: u32) {
         let facts = self.facts.get_mut(side);
         facts.counts.icmp_errors += 1;

@@ -55,7 +55,7 @@ impl SideFacts {
         counts.packets += 1;
         counts.bytes += u64::from(headers.ip_length);
         counts.ecn_marked_packets += u64::from(headers.traffic_class & 3 == 3);
-        counts.fragmented_packets += u64::from(headers.is_fragmented);
+        counts.fragmented_packets += u64::from(record.came_in_fragments());
         if headers.payload_length > 0 {
             counts.data_packets += 1;
             counts.payload_bytes += u64::from(headers.payload_length);

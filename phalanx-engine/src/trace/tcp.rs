@@ -7,6 +7,7 @@ use super::copy::Recent;
 use super::sides::SideFacts;
 use crate::application::Application;
 use crate::budget::Bucket;
+use crate::distribution::Distribution;
 use crate::record::PacketRecord;
 use crate::segment::{
     Acknowledged, Acknowledgement, Class, Half, Mark, Marks, Recovery, Segment, Sending, Sent,
@@ -85,7 +86,10 @@ impl TcpTrace {
     /// Bytes that it takes, tables counted.
     pub(crate) fn size(&self) -> usize {
         let of = |side| self.halves.get(side).capacity() + self.recent.get(side).capacity();
-        size_of::<Self>() + of(Side::Client) + of(Side::Server)
+        let turns = [&self.turns.think, &self.turns.idle, &self.turns.transfer];
+        let turns: usize = turns.into_iter().map(Distribution::capacity).sum();
+        let boxed = self.application.size() - size_of::<Application>();
+        size_of::<Self>() + of(Side::Client) + of(Side::Server) + turns + boxed
     }
 
     /// Whether a SYN of `side` begins a connection of its own, rather than this one again.
@@ -385,9 +389,8 @@ impl TcpTrace {
             if half.recovery == Recovery::None && !half.has_hole() {
                 self.account.clear(other);
             }
-            let (rounds, is_at_plateau) =
-                (half.sender.plateau_rounds(), half.sender.is_at_plateau());
-            self.account.level(other, rounds, is_at_plateau);
+            let (plateau, is_at_plateau) = (half.sender.plateau(), half.sender.is_at_plateau());
+            self.account.level(other, plateau, is_at_plateau);
         }
     }
 

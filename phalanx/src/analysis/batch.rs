@@ -8,6 +8,7 @@ use phalanx_engine::filter::{LinkType, Program};
 use phalanx_engine::record::Decoded;
 
 use super::Request;
+use super::fragment::is_part;
 use super::hop::HopFacts;
 use crate::capture_file::{Chunk, FrameAt, Interface};
 
@@ -19,6 +20,8 @@ pub(super) struct Batch {
     pub(super) chunk: Chunk,
     /// By shard.
     pub(super) items: Vec<Vec<Item>>,
+    /// Frames that hold a fragment, by index: no items yet.
+    pub(super) fragments: Vec<u32>,
     /// By interface.
     pub(super) kinds: Arc<Vec<Option<LinkKind>>>,
     pub(super) selection: Arc<Selection>,
@@ -29,13 +32,15 @@ pub(super) struct Batch {
 }
 
 /// One record of a batch.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Item {
     pub(super) frame: FrameAt,
     pub(super) decoded: Decoded,
     /// The latest time of its batch so far.
     pub(super) clock_ns: i64,
     pub(super) role: ItemRole,
+    /// The packet where it is no frame of the chunk.
+    pub(super) whole: Option<Arc<Whole>>,
 }
 
 /// What a record is to its shard.
@@ -47,6 +52,21 @@ pub(super) enum ItemRole {
     Own,
     /// What it quotes is of this shard, its flow of another.
     Quote,
+}
+
+/// A packet that was put together from fragments.
+pub(super) struct Whole {
+    /// The frame after which it belongs.
+    pub(super) at: u64,
+    pub(super) bytes: Box<[u8]>,
+}
+
+impl Item {
+    /// Its place in the order of the file.
+    pub(super) fn place(&self) -> u64 {
+        let whole = self.whole.as_ref();
+        whole.map_or(self.frame.number, |whole| whole.at)
+    }
 }
 
 /// Which frames count.
@@ -102,8 +122,9 @@ pub(super) fn decode(
 ) {
     batch.items.resize_with(shard_count, Vec::new);
     batch.items.iter_mut().for_each(Vec::clear);
+    batch.fragments.clear();
     batch.clock_ns = i64::MIN;
-    for (frame, bytes) in batch.chunk.iter() {
+    for (index, (frame, bytes)) in batch.chunk.iter().enumerate() {
         if !batch.selection.holds(frame, bytes) {
             continue;
         }
@@ -114,32 +135,46 @@ pub(super) fn decode(
         let fact = &mut facts[hop];
         fact.pass(frame);
         let decoded = match batch.kinds.get(hop) {
-            Some(Some(kind)) => Decoded::of(layers, bytes, *kind, frame.wire_length),
+            Some(Some(kind)) => {
+                let decoded = Decoded::of(layers, bytes, *kind, frame.wire_length);
+                if is_part(layers, &decoded, frame, bytes, *kind) {
+                    batch.fragments.push(index as u32);
+                    batch.clock_ns = batch.clock_ns.max(frame.time_ns);
+                    continue;
+                }
+                decoded
+            }
             _ => Err(Unparsed::UnknownLink),
         };
         match decoded {
             Ok(decoded) => {
-                let shard = shard_of(&decoded.headers, shard_count);
-                let quoted = quoted_shard(&decoded.headers, bytes, shard_count);
-                let quoted = quoted.filter(|quoted| *quoted != shard);
                 batch.clock_ns = batch.clock_ns.max(frame.time_ns);
                 let item = Item {
                     frame: *frame,
                     decoded,
                     clock_ns: batch.clock_ns,
-                    role: quoted.map_or(ItemRole::Whole, |_| ItemRole::Own),
+                    role: ItemRole::Whole,
+                    whole: None,
                 };
-                if let Some(quoted) = quoted {
-                    batch.items[quoted].push(Item {
-                        role: ItemRole::Quote,
-                        ..item
-                    });
-                }
-                batch.items[shard].push(item);
+                push(&mut batch.items, item, bytes);
             }
             Err(reason) => fact.refuse(reason),
         }
     }
+}
+
+/// Adds an item to its shard; where it quotes a flow of another shard, to that one too.
+#[inline]
+pub(super) fn push(items: &mut [Vec<Item>], mut item: Item, bytes: &[u8]) {
+    let count = items.len();
+    let shard = shard_of(&item.decoded.headers, count);
+    let quoted = quoted_shard(&item.decoded.headers, bytes, count);
+    if let Some(quoted) = quoted.filter(|quoted| *quoted != shard) {
+        item.role = ItemRole::Quote;
+        items[quoted].push(item.clone());
+        item.role = ItemRole::Own;
+    }
+    items[shard].push(item);
 }
 
 /// The shard of a packet's flow.

@@ -1,6 +1,7 @@
 //! What is known of a hop of a file: its frames, and why some are part of no conversation.
 
 use phalanx_common::packet::Unparsed;
+use phalanx_engine::fragment::FragmentCounts;
 
 use std::collections::BTreeMap;
 
@@ -98,8 +99,8 @@ pub fn hop_reports(outcome: &Outcome, name: &str, source: &str) -> Vec<HopReport
     reports
 }
 
-/// What was odd about a file, counted by name.
-pub(super) fn notes(notes: &Notes) -> BTreeMap<String, u64> {
+/// What was odd about a file and its fragments, counted by name.
+pub(super) fn notes(notes: &Notes, fragments: &FragmentCounts) -> BTreeMap<String, u64> {
     let named = [
         ("unknown_interface", notes.unknown_interface),
         ("surplus_interface", notes.surplus_interface),
@@ -114,7 +115,8 @@ pub(super) fn notes(notes: &Notes) -> BTreeMap<String, u64> {
         ("snap_length_zero", notes.snap_length_zero),
         ("unfinished_bytes", notes.unfinished_bytes),
     ];
-    let counted = named.into_iter().filter(|(_, count)| *count > 0);
+    let all = named.into_iter().chain(fragments.named());
+    let counted = all.filter(|(_, count)| *count > 0);
     counted
         .map(|(name, count)| (name.to_owned(), count))
         .collect()

@@ -75,7 +75,10 @@ impl State {
     fn take(&mut self, batch: &Batch, index: usize) {
         for item in batch.items.get(index).into_iter().flatten() {
             let frame = &item.frame;
-            let bytes = batch.chunk.bytes_of(frame);
+            let bytes = match &item.whole {
+                Some(whole) => &whole.bytes,
+                None => batch.chunk.bytes_of(frame),
+            };
             let record = item
                 .decoded
                 .record(frame.number, frame.time_ns, frame.wire_length, bytes)

@@ -10,6 +10,7 @@ use phalanx_engine::trace::Tracer;
 
 use super::Request;
 use super::batch::Selection;
+use super::fragment::{Assembly, is_part};
 use crate::capture_file::{self, CaptureFile, Chunk, FrameAt, OpenError, OpenOptions, ReadError};
 use crate::report::{Plot, SackBlock};
 
@@ -17,8 +18,30 @@ use crate::report::{Plot, SackBlock};
 pub struct Told<'a> {
     /// Where it lies in its file.
     pub frame: &'a FrameAt,
-    /// The record and what the engine says of it, or why it is part of no flow.
-    pub packet: Result<(PacketRecord<'a>, Segment), Unparsed>,
+    /// The record and what the engine says of it, or why it is part of no flow. What was put
+    /// together from fragments is told with the frame that completed it.
+    pub packet: Result<(PacketRecord<'a>, Segment), Outside>,
+}
+
+/// Why a frame is part of no flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outside {
+    /// It could not be parsed down to one.
+    Unparsed(Unparsed),
+    /// It holds a fragment of a packet that is told with another frame; a first fragment that was
+    /// waited for in vain is told once more, late.
+    Fragment,
+}
+
+impl Outside {
+    /// The reason as it is printed.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unparsed(reason) => reason.name(),
+            Self::Fragment => "fragment",
+        }
+    }
 }
 
 /// How a walk went.
@@ -42,15 +65,24 @@ pub fn walk(
     };
     let mut file = capture_file::open(&request.path, &options)?;
     let mut chunk = Chunk::new();
-    let mut layers = Layers::default();
-    let mut tracer = Tracer::new(std::process::id().into());
+    let mut teller = Teller {
+        layers: Layers::default(),
+        tracer: Tracer::new(std::process::id().into()),
+        assembly: Assembly::default(),
+        tell: &mut tell,
+    };
     let mut selection = Selection::default();
     let mut kinds: Vec<Option<LinkKind>> = Vec::new();
-    let error = 'file: loop {
+    let mut error = None;
+    let mut is_whole = ControlFlow::Continue(());
+    while is_whole.is_continue() {
         match file.read_chunk(&mut chunk) {
             Ok(true) => {}
-            Ok(false) => break None,
-            Err(error) => break Some(error),
+            Ok(false) => break,
+            Err(failed) => {
+                error = Some(failed);
+                break;
+            }
         }
         if kinds.len() != file.interfaces().len() {
             let kind = |number: u16| LinkKind::from_linktype(number.into());
@@ -61,29 +93,110 @@ pub fn walk(
                 .collect();
             selection = Selection::new(request, file.interfaces());
         }
+        is_whole = teller.chunk(&chunk, &selection, &kinds);
+        // Their stories are not asked for.
+        teller.tracer.ended().for_each(drop);
+    }
+    if is_whole.is_continue() {
+        // Nobody is left to be told that the last one was enough.
+        let _ = teller.finish();
+    }
+    Ok(Walked { file, error })
+}
+
+/// What stands between the decoded frames and who is told of them.
+struct Teller<'a, Tell> {
+    layers: Layers,
+    tracer: Tracer,
+    assembly: Assembly,
+    tell: &'a mut Tell,
+}
+
+impl<Tell: FnMut(Told<'_>) -> ControlFlow<()>> Teller<'_, Tell> {
+    fn chunk(
+        &mut self,
+        chunk: &Chunk,
+        selection: &Selection,
+        kinds: &[Option<LinkKind>],
+    ) -> ControlFlow<()> {
         for (frame, bytes) in chunk.iter() {
             if !selection.holds(frame, bytes) {
                 continue;
             }
-            let decoded = match kinds.get(frame.interface as usize) {
-                Some(Some(kind)) => Decoded::of(&mut layers, bytes, *kind, frame.wire_length),
-                _ => Err(Unparsed::UnknownLink),
+            let Some(Some(kind)) = kinds.get(frame.interface as usize) else {
+                self.packet(frame, bytes, &Err(Unparsed::UnknownLink))?;
+                continue;
             };
-            let packet = decoded.as_ref().map_err(|reason| *reason).map(|decoded| {
-                let record = decoded
-                    .record(frame.number, frame.time_ns, frame.wire_length, bytes)
-                    .at_hop(frame.interface);
-                let segment = tracer.handle(&record);
-                (record, segment)
-            });
-            if tell(Told { frame, packet }).is_break() {
-                break 'file None;
+            let decoded = Decoded::of(&mut self.layers, bytes, *kind, frame.wire_length);
+            if is_part(&mut self.layers, &decoded, frame, bytes, *kind)
+                && self.assembly.take(frame, bytes, *kind)
+            {
+                self.fragment(frame)?;
+            } else {
+                self.packet(frame, bytes, &decoded)?;
             }
         }
-        // Their stories are not asked for.
-        tracer.ended().for_each(drop);
-    };
-    Ok(Walked { file, error })
+        match chunk.frames().last() {
+            Some(last) => self.expire(last),
+            None => ControlFlow::Continue(()),
+        }
+    }
+
+    fn packet(
+        &mut self,
+        frame: &FrameAt,
+        bytes: &[u8],
+        decoded: &Result<Decoded, Unparsed>,
+    ) -> ControlFlow<()> {
+        let packet = decoded
+            .as_ref()
+            .map_err(|reason| Outside::Unparsed(*reason));
+        let packet = packet.map(|decoded| {
+            let record = decoded
+                .record(frame.number, frame.time_ns, frame.wire_length, bytes)
+                .at_hop(frame.interface);
+            let segment = self.tracer.handle(&record);
+            (record, segment)
+        });
+        (self.tell)(Told { frame, packet })
+    }
+
+    /// A fragment that was taken in, and what it completes.
+    fn fragment(&mut self, frame: &FrameAt) -> ControlFlow<()> {
+        if !self.settle(Some(frame))? {
+            (self.tell)(Told {
+                frame,
+                packet: Err(Outside::Fragment),
+            })?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn expire(&mut self, frame: &FrameAt) -> ControlFlow<()> {
+        if !self.assembly.is_empty() {
+            self.assembly.expire(frame);
+            self.settle(None)?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn finish(&mut self) -> ControlFlow<()> {
+        self.assembly.finish();
+        self.settle(None)?;
+        ControlFlow::Continue(())
+    }
+
+    /// Tells what has come of fragments; whether one of them is told with `frame`.
+    fn settle(&mut self, frame: Option<&FrameAt>) -> ControlFlow<(), bool> {
+        let mut settled = Vec::new();
+        self.assembly.settle(|it| settled.push(it));
+        let mut is_told = false;
+        for it in settled {
+            is_told |= frame.is_some_and(|frame| frame.number == it.frame.number);
+            self.packet(&it.frame, &it.bytes, &it.decoded)?;
+        }
+        ControlFlow::Continue(is_told)
+    }
 }
 
 /// The packets of the flows that are asked for, by hop and first frame, to be drawn.

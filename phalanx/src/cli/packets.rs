@@ -15,6 +15,7 @@ use phalanx_engine::Side;
 use phalanx_engine::filter::Filter;
 use phalanx_engine::record::PacketRecord;
 use phalanx_engine::segment::Segment;
+use phalanx_engine::wireshark::{Analysis, Wireshark};
 use serde::Serialize;
 
 use super::analyze::{EXIT_DAMAGED, flow_of, parse_time, stop_at_interrupt};
@@ -37,7 +38,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the capture is damaged (all befor
 
 /// Whose classification stands beside our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Compat {
+pub(super) enum Compat {
     /// `tcp.analysis` by the rules of Wireshark 4.0.
     Wireshark,
 }
@@ -109,6 +110,7 @@ struct Printer {
     format: Format,
     flow: Option<u64>,
     is_flushed: bool,
+    wireshark: Option<Wireshark>,
     first_ns: Option<i64>,
     output: BufWriter<std::io::Stdout>,
     error: Option<std::io::Error>,
@@ -125,6 +127,44 @@ struct Line<'a> {
     unparsed: Option<&'static str>,
     #[serde(flatten)]
     packet: Option<Packet<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wireshark: Option<Theirs>,
+}
+
+/// What Wireshark says, in the names of its fields behind `tcp.analysis.`.
+#[derive(Serialize)]
+struct Theirs {
+    stream: u32,
+    flags: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duplicate_ack_num: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    acks_frame: Option<u64>,
+    /// In seconds, as the others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ack_rtt: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    initial_rtt: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rto: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_in_flight: Option<u32>,
+}
+
+impl Theirs {
+    fn new(analysis: &Analysis) -> Self {
+        let seconds = |time_ns: Option<i64>| time_ns.map(|it| it as f64 / 1e9);
+        Self {
+            stream: analysis.stream,
+            flags: analysis.flags.iter().map(|flag| flag.name()).collect(),
+            duplicate_ack_num: analysis.duplicate_ack_number,
+            acks_frame: analysis.acks_frame,
+            ack_rtt: seconds(analysis.ack_rtt_ns),
+            initial_rtt: seconds(analysis.initial_rtt_ns),
+            rto: seconds(analysis.rto_ns),
+            bytes_in_flight: analysis.bytes_in_flight,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -135,6 +175,9 @@ struct Packet<'a> {
     source: String,
     destination: String,
     length: u32,
+    /// Fragments that it came in; 1 for a first fragment that the others never followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fragments: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     class: Option<&'static str>,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -167,6 +210,9 @@ impl Printer {
             format: arguments.format,
             flow,
             is_flushed: arguments.follow,
+            wireshark: arguments
+                .compat
+                .map(|Compat::Wireshark| Wireshark::new(std::process::id().into())),
             first_ns: None,
             output: BufWriter::with_capacity(1 << 16, std::io::stdout()),
             error: None,
@@ -174,6 +220,11 @@ impl Printer {
     }
 
     fn tell(&mut self, told: &Told<'_>) -> ControlFlow<()> {
+        // It follows all streams, whichever is printed.
+        let theirs = match (&mut self.wireshark, &told.packet) {
+            (Some(wireshark), Ok((record, _))) => wireshark.handle(record),
+            _ => None,
+        };
         let is_wanted = match (&told.packet, self.flow) {
             (_, None) => true,
             (Ok((_, segment)), Some(flow)) => segment.flow == flow,
@@ -183,8 +234,8 @@ impl Printer {
             return ControlFlow::Continue(());
         }
         let written = match self.format {
-            Format::Json => self.json(told),
-            Format::Text => self.text(told),
+            Format::Json => self.json(told, theirs.as_ref()),
+            Format::Text => self.text(told, theirs.as_ref()),
         };
         let written = written.and_then(|()| match self.is_flushed {
             true => self.output.flush(),
@@ -207,7 +258,7 @@ impl Printer {
         }
     }
 
-    fn json(&mut self, told: &Told<'_>) -> std::io::Result<()> {
+    fn json(&mut self, told: &Told<'_>, theirs: Option<&Analysis>) -> std::io::Result<()> {
         let frame = told.frame;
         let name = told
             .packet
@@ -221,12 +272,13 @@ impl Printer {
             packet: told.packet.as_ref().ok().map(|(record, segment)| {
                 packet(record, segment, name.as_deref().unwrap_or_default())
             }),
+            wireshark: theirs.map(Theirs::new),
         };
         serde_json::to_writer(&mut self.output, &line)?;
         self.output.write_all(b"\n")
     }
 
-    fn text(&mut self, told: &Told<'_>) -> std::io::Result<()> {
+    fn text(&mut self, told: &Told<'_>, theirs: Option<&Analysis>) -> std::io::Result<()> {
         let frame = told.frame;
         let first_ns = *self.first_ns.get_or_insert(frame.time_ns);
         let since = seconds(frame.time_ns.saturating_sub(first_ns));
@@ -253,6 +305,11 @@ impl Printer {
             write!(self.output, " win {}", segment.window)?;
         }
         write!(self.output, " len {}", segment.length)?;
+        match record.fragment_count {
+            0 if record.came_in_fragments() => write!(self.output, " first fragment alone")?,
+            0 => {}
+            count => write!(self.output, " in {count} fragments")?,
+        }
         if let Some(class) = segment.class {
             write!(self.output, " {}", class.name())?;
         }
@@ -264,6 +321,10 @@ impl Printer {
         }
         if let (Some(rtt_ns), Some(frame)) = (segment.rtt_ns, segment.acknowledged_frame) {
             write!(self.output, " rtt {:.3} ms of {frame}", rtt_ns as f64 / 1e6)?;
+        }
+        if let Some(theirs) = theirs.filter(|it| !it.flags.is_empty()) {
+            let flags: Vec<&str> = theirs.flags.iter().map(|flag| flag.name()).collect();
+            write!(self.output, " wireshark {}", flags.join(","))?;
         }
         let is_plain = segment.class == Some(phalanx_engine::segment::Class::New);
         if !segment.why.is_empty() && !is_plain {
@@ -286,6 +347,9 @@ fn packet<'a>(record: &PacketRecord<'_>, segment: &Segment, protocol: &'a str) -
         source,
         destination,
         length: segment.length,
+        fragments: record
+            .came_in_fragments()
+            .then(|| record.fragment_count.max(1)),
         class: segment.class.map(phalanx_engine::segment::Class::name),
         why: segment.why,
         marks: segment.marks.iter().map(|mark| mark.name()).collect(),

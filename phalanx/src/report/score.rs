@@ -4,29 +4,38 @@
 //!
 //! - 100 for a connection that never came to be: no answer, refused, unreachable, half open, given
 //!   up.
-//! - 50 for a reset, 20 more where the RST does not fit its sender.
+//! - 50 for a reset, 25 where only the client sent RST and had its answers; 20 more where the RST
+//!   does not fit its sender.
 //! - 20·log₁₀(1 + t / 10 ms) for the time *t* lost in timeout recovery, fast recovery and behind
 //!   closed windows, in a handshake beyond a second, and a quarter of the unknown time where both
 //!   directions were seen: 21 for 0.1 s, 40 for 1 s, 60 for 10 s.
 //! - 200 times the share of retransmitted segments of the worse side, 40 at most; a side with
 //!   fewer than 20 segments counts as if it had sent 20.
-//! - 10·log₁₀(1 + t / 100 ms) for the longest think time *t* of the server: 3 for 0.1 s, 10 for
+//! - 100 times the share of packets that the network copied or let overtake, 20 at most; fewer than
+//!   20 packets count as 20.
+//! - 10·log₁₀(t / 100 ms) for the longest think time *t* of the server, if beyond 100 ms: 10 for
 //!   1 s, 20 for 10 s.
-//! - 20 for a last request without an answer, where the server is heard at all.
+//! - 30 for an application that failed: a fatal TLS alert, DNS without an answer or with an error,
+//!   an HTTP status from 500 on; 10 for an HTTP status from 400 on.
+//! - 20 for a last request of a TCP connection without an answer, where the server is heard at
+//!   all and the connection ended so, or a second passed.
 //! - 15 for ICMP errors.
 //!
 //! A zero is a conversation with nothing to be said against it. Properties of the capture (copies,
 //! bytes that were not captured) give no points.
 
+use phalanx_common::packet::protocol;
 use phalanx_engine::Side;
 use phalanx_engine::budget::Bucket;
 use phalanx_engine::story::{ConnectionState, FlowStory};
 
 use super::ConversationReport;
+use super::failure;
 use super::word;
 
 const FAILED_POINTS: f64 = 100.0;
 const RESET_POINTS: f64 = 50.0;
+const DONE_RESET_POINTS: f64 = 25.0;
 const UNFITTING_RESET_POINTS: f64 = 20.0;
 const LOST_POINTS_PER_DECADE: f64 = 20.0;
 const LOST_UNIT_NS: f64 = 1e7;
@@ -34,75 +43,59 @@ const HANDSHAKE_FREE_NS: i64 = 1_000_000_000;
 const UNKNOWN_DIVISOR: i64 = 4;
 const RETRANSMITTED_POINTS: f64 = 200.0;
 const RETRANSMITTED_POINTS_MAX: f64 = 40.0;
-const RETRANSMITTED_SEGMENTS_MIN: u64 = 20;
+const SEGMENT_COUNT_MIN: u64 = 20;
+const DISTURBED_POINTS: f64 = 100.0;
+const DISTURBED_POINTS_MAX: f64 = 20.0;
 const THINK_POINTS_PER_DECADE: f64 = 10.0;
 const THINK_UNIT_NS: f64 = 1e8;
+const THINK_FREE_NS: i64 = 100_000_000;
 const UNANSWERED_POINTS: f64 = 20.0;
+const ANSWER_FREE_NS: i64 = 1_000_000_000;
 const ICMP_POINTS: f64 = 15.0;
-
-/// What is said where there are no points.
-const NOTHING: &str = "nothing wrong";
 
 /// The points of a connection of which one SYN was seen, and nothing else.
 pub const LONE_SYN_POINTS: f64 = FAILED_POINTS;
 
-/// A thing that can go wrong: its points, 0 where it did not, and what is said of it.
-struct Part {
-    points: fn(&FlowStory) -> f64,
-    words: fn(&FlowStory) -> String,
-}
+/// What is said where there are no points.
+const NOTHING: &str = "nothing wrong";
 
-const PARTS: [Part; 7] = [
-    Part {
-        points: failed,
-        words: failed_words,
-    },
-    Part {
-        points: reset,
-        words: reset_words,
-    },
-    Part {
-        points: unanswered,
-        words: |_| "the last request has no answer".to_owned(),
-    },
-    Part {
-        points: icmp,
-        words: |story| word::count(icmp_errors(story), "ICMP error", "ICMP errors"),
-    },
-    Part {
-        points: lost,
-        words: lost_words,
-    },
-    Part {
-        points: retransmitted,
-        words: retransmitted_words,
-    },
-    Part {
-        points: think,
-        words: think_words,
-    },
-];
-
-/// How bad a conversation is: higher is worse, 0 is best.
-#[must_use]
-pub fn points(story: &FlowStory) -> f64 {
-    PARTS.iter().map(|part| (part.points)(story)).sum()
-}
-
-/// How bad a conversation is, and what makes most of it.
+/// How bad a conversation is (higher is worse, 0 is best), and what makes most of it.
 #[must_use]
 pub fn score(story: &FlowStory) -> (f64, String) {
-    let (mut sum, mut most, mut worst) = (0.0, 0.0, None);
-    for part in &PARTS {
-        let points = (part.points)(story);
+    let (sum, reason) = add_up(story);
+    (
+        sum,
+        reason.map_or_else(|| NOTHING.to_owned(), |reason| say(story, reason)),
+    )
+}
+
+/// How bad a conversation is, without the words.
+#[must_use]
+pub fn points(story: &FlowStory) -> f64 {
+    add_up(story).0
+}
+
+/// The sum, and what gives most of it; of equals the first.
+fn add_up(story: &FlowStory) -> (f64, Option<Reason>) {
+    let parts = [
+        failed(story),
+        reset(story),
+        application(story),
+        unanswered(story),
+        icmp(story),
+        lost(story),
+        retransmitted(story),
+        disturbed(story),
+        think(story),
+    ];
+    let (mut sum, mut most, mut first) = (0.0, 0.0, None);
+    for (points, reason) in parts.into_iter().flatten() {
         sum += points;
-        // Of equals the first one.
         if points > most {
-            (most, worst) = (points, Some(part));
+            (most, first) = (points, Some(reason));
         }
     }
-    let words = worst.map_or_else(|| NOTHING.to_owned(), |part| (part.words)(story));
-    (sum, words)
+    (sum, first)
 }
 
 /// Puts the worst first; of equals the one that began first.
@@ -116,159 +109,177 @@ pub fn rank(conversations: &mut [ConversationReport]) {
     });
 }
 
+/// What went wrong.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Reason {
+    Failed,
+    Reset,
+    Application,
+    Unanswered,
+    Icmp(u64),
+    /// Where, and how long.
+    Lost(&'static str, i64),
+    Retransmitted(Side),
+    /// Packets copied by the network, or overtaken.
+    Disturbed(u64, &'static str),
+    Think(i64),
+}
+
 const UNEXPLAINED: &str = "that cannot be explained";
 
-fn failed(story: &FlowStory) -> f64 {
-    if story.state.is_failed() {
-        FAILED_POINTS
+type Part = Option<(f64, Reason)>;
+
+fn failed(story: &FlowStory) -> Part {
+    let is_so = story.state.is_failed();
+    is_so.then_some((FAILED_POINTS, Reason::Failed))
+}
+
+fn reset(story: &FlowStory) -> Part {
+    let sides = &story.sides;
+    let unfitting = sides.client.counts.unfitting_resets + sides.server.counts.unfitting_resets;
+    let more = if unfitting > 0 {
+        UNFITTING_RESET_POINTS
     } else {
         0.0
-    }
-}
-
-fn failed_words(story: &FlowStory) -> String {
-    let tries = word::count(story.sides.client.counts.syns, "SYN", "SYNs");
-    match story.state {
-        ConnectionState::Refused => "refused by RST".to_owned(),
-        ConnectionState::Unreachable => "unreachable, says ICMP".to_owned(),
-        ConnectionState::HalfOpen => "half open: the SYN-ACK is never acknowledged".to_owned(),
-        ConnectionState::Aborted => "given up by the client while connecting".to_owned(),
-        _ => format!("no answer to {tries}"),
-    }
-}
-
-fn reset(story: &FlowStory) -> f64 {
-    match story.state {
-        ConnectionState::Reset if has_unfitting_reset(story) => {
-            RESET_POINTS + UNFITTING_RESET_POINTS
-        }
-        ConnectionState::Reset => RESET_POINTS,
-        _ => 0.0,
-    }
-}
-
-fn has_unfitting_reset(story: &FlowStory) -> bool {
-    let sides = &story.sides;
-    sides.client.counts.unfitting_resets + sides.server.counts.unfitting_resets > 0
-}
-
-fn reset_words(story: &FlowStory) -> String {
-    let sides = &story.sides;
-    let by = match (sides.client.counts.resets, sides.server.counts.resets) {
-        (0, 0) => "reset",
-        (_, 0) => "reset by the client",
-        (0, _) => "reset by the server",
-        _ => "reset by both sides",
     };
-    if has_unfitting_reset(story) {
-        return format!("{by}, with a RST that does not fit it");
-    }
-    by.to_owned()
+    let is_so = story.state == ConnectionState::Reset;
+    is_so.then_some((RESET_POINTS + more, Reason::Reset))
 }
 
-fn unanswered(story: &FlowStory) -> f64 {
+fn application(story: &FlowStory) -> Part {
+    let failure = failure::of(&story.application)?;
+    Some((failure.points(), Reason::Application))
+}
+
+fn unanswered(story: &FlowStory) -> Part {
     let is_heard = story.sides.server.counts.packets > 0;
-    if story.turns.is_last_unanswered && is_heard && !story.state.is_failed() {
-        UNANSWERED_POINTS
-    } else {
-        0.0
-    }
+    let is_asked = story.turns.is_last_unanswered && story.protocol == protocol::TCP;
+    // A capture often ends while an answer is under way.
+    let end_ns = story.start_ns.saturating_add(story.duration_ns);
+    let asked_ns = story.sides.client.data_last_ns.unwrap_or(end_ns);
+    let is_over = matches!(
+        story.state,
+        ConnectionState::Closed | ConnectionState::HalfClosed | ConnectionState::Reset
+    );
+    let is_late = is_over || end_ns.saturating_sub(asked_ns) >= ANSWER_FREE_NS;
+    let is_so = is_asked && is_heard && is_late && !story.state.is_failed();
+    is_so.then_some((UNANSWERED_POINTS, Reason::Unanswered))
 }
 
-fn icmp(story: &FlowStory) -> f64 {
-    if icmp_errors(story) > 0 {
-        ICMP_POINTS
-    } else {
-        0.0
-    }
-}
-
-fn icmp_errors(story: &FlowStory) -> u64 {
-    story.sides.client.counts.icmp_errors + story.sides.server.counts.icmp_errors
-}
-
-/// Time that was lost: how much counts, how long it took, and where.
-type Lost = (i64, i64, &'static str);
-
-fn losses(story: &FlowStory) -> [Lost; 5] {
+fn icmp(story: &FlowStory) -> Part {
     let sides = &story.sides;
-    let budget = story.budget.unwrap_or_default();
+    let errors = sides.client.counts.icmp_errors + sides.server.counts.icmp_errors;
+    (errors > 0).then_some((ICMP_POINTS, Reason::Icmp(errors)))
+}
+
+fn lost(story: &FlowStory) -> Part {
+    let budget = story.budget.as_ref()?;
+    let sides = &story.sides;
     let is_whole = sides.client.counts.packets > 0 && sides.server.counts.packets > 0;
     let unknown_ns = match is_whole {
         true => budget.get(Bucket::Unknown),
         false => 0,
     };
-    let whole = |bucket, words| (budget.get(bucket), budget.get(bucket), words);
-    let slow_ns = (budget.get(Bucket::Handshake) - HANDSHAKE_FREE_NS).max(0);
-    [
-        whole(Bucket::TimeoutRecovery, "in timeout recovery"),
-        whole(Bucket::FastRecovery, "in fast recovery"),
-        whole(Bucket::ZeroWindow, "behind a closed window"),
-        (slow_ns, slow_ns, "in a slow handshake"),
-        (unknown_ns / UNKNOWN_DIVISOR, unknown_ns, UNEXPLAINED),
-    ]
+    let handshake_ns = budget.get(Bucket::Handshake) - HANDSHAKE_FREE_NS;
+    let parts = [
+        (budget.get(Bucket::TimeoutRecovery), "in timeout recovery"),
+        (budget.get(Bucket::FastRecovery), "in fast recovery"),
+        (budget.get(Bucket::ZeroWindow), "behind a closed window"),
+        (handshake_ns.max(0), "in a slow handshake"),
+        (unknown_ns / UNKNOWN_DIVISOR, UNEXPLAINED),
+    ];
+    let total_ns: i64 = parts.iter().map(|(ns, _)| ns).sum();
+    let points = LOST_POINTS_PER_DECADE * decades(total_ns, LOST_UNIT_NS);
+    let (ns, place) = *parts.iter().rev().max_by_key(|(ns, _)| *ns)?;
+    let ns = if place == UNEXPLAINED { unknown_ns } else { ns };
+    (total_ns > 0).then_some((points, Reason::Lost(place, ns)))
 }
 
-fn lost(story: &FlowStory) -> f64 {
-    let total_ns: i64 = losses(story).iter().map(|lost| lost.0).sum();
-    if total_ns > 0 {
-        LOST_POINTS_PER_DECADE * decades(total_ns, LOST_UNIT_NS)
-    } else {
-        0.0
-    }
-}
-
-fn lost_words(story: &FlowStory) -> String {
-    let losses = losses(story);
-    // Of equals the first one.
-    let most = losses.iter().rev().max_by_key(|lost| lost.0);
-    let (_, whole_ns, words) = most.copied().unwrap_or((0, 0, UNEXPLAINED));
-    format!("{} {words}", word::duration(whole_ns))
-}
-
-/// The worse side, and its share.
-fn worse_side(story: &FlowStory) -> (Side, f64) {
+fn retransmitted(story: &FlowStory) -> Part {
     let share = |side: Side| {
         let (again, sent) = word::retransmissions(&story.sides.get(side).counts);
-        word::ratio(again, sent.max(RETRANSMITTED_SEGMENTS_MIN)).unwrap_or(0.0)
+        word::ratio(again, sent.max(SEGMENT_COUNT_MIN)).unwrap_or(0.0)
     };
     let (client, server) = (share(Side::Client), share(Side::Server));
-    if client > server {
-        (Side::Client, client)
+    let side = if client > server {
+        Side::Client
     } else {
-        (Side::Server, server)
+        Side::Server
+    };
+    let points = (RETRANSMITTED_POINTS * client.max(server)).min(RETRANSMITTED_POINTS_MAX);
+    (points > 0.0).then_some((points, Reason::Retransmitted(side)))
+}
+
+fn disturbed(story: &FlowStory) -> Part {
+    let (client, server) = (&story.sides.client.counts, &story.sides.server.counts);
+    let copied = client.network_duplicates + server.network_duplicates;
+    let overtaken = client.reordered_packets + server.reordered_packets;
+    let packets = (client.packets + server.packets).max(SEGMENT_COUNT_MIN);
+    let share = word::ratio(copied + overtaken, packets).unwrap_or(0.0);
+    let points = (DISTURBED_POINTS * share).min(DISTURBED_POINTS_MAX);
+    let reason = if copied > overtaken {
+        Reason::Disturbed(copied, "copied by the network")
+    } else {
+        Reason::Disturbed(overtaken, "overtaken by later ones")
+    };
+    (points > 0.0).then_some((points, reason))
+}
+
+fn think(story: &FlowStory) -> Part {
+    let longest_ns = story.turns.think.max_ns()?;
+    // What is above the unit, so that 1 + it / unit is the time in units.
+    let beyond_ns = longest_ns.saturating_sub(THINK_FREE_NS).max(0);
+    let points = THINK_POINTS_PER_DECADE * decades(beyond_ns, THINK_UNIT_NS);
+    Some((points, Reason::Think(longest_ns)))
+}
+
+/// A reason in words.
+fn say(story: &FlowStory, reason: Reason) -> String {
+    match reason {
+        Reason::Failed => say_failed(story),
+        Reason::Reset => say_reset(story),
+        Reason::Application => {
+            let failure = failure::of(&story.application);
+            failure.map_or_else(String::new, |failure| failure.say())
+        }
+        Reason::Unanswered => "the last request has no answer".to_owned(),
+        Reason::Icmp(errors) => word::count(errors, "ICMP error", "ICMP errors"),
+        Reason::Lost(place, ns) => format!("{} {place}", word::duration(ns)),
+        Reason::Retransmitted(side) => {
+            let share = word::retransmitted(story, side).unwrap_or(0.0);
+            let (share, side) = (word::percent(share), word::side(side));
+            format!("{share} of the {side}'s segments retransmitted")
+        }
+        Reason::Disturbed(number, how) => {
+            format!("{} {how}", word::count(number, "packet", "packets"))
+        }
+        Reason::Think(ns) => format!("the server thinks up to {}", word::duration(ns)),
     }
 }
 
-fn retransmitted(story: &FlowStory) -> f64 {
-    let (_, share) = worse_side(story);
-    (RETRANSMITTED_POINTS * share).min(RETRANSMITTED_POINTS_MAX)
-}
-
-fn retransmitted_words(story: &FlowStory) -> String {
-    let (side, _) = worse_side(story);
-    let plain = word::retransmitted(story, side).unwrap_or(0.0);
-    format!(
-        "{} of the {}'s segments retransmitted",
-        word::percent(plain),
-        word::side(side)
-    )
-}
-
-fn longest_think_ns(story: &FlowStory) -> i64 {
-    story.turns.think.max_ns().unwrap_or(0).max(0)
-}
-
-fn think(story: &FlowStory) -> f64 {
-    match longest_think_ns(story) {
-        0 => 0.0,
-        longest_ns => THINK_POINTS_PER_DECADE * decades(longest_ns, THINK_UNIT_NS),
+fn say_failed(story: &FlowStory) -> String {
+    let tries = word::count(story.sides.client.counts.syns, "SYN", "SYNs");
+    match story.state {
+        ConnectionState::Unanswered => format!("no answer to {tries}"),
+        ConnectionState::Refused => "refused by RST".to_owned(),
+        ConnectionState::Unreachable => "unreachable, says ICMP".to_owned(),
+        ConnectionState::HalfOpen => "half open: the SYN-ACK is never acknowledged".to_owned(),
+        _ => "given up by the client while connecting".to_owned(),
     }
 }
 
-fn think_words(story: &FlowStory) -> String {
-    let longest = word::duration(longest_think_ns(story));
-    format!("the server thinks up to {longest}")
+fn say_reset(story: &FlowStory) -> String {
+    let (client, server) = (&story.sides.client.counts, &story.sides.server.counts);
+    let by = match (client.resets, server.resets) {
+        (0, 0) => "reset",
+        (_, 0) => "reset by the client",
+        (0, _) => "reset by the server",
+        _ => "reset by both sides",
+    };
+    match client.unfitting_resets + server.unfitting_resets {
+        0 => by.to_owned(),
+        _ => format!("{by}, with a RST that does not fit it"),
+    }
 }
 
 /// log₁₀(1 + time / unit).
@@ -279,14 +290,12 @@ fn decades(ns: i64, unit_ns: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use phalanx_common::packet::TcpFlags;
     use phalanx_engine::budget::TimeBudget;
-    use phalanx_engine::record::Decoded;
-    use phalanx_engine::trace::{Ended, Tracer};
 
     fn story(state: ConnectionState) -> FlowStory {
         FlowStory {
             state,
+            protocol: 6,
             ..FlowStory::default()
         }
     }
@@ -350,22 +359,24 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_syn_has_the_points_that_are_said_of_it() {
-        let mut decoded = Decoded::default();
-        decoded.headers.protocol = phalanx_common::packet::protocol::TCP;
-        for others in [0, TcpFlags::RST.0, TcpFlags::FIN.0, 0xff & !TcpFlags::ACK.0] {
-            decoded.headers.tcp_flags = TcpFlags(TcpFlags::SYN.0 | others);
-            let mut tracer = Tracer::new(1);
-            tracer.handle(&decoded.record(1, 0, 54, &[]));
-            tracer.finish();
-            let ended: Vec<Ended> = tracer.ended().collect();
-            assert!(ended[0].story().is_none());
-            for ended in ended {
-                let story = ended.into_story();
-                assert_eq!(points(&story), LONE_SYN_POINTS);
-                assert_eq!(score(&story), (100.0, "no answer to 1 SYN".to_owned()));
-            }
-        }
+    fn thinking_counts_beyond_a_tenth_of_a_second() {
+        let think = |ms: i64| {
+            let mut story = story(ConnectionState::Closed);
+            story.turns.think = [ms * 1_000_000].into_iter().collect();
+            score(&story)
+        };
+        assert_eq!(think(100), (0.0, NOTHING.to_owned()));
+        let (points, words) = think(1_000);
+        assert!((points - 10.0).abs() < 1e-9);
+        assert_eq!(words, "the server thinks up to 1.00 s");
+    }
+
+    #[test]
+    fn the_sum_alone_is_the_same() {
+        let mut story = lost_in(Bucket::FastRecovery, 77_000_000);
+        story.state = ConnectionState::Reset;
+        story.sides.client.counts.reordered_packets = 3;
+        assert!((points(&story) - score(&story).0).abs() < 1e-12);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The report for people: what was read, a table of conversations, and the story of some.
 
+mod application;
 mod bar;
 mod story;
 mod style;

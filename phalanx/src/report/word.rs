@@ -1,5 +1,7 @@
 //! Values in words: times, sizes, shares and ends, as all reports spell them.
 
+use phalanx_common::packet::protocol;
+use phalanx_engine::application::{Alert, QuicVersion, Rcode, RecordType, TlsVersion};
 use phalanx_engine::budget::{Bucket, TimeBudget};
 use phalanx_engine::story::{FlowStory, SideCounts};
 use phalanx_engine::{Endpoint, RoleBasis, Side};
@@ -52,7 +54,8 @@ fn clock(ns: i64) -> String {
     let (hours, minutes, rest) = (total / 3_600, total / 60 % 60, total % 60);
     match hours {
         0 => format!("{minutes} min {rest:02} s"),
-        _ => format!("{hours} h {minutes:02} min"),
+        1..48 => format!("{hours} h {minutes:02} min"),
+        _ => format!("{} d {:02} h", thousands(hours / 24), hours % 24),
     }
 }
 
@@ -138,6 +141,39 @@ pub(super) const fn role_basis(basis: RoleBasis) -> &'static str {
     }
 }
 
+/// What an alert of TLS says.
+pub(super) fn alert(alert: &Alert) -> String {
+    let name = alert.name().map(|name| name.replace('_', " "));
+    name.unwrap_or_else(|| format!("alert {}", alert.description))
+}
+
+/// A response code of DNS.
+pub(super) fn rcode(rcode: Rcode) -> String {
+    let name = rcode.name().map(str::to_owned);
+    name.unwrap_or_else(|| format!("RCODE{}", rcode.0))
+}
+
+/// A record type of DNS, as RFC 3597 spells unknown ones.
+pub(super) fn record_type(record_type: RecordType) -> String {
+    let name = record_type.name().map(str::to_owned);
+    name.unwrap_or_else(|| format!("TYPE{}", record_type.0))
+}
+
+/// A version of TLS.
+pub(super) fn tls_version(version: TlsVersion) -> String {
+    let name = version.name().map(str::to_owned);
+    name.unwrap_or_else(|| format!("{:#06x}", version.0))
+}
+
+/// A version of QUIC.
+pub(super) fn quic_version(version: QuicVersion) -> String {
+    match (version.name(), version.draft()) {
+        (Some(name), _) => name.to_owned(),
+        (None, Some(draft)) => format!("QUIC draft {draft}"),
+        (None, None) => format!("{:#010x}", version.0),
+    }
+}
+
 /// A bucket in words.
 pub(super) const fn bucket(bucket: Bucket) -> &'static str {
     match bucket {
@@ -166,10 +202,10 @@ pub(super) fn largest(budget: &TimeBudget) -> Option<(Bucket, f64)> {
 }
 
 /// Segments of one side that were sent more than once, seen before or not, as a share of those
-/// that can be: data, SYN, FIN.
+/// that can be: data, SYN, FIN. Only TCP's.
 pub(super) fn retransmitted(story: &FlowStory, side: Side) -> Option<f64> {
     let (again, sent) = retransmissions(&story.sides.get(side).counts);
-    ratio(again, sent)
+    ratio(again, sent).filter(|_| story.protocol == protocol::TCP)
 }
 
 /// How many segments were sent again, of how many.
@@ -211,6 +247,7 @@ mod tests {
             (1_500_000_000, "1.50 s"),
             (125_000_000_000, "2 min 05 s"),
             (7_260_000_000_000, "2 h 01 min"),
+            (i64::MAX, "106,751 d 23 h"),
         ];
         for (ns, words) in cases {
             assert_eq!(duration(ns), words);

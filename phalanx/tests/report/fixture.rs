@@ -4,6 +4,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use phalanx::report::{ConversationReport, Damage, HopReport, Plot, Report, Totals, rank};
+use phalanx_engine::application::{
+    Alert, ApplicationProtocol, ApplicationStory, Delays, DnsCounts, DnsExchange, DnsStory,
+    HttpExchange, HttpStory, Moment, QuicStory, QuicVersion, Rcode, RecordType, SpinStory, SpinUse,
+    TlsStory, TlsVersion,
+};
 use phalanx_engine::budget::{Bucket, TimeBudget};
 use phalanx_engine::segment::{Class, Mark};
 use phalanx_engine::story::{ConnectionState, FlowStory, SideStory, TurnStory};
@@ -154,6 +159,7 @@ pub(crate) fn download(id: &str, script: &Script) -> ConversationReport {
         idle: Distribution::default(),
         transfer: times(&[life - 140 * MS]),
     };
+    story.application = http();
     measure(&plot, &mut story);
     let mut report = ConversationReport::new(id.to_owned(), "edge".to_owned(), story);
     report.plot = Some(plot);
@@ -201,6 +207,7 @@ fn reset() -> FlowStory {
     story.turns.is_last_unanswered = true;
     story.turns.think = [3 * MS, 2_400 * MS].into_iter().collect();
     story.turns.idle = [300 * MS].into_iter().collect();
+    story.application = tls();
     story
 }
 
@@ -245,6 +252,155 @@ fn datagrams() -> FlowStory {
     story.sides.client.counts.icmp_errors = 1;
     story.turns.count = 1;
     story.turns.think = times(&[20 * MS]);
+    story.application = dns();
+    story
+}
+
+fn moment(milliseconds: i64, frame: u64) -> Moment {
+    Moment {
+        time_ns: START_NS + milliseconds * MS,
+        frame,
+    }
+}
+
+fn delays(count: u32, min_ms: u64, max_ms: u64) -> Delays {
+    Delays {
+        count,
+        sum_ns: (min_ms + max_ms) * 1_000_000 * u64::from(count) / 2,
+        min_ns: min_ms * 1_000_000,
+        max_ns: max_ms * 1_000_000,
+    }
+}
+
+fn dns() -> ApplicationStory {
+    let query = |name: &str, answer, rcode| DnsExchange {
+        name: name.into(),
+        record_type: RecordType(28),
+        query: moment(0, 30),
+        answer,
+        rcode,
+        retry_count: 1,
+        is_truncated: false,
+    };
+    let good = query("shop.example.", Some(moment(20, 31)), Some(Rcode(0)));
+    let lost = query("gone.example.", None, None);
+    ApplicationStory {
+        protocol: Some(ApplicationProtocol::Dns),
+        dns: Some(Box::new(DnsStory {
+            counts: DnsCounts {
+                queries: 2,
+                retries: 1,
+                answers: 1,
+                answered: 1,
+                unanswered: 1,
+                ..DnsCounts::default()
+            },
+            rcodes: vec![(Rcode(0), 1)],
+            delays: delays(1, 20, 20),
+            first: vec![good.clone(), lost.clone()],
+            worst: vec![lost, good],
+            ..DnsStory::default()
+        })),
+        ..ApplicationStory::default()
+    }
+}
+
+fn tls() -> ApplicationStory {
+    ApplicationStory {
+        protocol: Some(ApplicationProtocol::Tls),
+        tls: Some(Box::new(TlsStory {
+            server_name: Some("shop.example".into()),
+            alpn_offered: Some("h2".into()),
+            alpn_chosen: Some("h2".into()),
+            version_offered: Some(TlsVersion(0x0304)),
+            version_chosen: Some(TlsVersion(0x0303)),
+            cipher_suite: Some(0xc02f),
+            client_hello: Some(moment(25, 15)),
+            hello_retry: Some(moment(31, 16)),
+            server_hello: Some(moment(37, 17)),
+            is_resumed: Some(false),
+            application_data: Sides {
+                client: Some(moment(60, 20)),
+                server: Some(moment(75, 21)),
+            },
+            alerts: vec![Alert {
+                side: Side::Server,
+                level: 2,
+                description: 80,
+                moment: moment(90, 24),
+            }],
+            ..TlsStory::default()
+        })),
+        ..ApplicationStory::default()
+    }
+}
+
+fn http() -> ApplicationStory {
+    let exchange = HttpExchange {
+        method: "GET",
+        path: "/catalogue?page=1".into(),
+        host: Some("shop.example".into()),
+        request: Some(moment(40, 4)),
+        response: Some(moment(95, 5)),
+        status: Some(200),
+    };
+    let story = HttpStory {
+        requests: 1,
+        responses: 1,
+        status_classes: [0, 1, 0, 0, 0],
+        delays: delays(1, 55, 55),
+        first: vec![exchange.clone()],
+        worst: vec![exchange],
+        ..HttpStory::default()
+    };
+    ApplicationStory {
+        protocol: Some(ApplicationProtocol::Http),
+        http: Some(Box::new(story.clone())),
+        inner_http: Some(Box::new(story)),
+        ..ApplicationStory::default()
+    }
+}
+
+fn quic() -> FlowStory {
+    let mut story = datagrams();
+    (story.flow, story.last_frame) = (60, 95);
+    story.endpoints = ends(("10.0.0.2", 40_777), ("192.0.2.44", 443));
+    story.sides.client.counts.icmp_errors = 0;
+    let story_of_quic = QuicStory {
+        version: Some(QuicVersion(1)),
+        versions_offered: vec![QuicVersion(1)],
+        client_initial: Some(moment(400, 60)),
+        retry: Some(moment(412, 61)),
+        version_negotiation: Some(moment(406, 61)),
+        server_hello: Some(moment(433, 63)),
+        destination_id_length: Some(8),
+        source_id_length: Sides {
+            client: Some(0),
+            server: Some(20),
+        },
+        short: Sides {
+            client: Some(moment(445, 66)),
+            server: Some(moment(457, 67)),
+        },
+        spin: SpinStory {
+            usage: SpinUse::Active,
+            round_trips: Sides {
+                client: delays(12, 19, 40),
+                server: delays(12, 19, 41),
+            },
+            halves: Sides {
+                client: delays(12, 1, 2),
+                server: delays(12, 18, 39),
+            },
+            ..SpinStory::default()
+        },
+        ..QuicStory::default()
+    };
+    story.application = ApplicationStory {
+        protocol: Some(ApplicationProtocol::Quic),
+        quic: Some(Box::new(story_of_quic)),
+        ..ApplicationStory::default()
+    };
     story
 }
 
@@ -292,6 +448,7 @@ pub(crate) fn report() -> Report {
         ("4", mid_stream()),
         ("5", datagrams()),
         ("6", unknown_protocol()),
+        ("7", quic()),
     ];
     for (id, story) in stories {
         let id = id.to_owned();
@@ -324,6 +481,29 @@ pub(crate) fn hostile() -> Report {
         conversation.id = format!("{}{HOSTILE}", conversation.id);
         conversation.hop = HOSTILE.to_owned();
         conversation.worst_because = HOSTILE.to_owned();
+        blacken(&mut conversation.story.application);
     }
     report
+}
+
+/// Puts the enemy's words wherever a packet may bring its own.
+fn blacken(application: &mut ApplicationStory) {
+    let dns = application.dns.iter_mut();
+    for exchange in dns.flat_map(|dns| dns.first.iter_mut().chain(&mut dns.worst)) {
+        exchange.name = HOSTILE.into();
+    }
+    if let Some(tls) = &mut application.tls {
+        let words: Option<Box<str>> = Some(HOSTILE.into());
+        tls.server_name.clone_from(&words);
+        tls.alpn_offered.clone_from(&words);
+        tls.alpn_chosen = words;
+    }
+    let http = application
+        .http
+        .iter_mut()
+        .chain(&mut application.inner_http);
+    for exchange in http.flat_map(|http| http.first.iter_mut().chain(&mut http.worst)) {
+        exchange.path = HOSTILE.into();
+        exchange.host = Some(HOSTILE.into());
+    }
 }

@@ -33,7 +33,9 @@ function duration(ms) {
   if (size < 1e3) return `${digits(ms)} ms`;
   if (size < 120e3) return `${digits(ms / 1e3)} s`;
   if (size < 3600e3) return `${Math.floor(ms / 60e3)} min ${Math.floor(ms / 1e3) % 60} s`;
-  return `${Math.floor(ms / 3600e3)} h ${Math.floor(ms / 60e3) % 60} min`;
+  const hours = Math.floor(ms / 3600e3);
+  if (hours < 48) return `${hours} h ${Math.floor(ms / 60e3) % 60} min`;
+  return `${number(Math.floor(hours / 24))} d ${hours % 24} h`;
 }
 function size(bytes) {
   if (bytes === undefined) return "–";
@@ -52,6 +54,8 @@ function percent(share) {
   return value < 0.1 ? "<0.1 %" : `${value.toFixed(value < 9.95 ? 1 : 0)} %`;
 }
 const number = (value) => value.toLocaleString("en");
+const some = (count, words, one) => (count
+  ? `${number(count)} ${count === 1 && one ? one : words}` : undefined);
 function end(it) {
   if (!it.port) return it.address;
   return it.address.includes(":") ? `[${it.address}]:${it.port}` : `${it.address}:${it.port}`;
@@ -92,7 +96,8 @@ function budgetBar(budget) {
   for (const [name, index, ms] of spent) {
     const title = `${spaced(name)}: ${duration(ms)}, ${percent(ms / total)}`;
     const part = el("span", { class: `b${index}`, title });
-    part.style.flexGrow = ms;
+    // Growths that sum to less than 1 would not fill the bar.
+    part.style.flexGrow = (ms / total) * 1e3;
     bar.append(part);
   }
   return bar;
@@ -133,9 +138,9 @@ function showHops() {
   }
   const { totals } = report;
   const omitted = totals.omitted ? `, ${number(totals.omitted)} of them not in this page` : "";
+  const found = some(totals.conversations, "conversations", "conversation") || "no conversations";
   place.append(el("p", null, `${number(totals.packets)} packets, ${size(totals.bytes)}, `
-    + `${duration(totals.duration_s * 1e3)}: ${number(totals.conversations)} conversations`
-    + omitted));
+    + `${duration(totals.duration_s * 1e3)}: ${found}${omitted}`));
 }
 
 // ---- the list --------------------------------------------------------------------------------
@@ -145,7 +150,8 @@ function roundTrip({ features }) {
   const known = parts.filter((part) => part !== undefined);
   return known.length ? known.reduce((sum, part) => sum + part, 0) : undefined;
 }
-function sentAgain({ features }, side) {
+function sentAgain({ features, protocol }, side) {
+  if (protocol !== "tcp") return undefined;
   const of = (name) => features[`${side}_${name}`] || 0;
   const again = of("retransmitted_packets") + of("holes_filled");
   const sent = Math.max(again, of("data_packets") + of("syns") + of("fins"));
@@ -229,7 +235,7 @@ function choose(index) {
 
 function times(spread) {
   if (!spread) return undefined;
-  if (spread.count === 1) return duration(spread.min);
+  if (spread.min === spread.max) return duration(spread.min);
   return `${duration(spread.min)} to ${duration(spread.max)}, median ${duration(spread.p50)}, `
     + `95 % within ${duration(spread.p95)} (${number(spread.count)} measured)`;
 }
@@ -312,6 +318,85 @@ function sidesTable(it) {
         SIDES.map((side) => el("td", { class: "n" }, show(side)))))));
 }
 
+const DELAYS = (them, what) => them && (them.count === 1 ? `${what} after ${duration(them.mean)}`
+  : `${what} after ${duration(them.min)} to ${duration(them.max)}, `
+    + `${duration(them.mean)} on average`);
+const list = (parts) => parts.filter(Boolean).join(", ");
+
+function exchanges(name, them, heading, show) {
+  const all = [...them.first];
+  // The worst stand among the first where there are few.
+  for (const one of them.worst) {
+    if (!all.some((it) => JSON.stringify(it) === JSON.stringify(one))) all.push(one);
+  }
+  if (!all.length) return undefined;
+  return el("table", { class: "legend", "aria-label": name },
+    el("thead", null, el("tr", null, heading.map((words) => el("th", { scope: "col" }, words)))),
+    el("tbody", null, all.map((one) => {
+      const [isBad, ...cells] = show(one);
+      return el("tr", { class: isBad ? "bad" : undefined }, cells.map((cell, index) =>
+        el("td", { class: index ? undefined : "words asked" }, cell === undefined ? "–" : cell)));
+    })));
+}
+
+function httpParts(http) {
+  const status = [2, 3, 4, 5].map((digit) => some(http[`status_${digit}xx`], `${digit}xx`));
+  return [
+    facts([["HTTP", list([some(http.requests, "requests", "request"),
+      some(http.unanswered, "without an answer"), ...status])],
+    ["Status lines", DELAYS(http.delay_ms, "come")]]),
+    exchanges("HTTP exchanges", http, ["Request", "Status", "After", "Frame"], (one) => [
+      !one.status || one.status >= 400,
+      one.method ? `${one.method} ${one.host && one.method !== "CONNECT" ? one.host : ""}`
+        + `${one.path || ""}` : "(not captured)",
+      one.status, duration(one.delay_ms), one.request_frame || one.response_frame]),
+  ];
+}
+
+/** What the application did, as far as it was in clear. */
+function application({ dns, tls, http, inner_http: inner, quic }) {
+  const parts = [];
+  if (dns) {
+    parts.push(facts([["DNS", list([some(dns.queries, "queries", "query"),
+      some(dns.unanswered, "without an answer"), some(dns.retries, "asked again"),
+      some(dns.truncated, "truncated"), some(dns.malformed, "malformed")])],
+    ["Answers", list(Object.entries(dns.rcodes).map(([code, count]) => some(count, code)))],
+    ["They come", DELAYS(dns.delay_ms, "")]]),
+    exchanges("DNS exchanges", dns, ["Query", "Answer", "After", "Frame"], (one) => [
+      !one.answer_frame || !["NOERROR", undefined].includes(one.rcode),
+      `${one.type} ${one.name}`, one.rcode || (one.answer_frame ? "" : "no answer"),
+      duration(one.delay_ms), one.query_frame]));
+  }
+  if (tls) {
+    parts.push(facts([["TLS", tls.version_chosen || tls.version_offered],
+      ["Server's name", tls.server_name],
+      ["Protocol", tls.alpn_chosen || (tls.alpn_offered && `${tls.alpn_offered} (offered)`)],
+      ["Cipher suite", tls.cipher_suite],
+      ["Hello answered after", tls.hello_delay_ms && duration(tls.hello_delay_ms)],
+      ["Client's data after", tls.client_data_delay_ms && duration(tls.client_data_delay_ms)],
+      ["Server's data after", tls.server_data_delay_ms && duration(tls.server_data_delay_ms)],
+      ["Also", list([tls.resumed && "resumed", tls.early_data && "early data",
+        tls.hello_retry_frame && "the client had to ask again",
+        tls.cut && "the capture lacks a part"])],
+      ...tls.alerts.map((alert) => [`Alert of the ${alert.side}`,
+        `${spaced(alert.description)}${alert.level === 2 ? ", fatal" : ""}, `
+        + `frame ${alert.frame}`])]));
+  }
+  for (const one of [http, inner]) if (one) parts.push(...httpParts(one));
+  if (quic) {
+    const { spin } = quic;
+    parts.push(facts([["QUIC", quic.version],
+      ["Hello answered after", quic.hello_delay_ms && duration(quic.hello_delay_ms)],
+      ["Client ready after", quic.client_handshake_ms && duration(quic.client_handshake_ms)],
+      ["Server ready after", quic.server_handshake_ms && duration(quic.server_handshake_ms)],
+      ["Also", list([quic.retry_frame && "the server wanted the address confirmed",
+        quic.version_negotiation_frame && "the server does not speak the client's version",
+        quic.early_data && "early data"])],
+      ["Spin bit", spin.usage], ["It turns", DELAYS(spin.client_round_trip_ms, "")]]));
+  }
+  return parts.filter(Boolean);
+}
+
 function allFeatures(it) {
   return el("details", null, el("summary", null, "Everything that was measured"),
     el("div", { class: "columns" }, facts(Object.entries(it.features)
@@ -328,6 +413,8 @@ function showDetail(it, plot) {
     it.time_budget_ms && budgetBar(it.time_budget_ms),
     el("div", { class: "columns" }, it.time_budget_ms && budgetLegend(it.time_budget_ms),
       el("div", { class: "wide" }, summary(it)), sidesTable(it)),
+    it.application && el("h3", null, `Application: ${it.application.protocol || "unknown"}`),
+    it.application && el("div", { class: "columns" }, application(it.application)),
     !hasPlot && el("p", { class: "faint" }, plot
       ? `The ${number(plot.left_out)} packets are not drawn: the page has too many.`
       : "The packets of this conversation are not in the page."),

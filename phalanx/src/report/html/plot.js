@@ -8,15 +8,18 @@ function flagNames(flags) {
 }
 const isAgain = (row) => plots.classes[row[CLASS]] !== undefined
   && /retransmission|tail_loss_probe/.test(plots.classes[row[CLASS]]);
+// The engine does not place copies in their stream.
+const isCopy = (row) => /_duplicate$/.test(plots.classes[row[CLASS]]);
 function colourOf(row) {
   const name = plots.classes[row[CLASS]];
   if (isAgain(row)) return "again";
   if (name === "fills_hole") return "hole";
   if (name === "reordered") return "late";
-  return /probe|keep_alive|duplicate/.test(name) ? "probe" : "data";
+  return /probe|keep_alive/.test(name) ? "probe" : "data";
 }
 function numbersOf(row, isTcp) {
   if (!isTcp) return `${number(row[LEN])} bytes`;
+  if (isCopy(row)) return `${flagNames(row[FLAGS])} len ${row[LEN]}`;
   const parts = [flagNames(row[FLAGS]), `seq ${row[SEQ]}`];
   if (row[LEN]) parts.push(`len ${row[LEN]}`);
   if (row[ACK] >= 0) parts.push(`ack ${row[ACK]}`, `win ${row[WINDOW]}`);
@@ -162,6 +165,7 @@ function trace(plot, side) {
     room: [], resets: [], sacks: plot.sacks.filter((block) => block[2] !== side) };
   let [sent, acked] = [0, 0];
   for (const row of plot.segments) {
+    if (isCopy(row)) continue;
     if (row[FLAGS] & RST) it.resets.push(row[TIME]);
     if (row[SIDE] === side) {
       if (row[CLASS] >= 0) it.data.push(row);
@@ -241,6 +245,9 @@ function drawSegment(chart, row) {
 }
 
 function drawDots(chart, points) {
+  if (!points.length) {
+    chart.pen.fillText("none measured", chart.right / 2, (MARGIN.top + chart.bottom) / 2);
+  }
   chart.pen.fillStyle = chart.colour("dot");
   for (const row of points) {
     chart.pen.fillRect(chart.x(row[TIME]) - 1.5, chart.y(row[RTT] / 1e6) - 1.5, 3, 3);
@@ -350,7 +357,7 @@ function makePlots(plot, showFrame) {
 
 function key() {
   const words = [["data", "segment"], ["again", "sent again"], ["hole", "fills a hole"],
-    ["late", "overtaken"], ["probe", "probe, keep-alive, copy"], ["ack", "acknowledged"],
+    ["late", "overtaken"], ["probe", "probe, keep-alive"], ["ack", "acknowledged"],
     ["window", "end of the window"], ["sack", "SACK"], ["again", "× window closed"]];
   return el("div", { class: "key" }, words.map(([name, text]) => {
     const line = el("i");

@@ -8,6 +8,7 @@ use phalanx_engine::story::{FlowStory, SideStory, TurnStory};
 use phalanx_engine::{Distribution, Endpoint, Side};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
+use super::application::Application;
 use super::feature;
 use crate::report::ConversationReport;
 use crate::report::word::{self, milliseconds};
@@ -81,6 +82,8 @@ struct Tail<'a> {
     turns: Turns<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     datagram_gaps_ms: Option<Spread<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    application: Option<Application<'a>>,
     capture: Capture,
 }
 
@@ -106,6 +109,7 @@ impl<'a> Tail<'a> {
             options: OptionsOfSides::new(story),
             turns: Turns::new(&story.turns),
             datagram_gaps_ms: story.gaps.as_ref().and_then(Spread::new),
+            application: Application::new(&story.application),
             capture: Capture::new(story),
         }
     }

@@ -6,6 +6,7 @@ use phalanx_engine::budget::TimeBudget;
 use phalanx_engine::story::{ConnectionState, FlowStory, SideCounts, SideStory};
 use phalanx_engine::{Distribution, RoleBasis, Side};
 
+use super::application;
 use super::bar;
 use super::style::Style;
 use super::wrap;
@@ -44,6 +45,10 @@ pub(super) fn write(
         ("end", end(story)),
         ("turns", turns(story)),
         ("gaps", story.gaps.as_ref().map_or(vec![], gaps_of)),
+        ("dns", application::dns(&story.application)),
+        ("tls", application::tls(&story.application)),
+        ("http", application::http(&story.application)),
+        ("quic", application::quic(&story.application)),
         ("capture", capture(story)),
     ];
     for (label, lines) in subjects {

@@ -7,8 +7,8 @@ use crate::report::word;
 use crate::report::{ConversationReport, Report};
 use crate::view::protocol_name;
 
-/// How wide the words of a row must be able to be, to stand in the row.
-const WORDS_WIDTH_MIN: usize = 24;
+/// Words stand in the row where they fit, or have this much room: then they are cut.
+const WORDS_WIDTH_MIN: usize = 48;
 
 /// The columns before the words; the first ones stand left, numbers stand right.
 const HEADINGS: [&str; COLUMN_COUNT] = [
@@ -39,7 +39,12 @@ pub(super) fn write(
         .iter()
         .map(|column| widths[*column] + gap(*column).len())
         .sum();
-    let is_wide = used + WORDS_WIDTH_MIN <= width;
+    let lengths = report
+        .conversations
+        .iter()
+        .map(|it| say(it).chars().count());
+    let longest = lengths.max().unwrap_or(0);
+    let is_wide = used + longest.min(WORDS_WIDTH_MIN) <= width;
     let heading = line(&HEADINGS.map(str::to_owned), &columns, &widths);
     let words = if is_wide {
         "WHERE THE TIME WENT, AND WHAT IS WRONG"
