@@ -287,8 +287,8 @@ impl Tracer {
         self.tally
     }
 
-    /// Sets the clock to the time of a packet that another tracer of the same capture takes in: what
-    /// is silent for long ends by the latest time of all. A clock never goes back.
+    /// Sets the clock to the time of a packet that another tracer of the same capture takes in:
+    /// what is silent for long ends by the latest time of all. A clock never goes back.
     pub fn advance(&mut self, time_ns: i64) {
         self.clock_ns = self.clock_ns.max(time_ns.clamp(-TIME_MAX_NS, TIME_MAX_NS));
     }

@@ -1,7 +1,8 @@
 //! Flows that end by silence: connections that are over, and exchanges that are not TCP's.
 //!
-//! Whether one has ended is told from its own packets and the clock alone, when it is looked at; the
-//! queues here only find those that nobody will look at any more, so that their room is free again.
+//! Whether one has ended is told from its own packets and the clock alone, when it is looked at;
+//! the queues here only find those that nobody will look at any more, so that their room is free
+//! again.
 
 use std::collections::VecDeque;
 
@@ -103,12 +104,12 @@ mod tests {
         }
 
         /// Takes in a packet of the flow that `port` names, and gives the number of its flow.
-        fn take(&mut self, protocol: u8, port: u16, flags: TcpFlags, time_ns: i64) -> u64 {
+        fn take(&mut self, protocol: u8, port: u16, flags: u8, time_ns: i64) -> u64 {
             let mut decoded = Decoded::default();
             decoded.headers.protocol = protocol;
             decoded.headers.source_port = port;
             decoded.headers.destination_port = 1;
-            decoded.headers.tcp_flags = flags;
+            decoded.headers.tcp_flags = TcpFlags(flags);
             self.number += 1;
             let record = decoded.record(self.number, time_ns, 60, &[]);
             self.tracer.handle(&record).flow
@@ -129,7 +130,7 @@ mod tests {
     #[test]
     fn an_exchange_ends_by_the_time_of_all_packets() {
         let mut capture = Capture::new();
-        let none = TcpFlags(0);
+        let none = 0;
         assert_eq!(capture.take(protocol::UDP, 2, none, 0), 1);
         capture.tracer.advance(TRACE_DATAGRAM_SILENCE_MAX_NS);
         assert_eq!(capture.take(protocol::UDP, 2, none, SECOND_NS), 1);
@@ -145,7 +146,7 @@ mod tests {
         for index in 0..20_000_u16 {
             let time_ns = i64::from(index) * SECOND_NS;
             capture.take(protocol::TCP, index, TcpFlags::RST, time_ns);
-            capture.take(protocol::UDP, index, TcpFlags(0), time_ns);
+            capture.take(protocol::UDP, index, 0, time_ns);
             assert!(capture.tracer.traces.count() <= 61 + 301 + 2, "{index}");
         }
         assert_eq!(capture.tracer.tally.evicted, 0);

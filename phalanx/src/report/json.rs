@@ -1,7 +1,8 @@
 //! The report as JSON, `phalanx.report/1`: `docs/report.schema.json` describes every field.
 //!
 //! Written conversation by conversation, one a line, so that a report of any length takes little
-//! memory, also where several threads make it. What was not measured is absent, never 0. The same report gives the same bytes.
+//! memory, also where several threads make it. What was not measured is absent, never 0. The same
+//! report gives the same bytes.
 
 mod application;
 mod conversation;
