@@ -298,7 +298,10 @@ fn decades(ns: i64, unit_ns: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use phalanx_common::packet::TcpFlags;
     use phalanx_engine::budget::TimeBudget;
+    use phalanx_engine::record::Decoded;
+    use phalanx_engine::trace::{Ended, Tracer};
 
     fn story(state: ConnectionState) -> FlowStory {
         FlowStory {
@@ -420,6 +423,26 @@ mod tests {
         story.state = ConnectionState::Reset;
         story.sides.client.counts.reordered_packets = 3;
         assert!((points(&story) - score(&story).0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_lone_syn_has_the_points_that_are_said_of_it() {
+        let mut decoded = Decoded::default();
+        decoded.headers.protocol = protocol::TCP;
+        for port in [1, 53, 443] {
+            for others in [0, TcpFlags::RST, TcpFlags::FIN, !TcpFlags::ACK] {
+                decoded.headers.destination_port = port;
+                decoded.headers.tcp_flags = TcpFlags(TcpFlags::SYN | others);
+                let mut tracer = Tracer::new(1);
+                tracer.handle(&decoded.record(1, 0, 54, &[]));
+                tracer.finish();
+                let ended: Vec<Ended> = tracer.ended().collect();
+                assert!(ended.len() == 1 && ended.iter().all(|it| it.story().is_none()));
+                for ended in ended {
+                    assert_eq!(points(&ended.into_story()), LONE_SYN_POINTS);
+                }
+            }
+        }
     }
 
     #[test]
