@@ -247,19 +247,11 @@ impl Shared<'_> {
             sequence.waiting.remove(&next)
         } {
             sequence.next += 1;
-<<<<<<< HEAD
             if !batch.fragments.is_empty() || !sequence.assembly.is_empty() {
                 sequence.assembly.pass(&mut batch);
             }
             batch.clock_before_ns = sequence.clock_ns;
             sequence.clock_ns = sequence.clock_ns.max(batch.clock_ns);
-=======
-            batch.clock_before_ns = sequence.clock_ns;
-            sequence.clock_ns = sequence.clock_ns.max(batch.clock_ns);
-            if !batch.fragments.is_empty() || !sequence.assembly.is_empty() {
-                sequence.assembly.pass(&mut batch);
-            }
->>>>>>> speed
             let batch = Arc::new(batch);
             for shard in &self.shards {
                 shard.push(Arc::clone(&batch));
@@ -296,17 +288,8 @@ impl Shared<'_> {
         batch.clear(self.shards.len());
         batch.clock_before_ns = sequence.clock_ns;
         sequence.assembly.finish();
-<<<<<<< HEAD
         let clock_ns = sequence.clock_ns;
         sequence.assembly.add_to(&mut batch, clock_ns);
-=======
-        sequence.assembly.add_to(&mut batch);
-        batch.clock_before_ns = sequence.clock_ns;
-        // The chunk is another batch's, and so are its times.
-        for item in batch.items.iter_mut().flatten() {
-            item.clock_ns = i64::MIN;
-        }
->>>>>>> speed
         self.under_way.fetch_add(1, Ordering::Relaxed);
         let batch = Arc::new(batch);
         for shard in &self.shards {

@@ -43,32 +43,16 @@ pub(super) struct FragmentAt {
 }
 
 /// One record of a batch.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub(super) struct Item {
     pub(super) frame: FrameAt,
     pub(super) decoded: Decoded,
     /// The latest time of its batch so far.
     pub(super) clock_ns: i64,
     pub(super) role: ItemRole,
-<<<<<<< HEAD
     /// Index of the packet among [`Batch::wholes`], where it is no frame of the chunk. Items own
     /// nothing: thousands are cleared at once.
     pub(super) whole: Option<u32>,
-=======
-    /// The packet where it is no frame of the chunk.
-    pub(super) whole: Option<Arc<Whole>>,
-}
-
-/// What a record is to its shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ItemRole {
-    /// All that it says is for this shard.
-    Whole,
-    /// Its flow is of this shard, what it quotes of another.
-    Own,
-    /// What it quotes is of this shard, its flow of another.
-    Quote,
->>>>>>> speed
 }
 
 /// A packet that was put together from fragments.
@@ -138,7 +122,6 @@ impl Item {
         }
         shards[shard].push(self);
     }
-<<<<<<< HEAD
 }
 
 /// What a record is to its shard.
@@ -150,8 +133,6 @@ pub(super) enum ItemRole {
     Own,
     /// What it quotes is of this shard, its flow of another.
     Quote,
-=======
->>>>>>> speed
 }
 
 /// Which frames count.
@@ -205,14 +186,7 @@ pub(super) fn decode(
     shard_count: usize,
     facts: &mut Vec<HopFacts>,
 ) {
-<<<<<<< HEAD
     batch.clear(shard_count);
-=======
-    batch.items.resize_with(shard_count, Vec::new);
-    batch.items.iter_mut().for_each(Vec::clear);
-    batch.fragments.clear();
-    batch.clock_ns = i64::MIN;
->>>>>>> speed
     for (index, (frame, bytes)) in batch.chunk.iter().enumerate() {
         if !batch.selection.holds(frame, bytes) {
             continue;
@@ -227,16 +201,11 @@ pub(super) fn decode(
             Some(Some(kind)) => {
                 let decoded = Decoded::of(layers, bytes, *kind, frame.wire_length);
                 if is_part(layers, &decoded, frame, bytes, *kind) {
-<<<<<<< HEAD
                     batch.clock_ns = batch.clock_ns.max(frame.time_ns);
                     batch.fragments.push(FragmentAt {
                         index: index as u32,
                         clock_ns: batch.clock_ns,
                     });
-=======
-                    batch.fragments.push(index as u32);
-                    batch.clock_ns = batch.clock_ns.max(frame.time_ns);
->>>>>>> speed
                     continue;
                 }
                 decoded
@@ -246,42 +215,14 @@ pub(super) fn decode(
         match decoded {
             Ok(decoded) => {
                 batch.clock_ns = batch.clock_ns.max(frame.time_ns);
-<<<<<<< HEAD
                 let item = Item::new(*frame, decoded, batch.clock_ns);
                 item.share_out(bytes, &mut batch.items);
-=======
-                let item = Item {
-                    frame: *frame,
-                    decoded,
-                    clock_ns: batch.clock_ns,
-                    role: ItemRole::Whole,
-                    whole: None,
-                };
-                push(&mut batch.items, item, bytes);
->>>>>>> speed
             }
             Err(reason) => fact.refuse(reason),
         }
     }
 }
 
-<<<<<<< HEAD
-=======
-/// Adds an item to its shard; where it quotes a flow of another shard, to that one too.
-#[inline]
-pub(super) fn push(items: &mut [Vec<Item>], mut item: Item, bytes: &[u8]) {
-    let count = items.len();
-    let shard = shard_of(&item.decoded.headers, count);
-    let quoted = quoted_shard(&item.decoded.headers, bytes, count);
-    if let Some(quoted) = quoted.filter(|quoted| *quoted != shard) {
-        item.role = ItemRole::Quote;
-        items[quoted].push(item.clone());
-        item.role = ItemRole::Own;
-    }
-    items[shard].push(item);
-}
-
->>>>>>> speed
 /// The shard of a packet's flow.
 fn shard_of(headers: &Headers, shard_count: usize) -> usize {
     if shard_count == 1 {

@@ -9,13 +9,9 @@ use phalanx_engine::fragment::{
 };
 use phalanx_engine::record::Decoded;
 
-<<<<<<< HEAD
 use super::batch::{Batch, FragmentAt, Item, Whole};
-=======
-use super::batch::{Batch, Item, ItemRole, Whole, push};
->>>>>>> speed
 use super::hop::HopFacts;
-use crate::capture_file::{Chunk, FrameAt};
+use crate::capture_file::FrameAt;
 
 /// Datagrams under way in a file.
 #[derive(Default)]
@@ -149,29 +145,12 @@ impl Assembly {
                 continue;
             }
             match Decoded::of(&mut self.layers, bytes, *kind, frame.wire_length) {
-<<<<<<< HEAD
                 Ok(decoded) => {
                     Item::new(*frame, decoded, clock_ns).share_out(bytes, &mut batch.items);
                 }
                 Err(reason) => self.miss(frame.interface, reason, 1),
             }
         }
-=======
-                Ok(decoded) => alone.push(Item {
-                    frame: *frame,
-                    decoded,
-                    clock_ns: clock_at(&batch.chunk, frame.number),
-                    role: ItemRole::Whole,
-                    whole: None,
-                }),
-                Err(reason) => self.miss(frame.interface, reason, 1),
-            }
-        }
-        for item in alone {
-            let bytes = batch.chunk.bytes_of(&item.frame);
-            push(&mut batch.items, item, bytes);
-        }
->>>>>>> speed
         if let Some(last) = batch.chunk.frames().last() {
             self.expire(last);
         }
@@ -179,18 +158,12 @@ impl Assembly {
         batch.sort();
     }
 
-<<<<<<< HEAD
     /// Adds what was released to the items of a batch.
     pub(super) fn add_to(&mut self, batch: &mut Batch, clock_ns: i64) {
-=======
-    /// Adds what was released to the items of a batch, at its place.
-    pub(super) fn add_to(&mut self, batch: &mut Batch) {
->>>>>>> speed
         self.settle(|settled| {
             let Ok(decoded) = settled.decoded else {
                 return;
             };
-<<<<<<< HEAD
             let mut item = Item::new(settled.frame, decoded, clock_ns);
             item.whole = Some(batch.wholes.len() as u32);
             item.share_out(&settled.bytes, &mut batch.items);
@@ -198,28 +171,8 @@ impl Assembly {
                 at: settled.at,
                 bytes: settled.bytes,
             });
-=======
-            let whole = Arc::new(Whole {
-                at: settled.at,
-                bytes: settled.bytes,
-            });
-            let item = Item {
-                frame: settled.frame,
-                decoded,
-                clock_ns: clock_at(&batch.chunk, settled.at),
-                role: ItemRole::Whole,
-                whole: Some(Arc::clone(&whole)),
-            };
-            push(&mut batch.items, item, &whole.bytes);
->>>>>>> speed
         });
     }
-}
-
-/// The latest time of a chunk up to a frame.
-fn clock_at(chunk: &Chunk, number: u64) -> i64 {
-    let before = chunk.frames().iter().take_while(|it| it.number <= number);
-    before.map(|it| it.time_ns).max().unwrap_or(i64::MIN)
 }
 
 /// Whether a frame that was decoded with `layers` belongs to the [`Assembly`].
