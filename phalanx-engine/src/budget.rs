@@ -3,7 +3,7 @@
 //! Between two packets time is owed to what the conversation waited for, which often only the
 //! packet that ends the wait tells. So what cannot be decided yet is held as *waiting*, beside the
 //! buckets, and settled by the next data; and what was taken for ordinary while a loss was not yet
-//! known is moved when it is, from a [`Checkpoint`] taken at its first sign.
+//! known is moved when it is, from a checkpoint taken at its first sign.
 
 /// What a conversation can be waiting for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -89,7 +89,7 @@ pub struct ConversationReport {
     pub hop: String,
     /// What was measured.
     pub story: Box<FlowStory>,
-    /// How bad it is: higher is worse (see [`score`]).
+    /// How bad it is: higher is worse (see [`score()`]).
     pub score: f64,
     /// What makes most of the score, in words.
     pub worst_because: String,
