@@ -76,14 +76,6 @@ pub struct ApplicationStory {
     pub quic: Option<Box<QuicStory>>,
 }
 
-/// The other side.
-const fn opposite(side: Side) -> Side {
-    match side {
-        Side::Client => Side::Server,
-        Side::Server => Side::Client,
-    }
-}
-
 /// What is known of a flow's protocol.
 enum State {
     /// Nothing yet: a stream or datagrams that are looked at.
@@ -261,7 +253,7 @@ impl Application {
         // A side that speaks has heard what it answers to: what the other side's waiting segments
         // wait for is lost to the capture. DNS matches by id, and may speak both ways at once.
         if self.parked.is_some() && !matches!(self.state, State::Dns(_)) {
-            self.release(opposite(side));
+            self.release(side.other());
         }
         if piece.offset > *self.next.get(side) {
             let parked = self.parked.get_or_insert_default();

@@ -9,6 +9,7 @@ pub mod budget;
 pub mod change;
 mod conversation;
 mod distribution;
+mod ends;
 mod engine;
 mod feature;
 pub mod filter;

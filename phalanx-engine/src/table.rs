@@ -115,6 +115,44 @@ impl<T: Keyed> Table<T> {
     }
 }
 
+/// A clock's hand that goes round the slots of a table, to find an entry that may go: one that was
+/// not seen since the hand passed it last (the CLOCK rule of page replacement).
+#[derive(Default)]
+pub(crate) struct Hand(Slot);
+
+/// What a hand makes of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fit {
+    /// It must stay.
+    Stays,
+    /// It goes if there is nothing better.
+    Fresh,
+    /// It goes.
+    Stale,
+}
+
+impl Hand {
+    /// The first stale entry in the next `tries` slots, else the last fresh one of them.
+    pub(crate) fn turn<T: Keyed>(
+        &mut self,
+        table: &mut Table<T>,
+        tries: usize,
+        mut judge: impl FnMut(&mut T) -> Fit,
+    ) -> Option<Slot> {
+        let mut fresh = None;
+        for _ in 0..tries {
+            let next = self.0 + 1;
+            self.0 = if next >= table.slot_end() { 0 } else { next };
+            match table.get_mut(self.0).map(&mut judge) {
+                Some(Fit::Stale) => return Some(self.0),
+                Some(Fit::Fresh) => fresh = Some(self.0),
+                Some(Fit::Stays) | None => {}
+            }
+        }
+        fresh
+    }
+}
+
 fn holds<T: Keyed>(entries: &[Option<T>], slot: Slot, key: &T::Key) -> bool {
     matches!(entries.get(slot as usize), Some(Some(entry)) if entry.key() == *key)
 }

@@ -25,14 +25,16 @@ use self::datagram::DatagramTrace;
 use self::icmp::IcmpError;
 use self::silence::{Silences, Watched};
 use self::tcp::TcpTrace;
+use crate::ends::{End, Ends};
 use crate::limits::{
-    RUN_TOTAL_MAX, TRACE_COUNT_MAX, TRACE_DETAIL_COUNT_MAX, TRACE_WATCHED_PER_DETAIL,
+    EVICTION_TRIES, RUN_TOTAL_MAX, TRACE_COUNT_MAX, TRACE_DETAIL_COUNT_MAX,
+    TRACE_WATCHED_PER_DETAIL,
 };
 use crate::record::{Decoded, PacketRecord};
-use crate::segment::{Mark, Segment};
-use crate::side::{Endpoint, RoleBasis, Side, Sides};
+use crate::segment::{Class, Mark, Segment};
+use crate::side::{RoleBasis, Side, Sides};
 use crate::story::FlowStory;
-use crate::table::{Keyed, Slot, Table};
+use crate::table::{Fit, Hand, Keyed, Slot, Table};
 
 pub use self::ended::Ended;
 
@@ -43,65 +45,34 @@ const TIME_MAX_NS: i64 = i64::MAX / 2;
 /// What tells flows apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TraceKey {
-    low: [u64; 2],
-    high: [u64; 2],
-    low_port: u16,
-    high_port: u16,
+    ends: Ends,
     hop: u32,
-    protocol: u8,
     network_identifier: u32,
+    protocol: u8,
 }
 
 impl Hash for TraceKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // Whole words: each write costs the same.
-        for word in self.low.into_iter().chain(self.high) {
-            state.write_u64(word);
-        }
-        let ports = u64::from(self.low_port) << 16 | u64::from(self.high_port);
-        state.write_u64(ports << 32 | u64::from(self.hop) ^ u64::from(self.protocol) << 24);
-        state.write_u64(self.network_identifier.into());
+        self.ends.hash(state);
+        let rest = u64::from(self.hop) << 33 ^ u64::from(self.network_identifier) << 8;
+        state.write_u64(rest ^ u64::from(self.protocol));
     }
-}
-
-/// Which end of a key sent a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    Low,
-    High,
 }
 
 impl TraceKey {
     fn of(headers: &Headers, hop: u32, tunnel: Tunnel) -> (Self, End) {
-        let source = (headers.source, headers.source_port);
-        let destination = (headers.destination, headers.destination_port);
+        let (ends, end) = Ends::of(headers);
         let network_identifier = match tunnel {
             Tunnel::Vxlan { vni } | Tunnel::Geneve { vni } => vni + 1,
             _ => 0,
         };
-        let (low, high, end) = if source <= destination {
-            (source, destination, End::Low)
-        } else {
-            (destination, source, End::High)
-        };
         let key = Self {
-            low: low.0,
-            high: high.0,
-            low_port: low.1,
-            high_port: high.1,
+            ends,
             hop,
-            protocol: headers.protocol,
             network_identifier,
+            protocol: headers.protocol,
         };
         (key, end)
-    }
-
-    fn endpoint(&self, end: End) -> Endpoint {
-        let (words, port) = match end {
-            End::Low => (self.low, self.low_port),
-            End::High => (self.high, self.high_port),
-        };
-        Endpoint::of_words(words, port)
     }
 }
 
@@ -174,18 +145,15 @@ impl Trace {
     }
 
     fn finish(self) -> Box<FlowStory> {
-        let other = match self.client {
-            End::Low => End::High,
-            End::High => End::Low,
-        };
+        let ends = self.key.ends;
         let mut story = Box::new(FlowStory {
             hop: self.key.hop,
             flow: self.flow,
             last_frame: self.last_frame,
             protocol: self.key.protocol,
             endpoints: Some(Sides {
-                client: self.key.endpoint(self.client),
-                server: self.key.endpoint(other),
+                client: ends.endpoint(self.client),
+                server: ends.endpoint(self.client.other()),
             }),
             role_basis: Some(self.role_basis),
             start_ns: self.start_ns,
@@ -253,7 +221,7 @@ pub struct Tracer {
     detail_count: usize,
     run_count: usize,
     limits: TraceLimits,
-    hand: Slot,
+    hand: Hand,
     /// The latest time of all packets so far.
     clock_ns: i64,
     silences: Silences,
@@ -293,7 +261,7 @@ impl Tracer {
             limits,
             detail_count: 0,
             run_count: 0,
-            hand: 0,
+            hand: Hand::default(),
             clock_ns: i64::MIN,
             silences: Silences::new(limits.detail_count_max * TRACE_WATCHED_PER_DETAIL),
             done: Vec::new(),
@@ -419,8 +387,7 @@ impl Tracer {
     }
 
     fn is_other_connection(&self, slot: Slot, record: &PacketRecord<'_>) -> bool {
-        let flags = record.flags();
-        if !flags.any(TcpFlags::SYN) || flags.any(TcpFlags::ACK) {
+        if !is_first_syn(record) {
             return false;
         }
         match self.traces.get(slot).map(|trace| &trace.detail) {
@@ -439,18 +406,14 @@ impl Tracer {
         record: &PacketRecord<'_>,
         reuses_ports: bool,
     ) -> Option<Slot> {
-        if self.traces.is_full() || self.detail_count >= self.limits.detail_count_max {
-            self.evict();
+        if self.traces.is_full() {
+            self.evict(|_| true);
         }
         let (client, role_basis) = role(record, end);
-        let is_opening = record.headers.protocol == protocol::TCP
-            && record.flags().any(TcpFlags::SYN)
-            && !record.flags().any(TcpFlags::ACK)
-            && record.headers.payload_length == 0;
-        let detail = if is_opening {
+        let detail = if is_first_syn(record) && record.headers.payload_length == 0 {
             Detail::Opening(Box::new(Opening::new(record)))
         } else {
-            self.detail_count += 1;
+            self.make_room_for_detail();
             let side = if end == client {
                 Side::Client
             } else {
@@ -474,7 +437,38 @@ impl Tracer {
         })
     }
 
+    /// Makes the trace of a flow of which more than its SYN is seen.
+    fn detail(&mut self, slot: Slot) {
+        let trace = self.traces.get(slot);
+        if !trace.is_some_and(|trace| matches!(trace.detail, Detail::Opening(_))) {
+            return;
+        }
+        self.make_room_for_detail();
+        if let Some(trace) = self.traces.get_mut(slot)
+            && let Detail::Opening(opening) = &trace.detail
+        {
+            let tcp = opening.trace(trace.flow, trace.start_ns);
+            trace.detail = Detail::Tcp(Box::new(tcp));
+        }
+    }
+
+    /// Counts one more flow that is traced in detail, and ends others so that they stay within
+    /// their bound. Two for one: where the hand finds none, the next ones make up for it.
+    fn make_room_for_detail(&mut self) {
+        for _ in 0..2 {
+            if self.detail_count < self.limits.detail_count_max {
+                break;
+            }
+            self.evict(|trace| !matches!(trace.detail, Detail::Opening(_)));
+        }
+        self.detail_count += 1;
+    }
+
     fn take(&mut self, slot: Slot, end: End, record: &PacketRecord<'_>) -> Option<Segment> {
+        let trace = self.traces.get(slot)?;
+        if trace.flow != record.number {
+            self.detail(slot);
+        }
         let is_scarce = self.run_count > self.limits.run_total_max;
         let trace = self.traces.get_mut(slot)?;
         let is_first = trace.flow == record.number;
@@ -485,18 +479,6 @@ impl Tracer {
         // One that says nothing more, as of a scan, makes room first.
         trace.is_fresh = !is_first;
         let side = trace.side(end);
-        if let Detail::Opening(opening) = &trace.detail {
-            if is_first {
-                let mut segment = tcp::blank(record, side);
-                segment.flow = trace.flow;
-                segment.class = Some(crate::segment::Class::New);
-                segment.why = "begins the sequence";
-                return Some(segment);
-            }
-            let tcp = opening.trace(trace.flow, trace.start_ns);
-            trace.detail = Detail::Tcp(Box::new(tcp));
-            self.detail_count += 1;
-        }
         let mut segment = match &mut trace.detail {
             Detail::Tcp(tcp) => {
                 let before = tcp.run_count();
@@ -505,7 +487,12 @@ impl Tracer {
                 segment
             }
             Detail::Datagram(datagram) => datagram.take(record, side),
-            Detail::Opening(_) => return None,
+            Detail::Opening(_) => {
+                let mut segment = tcp::blank(record, side);
+                segment.class = Some(Class::New);
+                segment.why = "begins the sequence";
+                segment
+            }
         };
         segment.flow = trace.flow;
         if !trace.is_watched {
@@ -522,18 +509,14 @@ impl Tracer {
         let Some(slot) = self.traces.find(&key) else {
             return;
         };
-        let error = IcmpError::of(record);
-        let clock_ns = self.clock_ns;
-        let trace = self.traces.get_mut(slot);
-        let Some(trace) = trace.filter(|trace| !trace.is_silent(clock_ns)) else {
+        if self.is_silent(slot) {
+            return;
+        }
+        self.detail(slot);
+        let Some(trace) = self.traces.get_mut(slot) else {
             return;
         };
-        let side = trace.side(end);
-        if let Detail::Opening(opening) = &trace.detail {
-            let tcp = opening.trace(trace.flow, trace.start_ns);
-            trace.detail = Detail::Tcp(Box::new(tcp));
-            self.detail_count += 1;
-        }
+        let (side, error) = (trace.side(end), IcmpError::of(record));
         match &mut trace.detail {
             Detail::Tcp(tcp) => tcp.icmp_error(side, error.mtu, error.is_refusal),
             Detail::Datagram(datagram) => datagram.icmp_error(side, error.mtu),
@@ -556,29 +539,30 @@ impl Tracer {
         self.done.push(Ended::from(trace));
     }
 
-    /// Ends the flow that the clock's hand comes to first that was silent for a whole round, of
-    /// those that are told in detail where these are too many. Only so many are looked at; where
-    /// there is none among them, the last one goes.
-    fn evict(&mut self) {
-        let end = self.traces.slot_end();
-        let is_for_detail = self.detail_count >= self.limits.detail_count_max;
-        for _ in 0..crate::limits::EVICTION_TRIES * 4 {
-            self.hand = if self.hand + 1 >= end {
-                0
-            } else {
-                self.hand + 1
-            };
-            let Some(trace) = self.traces.get_mut(self.hand) else {
-                continue;
-            };
-            let is_of_use = !is_for_detail || !matches!(trace.detail, Detail::Opening(_));
-            if !std::mem::take(&mut trace.is_fresh) && is_of_use {
-                break;
-            }
+    /// Ends a flow that was silent for a round of the hand, of those that are meant. Only so many
+    /// are looked at; where none of them was silent the last one goes.
+    fn evict(&mut self, is_meant: impl Fn(&Trace) -> bool) {
+        let slot = self
+            .hand
+            .turn(&mut self.traces, 4 * EVICTION_TRIES, |trace| {
+                let is_fresh = std::mem::take(&mut trace.is_fresh);
+                match is_meant(trace) {
+                    false => Fit::Stays,
+                    true if is_fresh => Fit::Fresh,
+                    true => Fit::Stale,
+                }
+            });
+        if let Some(slot) = slot {
+            self.tally.evicted += 1;
+            self.end(slot);
         }
-        self.tally.evicted += 1;
-        self.end(self.hand);
     }
+}
+
+/// Whether a packet asks for a connection.
+fn is_first_syn(record: &PacketRecord<'_>) -> bool {
+    let flags = record.flags();
+    flags.any(TcpFlags::SYN) && !flags.any(TcpFlags::ACK)
 }
 
 /// Watches a flow that may end by silence.
@@ -598,10 +582,7 @@ fn new_detail(record: &PacketRecord<'_>, side: Side) -> Detail {
 
 /// Who is the client, as the first packet tells.
 fn role(record: &PacketRecord<'_>, sender: End) -> (End, RoleBasis) {
-    let receiver = match sender {
-        End::Low => End::High,
-        End::High => End::Low,
-    };
+    let receiver = sender.other();
     let headers = record.headers;
     if headers.protocol == protocol::TCP && headers.tcp_flags.any(TcpFlags::SYN) {
         let is_answer = headers.tcp_flags.any(TcpFlags::ACK);
@@ -611,5 +592,47 @@ fn role(record: &PacketRecord<'_>, sender: End) -> (End, RoleBasis) {
     match by_port {
         Some(is_source) => (if is_source { sender } else { receiver }, RoleBasis::Port),
         None => (sender, RoleBasis::FirstPayload),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answered_openings_stay_within_the_bound_of_details() {
+        const DETAIL_COUNT_MAX: usize = 64;
+        let limits = TraceLimits {
+            flow_count_max: 1_024,
+            detail_count_max: DETAIL_COUNT_MAX,
+            run_total_max: 1_024,
+        };
+        let mut tracer = Tracer::with_limits(limits, 1);
+        let mut number = 0;
+        for flags in [TcpFlags::SYN, TcpFlags::SYN | TcpFlags::ACK] {
+            for port in 1..=1_000_u16 {
+                let mut decoded = Decoded::default();
+                decoded.headers.protocol = protocol::TCP;
+                decoded.headers.tcp_flags = TcpFlags(flags);
+                let ports = [port, 0];
+                let is_answer = usize::from(flags != TcpFlags::SYN);
+                decoded.headers.source_port = ports[is_answer];
+                decoded.headers.destination_port = ports[1 - is_answer];
+                number += 1;
+                tracer.handle(&decoded.record(number, 0, 60, &[]));
+                // A scan of the hand that finds no detail lets one more in.
+                let count = tracer.detail_count;
+                assert!(count <= DETAIL_COUNT_MAX + 1_024 / 64, "{count} details");
+            }
+        }
+        let is_detail = |trace: &Trace| !matches!(trace.detail, Detail::Opening(_));
+        let slots = 0..tracer.traces.slot_end();
+        let details = slots
+            .filter_map(|slot| tracer.traces.get(slot))
+            .filter(|it| is_detail(it));
+        assert_eq!(details.count(), tracer.detail_count);
+        tracer.finish();
+        assert_eq!(tracer.ended().count() as u64, 1_000);
+        assert_eq!(tracer.detail_count, 0);
     }
 }

@@ -14,65 +14,26 @@ mod unacked;
 
 pub use analysis::{Analysis, AnalysisFlag, AnalysisFlags};
 
-use std::hash::{Hash, Hasher};
-
-use phalanx_common::packet::{Headers, is_error, protocol};
+use phalanx_common::packet::{is_error, protocol};
 
 use self::packet::Packet;
-use self::stream::{End, Place, Stream};
+use self::stream::{Place, Stream};
+use crate::ends::{End, Ends};
 use crate::limits::{EVICTION_TRIES, WIRESHARK_STREAM_COUNT_MAX, WIRESHARK_UNACKED_TOTAL_MAX};
 use crate::record::PacketRecord;
-use crate::table::{Keyed, Slot, Table};
-
-/// What tells streams apart: the two ends, the lower first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct StreamKey {
-    low: [u64; 2],
-    high: [u64; 2],
-    low_port: u16,
-    high_port: u16,
-}
-
-impl Hash for StreamKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        // Whole words: each write costs the same.
-        for word in self.low.into_iter().chain(self.high) {
-            state.write_u64(word);
-        }
-        state.write_u64(u64::from(self.low_port) << 16 | u64::from(self.high_port));
-    }
-}
-
-impl StreamKey {
-    fn of(headers: &Headers) -> (Self, End) {
-        let source = (headers.source, headers.source_port);
-        let destination = (headers.destination, headers.destination_port);
-        let (low, high, end) = if source <= destination {
-            (source, destination, End::Low)
-        } else {
-            (destination, source, End::High)
-        };
-        let key = Self {
-            low: low.0,
-            high: high.0,
-            low_port: low.1,
-            high_port: high.1,
-        };
-        (key, end)
-    }
-}
+use crate::table::{Fit, Hand, Keyed, Slot, Table};
 
 struct Entry {
-    key: StreamKey,
+    key: Ends,
     /// Seen since the eviction looked at it last.
     is_fresh: bool,
     stream: Stream,
 }
 
 impl Keyed for Entry {
-    type Key = StreamKey;
+    type Key = Ends;
 
-    fn key(&self) -> StreamKey {
+    fn key(&self) -> Ends {
         self.key
     }
 }
@@ -100,7 +61,7 @@ pub struct Wireshark {
     stream_count: u32,
     /// Room that the lists of segments have taken, in segments.
     unacked_room: usize,
-    hand: Slot,
+    hand: Hand,
     tally: WiresharkTally,
 }
 
@@ -112,7 +73,7 @@ impl Wireshark {
             streams: Table::new(WIRESHARK_STREAM_COUNT_MAX, seed),
             stream_count: 0,
             unacked_room: 0,
-            hand: 0,
+            hand: Hand::default(),
             tally: WiresharkTally::default(),
         }
     }
@@ -138,19 +99,19 @@ impl Wireshark {
             if headers.is_fragmented && packet::is_captured_whole(record) {
                 return None;
             }
-            let (key, end) = StreamKey::of(headers);
+            let (key, end) = Ends::of(headers);
             return self.take(key, end, &Packet::of(record));
         }
         if is_error(headers)
             && let Some((quoted, packet)) = packet::quoted(record)
         {
-            let (key, end) = StreamKey::of(&quoted);
+            let (key, end) = Ends::of(&quoted);
             self.take(key, end, &packet);
         }
         None
     }
 
-    fn take(&mut self, key: StreamKey, end: End, packet: &Packet) -> Option<Analysis> {
+    fn take(&mut self, key: Ends, end: End, packet: &Packet) -> Option<Analysis> {
         let found = self.streams.find(&key);
         let mut place = if found.is_some() {
             Place::Later
@@ -174,7 +135,7 @@ impl Wireshark {
         Some(analysis)
     }
 
-    fn open(&mut self, key: StreamKey) -> Option<Slot> {
+    fn open(&mut self, key: Ends) -> Option<Slot> {
         if self.streams.is_full() {
             self.evict();
         }
@@ -190,21 +151,14 @@ impl Wireshark {
     /// Forgets the stream that the clock's hand comes to first that was silent for a whole round;
     /// within a bounded number of steps, else the one it has come to.
     fn evict(&mut self) {
-        let end = self.streams.slot_end();
-        for _ in 0..EVICTION_TRIES {
-            self.hand = if self.hand + 1 >= end {
-                0
+        let slot = self.hand.turn(&mut self.streams, EVICTION_TRIES, |entry| {
+            if std::mem::take(&mut entry.is_fresh) {
+                Fit::Fresh
             } else {
-                self.hand + 1
-            };
-            let Some(entry) = self.streams.get_mut(self.hand) else {
-                continue;
-            };
-            if !std::mem::take(&mut entry.is_fresh) {
-                break;
+                Fit::Stale
             }
-        }
-        if let Some(entry) = self.streams.remove(self.hand) {
+        });
+        if let Some(entry) = slot.and_then(|slot| self.streams.remove(slot)) {
             self.unacked_room = self
                 .unacked_room
                 .saturating_sub(entry.stream.unacked_room());
@@ -215,7 +169,7 @@ impl Wireshark {
 
 #[cfg(test)]
 mod tests {
-    use phalanx_common::packet::{TcpFlags, TcpOptions};
+    use phalanx_common::packet::{Headers, TcpFlags, TcpOptions};
 
     use super::*;
     use crate::limits::WIRESHARK_UNACKED_COUNT_MAX;

@@ -5,7 +5,6 @@ mod hello;
 mod record;
 
 use super::delay::Moment;
-use super::opposite;
 use crate::limits::TLS_ALERT_COUNT_MAX;
 use crate::side::{Side, Sides};
 use hello::{ClientHello, Hello, ServerHello};
@@ -94,11 +93,7 @@ impl Tls {
         Self {
             story: TlsStory::default(),
             records: Sides::default(),
-            client: if is_client_hello {
-                side
-            } else {
-                opposite(side)
-            },
+            client: if is_client_hello { side } else { side.other() },
             session_id: None,
             last: Sides::default(),
             data_before_hello: None,
@@ -223,7 +218,7 @@ impl Tls {
     }
 
     fn take_server_hello(&mut self, side: Side, hello: ServerHello, moment: Moment) {
-        self.client = opposite(side);
+        self.client = side.other();
         self.story.is_cut |= hello.is_cut;
         self.story.version_chosen = Some(hello.version);
         self.story.cipher_suite = Some(hello.cipher_suite);

@@ -8,6 +8,9 @@ use std::collections::VecDeque;
 
 use crate::limits::{RUN_COUNT_MAX, RUN_WALK_MAX, UNSEEN_COUNT_MAX};
 
+/// Most bytes that a digest is of.
+const DIGEST_BYTES: u64 = 16;
+
 /// What a run of bytes went through.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Run {
@@ -34,7 +37,7 @@ pub(crate) struct Run {
 impl Run {
     /// Bytes that the digest is of.
     pub(crate) fn digest_length(&self) -> u64 {
-        (self.end - self.start).min(16)
+        (self.end - self.start).min(DIGEST_BYTES)
     }
 }
 
@@ -156,6 +159,12 @@ impl Space {
                     *last = Run {
                         start: last.start,
                         opened_gap: last.opened_gap,
+                        // One of fewer bytes than a digest has would be taken for one of more.
+                        digest: if last.digest_length() < DIGEST_BYTES {
+                            0
+                        } else {
+                            last.digest
+                        },
                         ..*run
                     };
                     may_join = false;
@@ -276,6 +285,8 @@ impl Space {
                 }
                 self.held -= acknowledged - run.start;
                 run.start = acknowledged;
+                // It is of bytes that are gone.
+                run.digest = 0;
                 at = acknowledged;
                 break;
             }
@@ -330,4 +341,41 @@ impl Space {
 /// Whether an echoed timestamp tells the last sending of a run from the first.
 fn names(run: &Run, echo: u32) -> bool {
     run.last_timestamp == echo && run.first_timestamp != echo
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(start: u64, end: u64, digest: u32) -> Run {
+        Run {
+            start,
+            end,
+            digest,
+            copies: 1,
+            ..Run::default()
+        }
+    }
+
+    #[test]
+    fn a_run_that_is_acknowledged_in_part_has_no_digest() {
+        let mut space = Space::new(0);
+        space.push(run(0, 100, 7), RUN_COUNT_MAX);
+        space.acknowledge(50, 0, &mut Unseen::default());
+        let overlap = space.repeat(&run(50, 100, 9), RUN_COUNT_MAX);
+        assert_eq!(overlap.run.unwrap().digest, 0);
+    }
+
+    #[test]
+    fn joined_runs_keep_the_digest_of_their_first_bytes() {
+        for (length, digest) in [(16, 7), (15, 0)] {
+            let mut space = Space::new(0);
+            space.push(run(0, length, 7), 8);
+            space.push(run(length, 40, 9), 8);
+            space.compact(8);
+            assert_eq!(space.run_count(), 1);
+            let overlap = space.repeat(&run(0, 40, 1), 8);
+            assert_eq!(overlap.run.unwrap().digest, digest);
+        }
+    }
 }

@@ -6,7 +6,7 @@ use super::tcp::{application, blank};
 use crate::application::Application;
 use crate::distribution::Distribution;
 use crate::record::PacketRecord;
-use crate::segment::{Class, Segment};
+use crate::segment::Segment;
 use crate::side::{Side, Sides};
 use crate::story::{FlowStory, TurnStory};
 
@@ -46,21 +46,13 @@ impl DatagramTrace {
     }
 
     pub(crate) fn icmp_error(&mut self, side: Side, mtu: u32) {
-        let facts = self.facts.get_mut(side);
-        facts.counts.icmp_errors += 1;
-        if mtu != 0 && (facts.icmp_mtu == 0 || mtu < facts.icmp_mtu) {
-            facts.icmp_mtu = mtu;
-        }
+        self.facts.get_mut(side).icmp_error(mtu);
     }
 
     pub(crate) fn take(&mut self, record: &PacketRecord<'_>, side: Side) -> Segment {
         let mut segment = blank(record, side);
         if let Some(class) = self.recent.get(side).find(record, false) {
-            let counts = &mut self.facts.get_mut(side).counts;
-            match class {
-                Class::CaptureDuplicate => counts.capture_duplicates += 1,
-                _ => counts.network_duplicates += 1,
-            }
+            self.facts.get_mut(side).count_copy(class);
             segment.class = Some(class);
             segment.why = "same IP id and content as a packet just before";
             return segment;

@@ -3,7 +3,7 @@
 use phalanx_common::packet::TcpFlags;
 
 use crate::record::PacketRecord;
-use crate::segment::Sent;
+use crate::segment::{Class, Sent};
 use crate::story::{SideCounts, SideStory};
 
 #[derive(Clone, Debug, Default)]
@@ -75,6 +75,22 @@ impl SideFacts {
             self.silence_max_ns = self.silence_max_ns.max(silence_ns);
         }
         self.last_ns = Some(record.time_ns);
+    }
+
+    /// Notes a copy of a packet.
+    pub(crate) fn count_copy(&mut self, class: Class) {
+        match class {
+            Class::CaptureDuplicate => self.counts.capture_duplicates += 1,
+            _ => self.counts.network_duplicates += 1,
+        }
+    }
+
+    /// Notes an ICMP error that quotes this side; `mtu` is 0 where it tells none.
+    pub(crate) fn icmp_error(&mut self, mtu: u32) {
+        self.counts.icmp_errors += 1;
+        if mtu != 0 && (self.icmp_mtu == 0 || mtu < self.icmp_mtu) {
+            self.icmp_mtu = mtu;
+        }
     }
 
     /// Whether the other side has sent data since this one's latest packet.

@@ -92,12 +92,8 @@ impl TcpTrace {
         size_of::<Self>() + of(Side::Client) + of(Side::Server) + turns + boxed
     }
 
-    /// Whether a SYN of `side` begins a connection of its own, rather than this one again.
+    /// Whether a SYN begins a connection of its own, rather than this one again.
     pub(crate) fn is_other_connection(&self, record: &PacketRecord<'_>) -> bool {
-        let flags = record.flags();
-        if !flags.any(TcpFlags::SYN) || flags.any(TcpFlags::ACK) {
-            return false;
-        }
         match self.handshake.syn_number {
             Some(number) => number != record.headers.sequence,
             None => self.halves.client.is_started() && self.phase != Phase::Handshake,
@@ -111,11 +107,7 @@ impl TcpTrace {
 
     /// Takes an ICMP error in that quotes a packet of `side`.
     pub(crate) fn icmp_error(&mut self, side: Side, mtu: u32, is_refusal: bool) {
-        let facts = self.facts.get_mut(side);
-        facts.counts.icmp_errors += 1;
-        if mtu != 0 && (facts.icmp_mtu == 0 || mtu < facts.icmp_mtu) {
-            facts.icmp_mtu = mtu;
-        }
+        self.facts.get_mut(side).icmp_error(mtu);
         if is_refusal && self.phase == Phase::Handshake {
             self.end.is_unreachable = true;
         }
@@ -143,7 +135,8 @@ impl TcpTrace {
                 Class::CaptureDuplicate => "the same packet from another place of its way",
                 _ => "same IP id, numbers and options as a packet just before",
             };
-            self.account_copy(record, side, class);
+            self.facts.get_mut(side).count_copy(class);
+            self.account_only(record, side);
             return segment;
         }
         self.recent.get_mut(side).add(record);
@@ -200,15 +193,6 @@ impl TcpTrace {
             return None;
         }
         self.recent.get(side).find(record, half.ids_tell_order())
-    }
-
-    fn account_copy(&mut self, record: &PacketRecord<'_>, side: Side, class: Class) {
-        let counts = &mut self.facts.get_mut(side).counts;
-        match class {
-            Class::CaptureDuplicate => counts.capture_duplicates += 1,
-            _ => counts.network_duplicates += 1,
-        }
-        self.account_only(record, side);
     }
 
     /// Whether the server's packet belongs to an earlier connection of the same 5-tuple (RFC 9293
@@ -330,13 +314,9 @@ impl TcpTrace {
         } else {
             trips.min_ns()
         };
-        let whole_ns = reach_ns.unwrap_or(0)
-            + self
-                .halves
-                .get(side.other())
-                .round_trips
-                .min_ns()
-                .unwrap_or(0);
+        let reach_ns = reach_ns.unwrap_or(0);
+        let upstream = &self.halves.get(side.other()).round_trips;
+        let upstream_ns = upstream.min_ns().unwrap_or(0);
         Event {
             time_ns: record.time_ns,
             side,
@@ -344,14 +324,9 @@ impl TcpTrace {
             has_new_data,
             is_end: record.flags().any(TcpFlags::FIN | TcpFlags::RST),
             is_after_capture_gap: acknowledged.is_some_and(|it| it.unseen > 0),
-            reach_ns: reach_ns.unwrap_or(0),
-            upstream_ns: self
-                .halves
-                .get(side.other())
-                .round_trips
-                .min_ns()
-                .unwrap_or(0),
-            pause_ns: (whole_ns / 2).max(2_000_000),
+            reach_ns,
+            upstream_ns,
+            pause_ns: ((reach_ns + upstream_ns) / 2).max(2_000_000),
         }
     }
 

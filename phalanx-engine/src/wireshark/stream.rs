@@ -9,6 +9,7 @@ use super::analysis::{Analysis, AnalysisFlag, AnalysisFlags};
 use super::flow::{Flow, Scale, UNSEEN_ACKNOWLEDGED};
 use super::packet::Packet;
 use super::unacked::{Sent, is_after};
+use crate::ends::End;
 
 const SYN: u8 = TcpFlags::SYN;
 const FIN: u8 = TcpFlags::FIN;
@@ -23,13 +24,6 @@ const OUT_OF_ORDER_NS: u64 = 3_000_000;
 
 /// More cannot be in flight.
 const FLIGHT_MAX: u32 = 2_000_000_000;
-
-/// Which end of a key sent a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    Low,
-    High,
-}
 
 /// Where in its stream a packet stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,6 @@
 //! an edge.
 
 use crate::application::delay::Delays;
-use crate::application::opposite;
 use crate::limits::{SPIN_EDGE_COUNT_MIN, SPIN_PACKET_COUNT_MIN};
 use crate::side::{Side, Sides};
 
@@ -76,7 +75,7 @@ impl Spin {
         for direction in [&mut self.directions.client, &mut self.directions.server] {
             direction.silence_ns = direction.silence_ns.max(silence_ns);
         }
-        let other = *self.directions.get(opposite(side));
+        let other = *self.directions.get(side.other());
         let this = self.directions.get_mut(side);
         this.packet_count = this.packet_count.saturating_add(1);
         if this.packet_count == 1 {
@@ -113,7 +112,7 @@ impl Spin {
     }
 
     fn take_edge(&mut self, side: Side, value: bool, time_ns: i64) {
-        let before = self.directions.get(opposite(side)).edge_ns;
+        let before = self.directions.get(side.other()).edge_ns;
         let this = self.directions.get_mut(side);
         this.value = value;
         this.edge_count = this.edge_count.saturating_add(1);
