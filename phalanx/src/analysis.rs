@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use phalanx_common::packet::{Layers, LinkKind};
+use phalanx_common::packet::Layers;
 use phalanx_engine::filter::Filter;
 use phalanx_engine::story::FlowStory;
 
@@ -101,7 +101,6 @@ struct Source {
     next: u64,
     has_ended: bool,
     error: Option<ReadError>,
-    kinds: Arc<Vec<Option<LinkKind>>>,
     selection: Arc<Selection>,
 }
 
@@ -124,11 +123,26 @@ struct Shared<'a> {
     free: Mutex<Vec<Batch>>,
     /// Batches that have been read and not been taken in by all shards.
     under_way: AtomicUsize,
+    /// A thread has panicked.
+    has_failed: AtomicBool,
     stop: &'a AtomicBool,
     progress: &'a (dyn Fn(u64, Option<u64>) + Sync),
 }
 
-/// A mutex whose holder has panicked is used on: the panic ends the run where it is joined.
+/// Ends the work of all threads where the one that holds it panics: what that one had taken would
+/// be waited for without end.
+struct Alarm<'a>(&'a AtomicBool);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A mutex whose holder has panicked is used on: the panic ends the run where it is joined, and the
+/// [`Alarm`] brings the others there.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -155,8 +169,7 @@ pub fn analyze(
             next: 0,
             has_ended: false,
             error: None,
-            kinds: Arc::default(),
-            selection: Arc::new(Selection::default()),
+            selection: Arc::default(),
         }),
         sequence: Mutex::new(Sequence {
             next: 0,
@@ -171,6 +184,7 @@ pub fn analyze(
         hops: Mutex::default(),
         free: Mutex::default(),
         under_way: AtomicUsize::new(0),
+        has_failed: AtomicBool::new(false),
         stop,
         progress,
     };
@@ -188,9 +202,12 @@ impl Shared<'_> {
         let mut layers = Layers::default();
         let mut facts = Vec::new();
         let most = BATCH_COUNT_MAX * self.shards.len();
-        loop {
+        let _alarm = Alarm(&self.has_failed);
+        while !self.has_failed.load(Ordering::Relaxed) {
             if self.under_way.load(Ordering::Relaxed) >= most {
                 self.drain(true);
+                // Nothing waited: another thread still decodes what is next in order.
+                std::thread::yield_now();
                 continue;
             }
             let Some(mut batch) = self.read() else {
@@ -228,10 +245,13 @@ impl Shared<'_> {
                 return None;
             }
         }
-        source.learn_interfaces(self.request);
+        // Interfaces may be described anywhere in a file.
+        let interfaces = source.file.interfaces();
+        if let Some(more) = Selection::beyond(&source.selection, self.request, interfaces) {
+            source.selection = Arc::new(more);
+        }
         batch.number = source.next;
         source.next += 1;
-        batch.kinds = Arc::clone(&source.kinds);
         batch.selection = Arc::clone(&source.selection);
         (self.progress)(source.file.bytes_read(), source.file.size());
         self.under_way.fetch_add(1, Ordering::Relaxed);
@@ -252,10 +272,15 @@ impl Shared<'_> {
             }
             batch.clock_before_ns = sequence.clock_ns;
             sequence.clock_ns = sequence.clock_ns.max(batch.clock_ns);
-            let batch = Arc::new(batch);
-            for shard in &self.shards {
-                shard.push(Arc::clone(&batch));
-            }
+            self.hand_on(batch);
+        }
+    }
+
+    /// Gives a batch to all shards.
+    fn hand_on(&self, batch: Batch) {
+        let batch = Arc::new(batch);
+        for shard in &self.shards {
+            shard.push(Arc::clone(&batch));
         }
     }
 
@@ -291,10 +316,7 @@ impl Shared<'_> {
         let clock_ns = sequence.clock_ns;
         sequence.assembly.add_to(&mut batch, clock_ns);
         self.under_way.fetch_add(1, Ordering::Relaxed);
-        let batch = Arc::new(batch);
-        for shard in &self.shards {
-            shard.push(Arc::clone(&batch));
-        }
+        self.hand_on(batch);
     }
 
     fn finish(self) -> Outcome {
@@ -352,17 +374,4 @@ fn finish_all(mut shards: Vec<Shard>, worst: &Mutex<Worst>) -> u64 {
         }
         count
     })
-}
-
-impl Source {
-    /// Interfaces may be described anywhere in a file.
-    fn learn_interfaces(&mut self, request: &Request) {
-        let interfaces = self.file.interfaces();
-        if interfaces.len() == self.kinds.len() {
-            return;
-        }
-        let kind = |interface: &Interface| LinkKind::from_linktype(interface.link_type.into());
-        self.kinds = Arc::new(interfaces.iter().map(kind).collect());
-        self.selection = Arc::new(Selection::new(request, interfaces));
-    }
 }

@@ -192,7 +192,7 @@ const LABELS: &[(&str, &str, &str)] = &[
     ),
     (
         "zeek/tcp__reassembly.pcap",
-        "conflicting_packets>=1 gaps>=1 holes_filled>=1",
+        "conflicting_packets=0 gaps>=1 holes_filled>=1 fast_retransmissions>=8",
         "overlapping/odd reassembly",
     ),
     (

@@ -1,6 +1,6 @@
 //! Batches: a chunk of a capture with its records, sorted by shard.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use phalanx_common::packet::{Headers, Layers, LinkKind, Unparsed, is_error, parse_quote};
@@ -24,8 +24,6 @@ pub(super) struct Batch {
     pub(super) fragments: Vec<FragmentAt>,
     /// What was put together from fragments.
     pub(super) wholes: Vec<Whole>,
-    /// By interface.
-    pub(super) kinds: Arc<Vec<Option<LinkKind>>>,
     pub(super) selection: Arc<Selection>,
     /// The latest time of all records of the batches before.
     pub(super) clock_before_ns: i64,
@@ -135,33 +133,50 @@ pub(super) enum ItemRole {
     Quote,
 }
 
-/// Which frames count.
+/// Which frames count, and how they begin.
 #[derive(Debug, Default)]
 pub(super) struct Selection {
     since_ns: Option<i64>,
     until_ns: Option<i64>,
     /// By link type; `None` where the filter asks for what the link type has not.
     programs: Option<BTreeMap<u16, Option<Program>>>,
-    link_types: Vec<u16>,
+    /// By interface: the link type, and what the parser makes of it.
+    links: Vec<(u16, Option<LinkKind>)>,
 }
 
 impl Selection {
-    pub(super) fn new(request: &Request, interfaces: &[Interface]) -> Self {
-        let link_types: Vec<u16> = interfaces.iter().map(|it| it.link_type).collect();
+    /// One for the interfaces that are known now; `None` where `known` is that.
+    pub(super) fn beyond(
+        known: &Self,
+        request: &Request,
+        interfaces: &[Interface],
+    ) -> Option<Self> {
+        (interfaces.len() != known.links.len()).then(|| Self::new(request, interfaces))
+    }
+
+    fn new(request: &Request, interfaces: &[Interface]) -> Self {
+        let link = |it: &Interface| (it.link_type, LinkKind::from_linktype(it.link_type.into()));
+        let links: Vec<_> = interfaces.iter().map(link).collect();
         let programs = request.filter.as_ref().map(|filter| {
-            let compile = |number: &u16| {
-                let program = LinkType::from_number(u32::from(*number))
-                    .and_then(|link| filter.compile(link).ok());
-                (*number, program)
+            // A file may have as many interfaces as it likes: each link type is compiled once.
+            let link_types: BTreeSet<u16> = interfaces.iter().map(|it| it.link_type).collect();
+            let compile = |number: u16| {
+                let link = LinkType::from_number(u32::from(number));
+                (number, link.and_then(|link| filter.compile(link).ok()))
             };
-            link_types.iter().map(compile).collect()
+            link_types.into_iter().map(compile).collect()
         });
         Self {
             since_ns: request.since_ns,
             until_ns: request.until_ns,
             programs,
-            link_types,
+            links,
         }
+    }
+
+    /// What the parser makes of an interface's frames, where it knows them.
+    pub(super) fn kind(&self, interface: u32) -> Option<LinkKind> {
+        self.links.get(interface as usize)?.1
     }
 
     pub(super) fn holds(&self, frame: &FrameAt, bytes: &[u8]) -> bool {
@@ -173,8 +188,8 @@ impl Selection {
         let Some(programs) = &self.programs else {
             return true;
         };
-        let link_type = self.link_types.get(frame.interface as usize);
-        let program = link_type.and_then(|it| programs.get(it)?.as_ref());
+        let link = self.links.get(frame.interface as usize);
+        let program = link.and_then(|(link_type, _)| programs.get(link_type)?.as_ref());
         program.is_some_and(|program| program.matches(bytes, frame.wire_length))
     }
 }
@@ -197,10 +212,10 @@ pub(super) fn decode(
         }
         let fact = &mut facts[hop];
         fact.pass(frame);
-        let decoded = match batch.kinds.get(hop) {
-            Some(Some(kind)) => {
-                let decoded = Decoded::of(layers, bytes, *kind, frame.wire_length);
-                if is_part(layers, &decoded, frame, bytes, *kind) {
+        let decoded = match batch.selection.kind(frame.interface) {
+            Some(kind) => {
+                let decoded = Decoded::of(layers, bytes, kind, frame.wire_length);
+                if is_part(layers, &decoded, frame, bytes, kind) {
                     batch.clock_ns = batch.clock_ns.max(frame.time_ns);
                     batch.fragments.push(FragmentAt {
                         index: index as u32,
@@ -210,7 +225,7 @@ pub(super) fn decode(
                 }
                 decoded
             }
-            _ => Err(Unparsed::UnknownLink),
+            None => Err(Unparsed::UnknownLink),
         };
         match decoded {
             Ok(decoded) => {

@@ -131,20 +131,20 @@ impl Assembly {
     /// Takes the fragments of a batch in, which comes in the order of the file, and puts what has
     /// come of them between its items.
     pub(super) fn pass(&mut self, batch: &mut Batch) {
-        let kinds = Arc::clone(&batch.kinds);
+        let selection = Arc::clone(&batch.selection);
         for FragmentAt { index, clock_ns } in std::mem::take(&mut batch.fragments) {
             let Some(frame) = batch.chunk.frames().get(index as usize) else {
                 continue;
             };
-            let Some(Some(kind)) = kinds.get(frame.interface as usize) else {
+            let Some(kind) = selection.kind(frame.interface) else {
                 continue;
             };
             let bytes = batch.chunk.bytes_of(frame);
-            if self.take(frame, bytes, *kind) {
+            if self.take(frame, bytes, kind) {
                 self.add_to(batch, clock_ns);
                 continue;
             }
-            match Decoded::of(&mut self.layers, bytes, *kind, frame.wire_length) {
+            match Decoded::of(&mut self.layers, bytes, kind, frame.wire_length) {
                 Ok(decoded) => {
                     Item::new(*frame, decoded, clock_ns).share_out(bytes, &mut batch.items);
                 }

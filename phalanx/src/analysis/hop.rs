@@ -3,7 +3,7 @@
 use phalanx_common::packet::Unparsed;
 use phalanx_engine::fragment::FragmentCounts;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Outcome;
 use crate::capture_file::{FrameAt, Notes, link_type_name};
@@ -50,27 +50,23 @@ impl HopFacts {
     }
 }
 
-/// The hops of a file as a report shows them: the file's, or one for each interface that saw
-/// frames. `name` is the file's; hops are numbered by interface.
+/// The hops of a file as a report shows them, by interface: the file's, or one for each interface
+/// that saw frames. `name` is the file's.
 #[must_use]
-pub fn hop_reports(outcome: &Outcome, name: &str, source: &str) -> Vec<HopReport> {
-    let is_single = outcome.hops.iter().filter(|hop| hop.frames > 0).count() <= 1;
-    let mut taken = std::collections::BTreeSet::new();
-    let mut reports = Vec::new();
-    if outcome.hops.is_empty() {
-        // A file without any interface was a place of observation all the same.
-        reports.push(HopReport {
-            id: name.to_owned(),
-            source: source.to_owned(),
-            notes: outcome.notes.clone(),
-            damage: outcome.damage.clone(),
-            ..HopReport::default()
-        });
-    }
-    for (index, hop) in outcome.hops.iter().enumerate() {
-        let interface = outcome.interfaces.get(index);
+pub fn hop_reports(outcome: &Outcome, name: &str, source: &str) -> BTreeMap<u32, HopReport> {
+    let seen_count = outcome.hops.iter().filter(|hop| hop.frames > 0).count();
+    // A file without any frame was a place of observation all the same.
+    let alone = [HopFacts::default()];
+    let hops = match seen_count {
+        0 => &alone[..],
+        _ => &outcome.hops,
+    };
+    let mut taken = BTreeSet::new();
+    let mut reports = BTreeMap::new();
+    for (index, hop) in (0_u32..).zip(hops) {
+        let interface = outcome.interfaces.get(index as usize);
         let id = match interface.map(|it| it.name.as_str()) {
-            _ if is_single => name.to_owned(),
+            _ if seen_count <= 1 => name.to_owned(),
             Some(label) if !label.is_empty() => format!("{name}:{label}"),
             _ => format!("{name}:{index}"),
         };
@@ -79,22 +75,27 @@ pub fn hop_reports(outcome: &Outcome, name: &str, source: &str) -> Vec<HopReport
         } else {
             format!("{id}#{index}")
         };
+        // A file may describe as many interfaces as it likes that saw nothing.
+        if hop.frames == 0 && seen_count > 0 {
+            continue;
+        }
         let unparsed = Unparsed::ALL
             .into_iter()
             .map(|reason| (reason.name(), hop.unparsed[reason as usize]))
             .filter(|(_, count)| *count > 0);
-        let link_type = interface.map(|it| link_type_name(it.link_type).to_string());
-        reports.push(HopReport {
+        let link_type = interface.map(|it| (link_type_name(it.link_type).to_string(), hop.frames));
+        let report = HopReport {
             id,
             source: source.to_owned(),
             packets: hop.frames,
             unparsed: unparsed.collect(),
             notes: outcome.notes.clone(),
             damage: outcome.damage.clone(),
-            link_types: link_type.map(|it| (it, hop.frames)).into_iter().collect(),
+            link_types: link_type.filter(|it| it.1 > 0).into_iter().collect(),
             first_ns: hop.times_ns.map(|it| it.0),
             last_ns: hop.times_ns.map(|it| it.1),
-        });
+        };
+        reports.insert(index, report);
     }
     reports
 }

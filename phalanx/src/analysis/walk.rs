@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use phalanx_common::packet::{Layers, LinkKind, Unparsed};
+use phalanx_common::packet::{Layers, Unparsed};
 use phalanx_engine::record::{Decoded, PacketRecord};
 use phalanx_engine::segment::Segment;
 use phalanx_engine::trace::Tracer;
@@ -72,7 +72,6 @@ pub fn walk(
         tell: &mut tell,
     };
     let mut selection = Selection::default();
-    let mut kinds: Vec<Option<LinkKind>> = Vec::new();
     let mut error = None;
     let mut is_whole = ControlFlow::Continue(());
     while is_whole.is_continue() {
@@ -84,16 +83,10 @@ pub fn walk(
                 break;
             }
         }
-        if kinds.len() != file.interfaces().len() {
-            let kind = |number: u16| LinkKind::from_linktype(number.into());
-            kinds = file
-                .interfaces()
-                .iter()
-                .map(|it| kind(it.link_type))
-                .collect();
-            selection = Selection::new(request, file.interfaces());
+        if let Some(more) = Selection::beyond(&selection, request, file.interfaces()) {
+            selection = more;
         }
-        is_whole = teller.chunk(&chunk, &selection, &kinds);
+        is_whole = teller.chunk(&chunk, &selection);
         // Their stories are not asked for.
         teller.tracer.ended().for_each(drop);
     }
@@ -113,23 +106,18 @@ struct Teller<'a, Tell> {
 }
 
 impl<Tell: FnMut(Told<'_>) -> ControlFlow<()>> Teller<'_, Tell> {
-    fn chunk(
-        &mut self,
-        chunk: &Chunk,
-        selection: &Selection,
-        kinds: &[Option<LinkKind>],
-    ) -> ControlFlow<()> {
+    fn chunk(&mut self, chunk: &Chunk, selection: &Selection) -> ControlFlow<()> {
         for (frame, bytes) in chunk.iter() {
             if !selection.holds(frame, bytes) {
                 continue;
             }
-            let Some(Some(kind)) = kinds.get(frame.interface as usize) else {
+            let Some(kind) = selection.kind(frame.interface) else {
                 self.packet(frame, bytes, &Err(Unparsed::UnknownLink))?;
                 continue;
             };
-            let decoded = Decoded::of(&mut self.layers, bytes, *kind, frame.wire_length);
-            if is_part(&mut self.layers, &decoded, frame, bytes, *kind)
-                && self.assembly.take(frame, bytes, *kind)
+            let decoded = Decoded::of(&mut self.layers, bytes, kind, frame.wire_length);
+            if is_part(&mut self.layers, &decoded, frame, bytes, kind)
+                && self.assembly.take(frame, bytes, kind)
             {
                 self.fragment(frame)?;
             } else {

@@ -345,7 +345,7 @@ fn add(report: &mut Report, file: &Named, outcome: Outcome, is_only: bool) {
     totals.bytes += outcome.hops.iter().map(|hop| hop.bytes).sum::<u64>();
     for story in outcome.stories {
         let hop = hops
-            .get(story.hop as usize)
+            .get(&story.hop)
             .map_or(file.name.clone(), |it| it.id.clone());
         let protocol = crate::view::protocol_name(story.protocol);
         let bare = format!("{protocol}-{}", story.flow);
@@ -358,14 +358,7 @@ fn add(report: &mut Report, file: &Named, outcome: Outcome, is_only: bool) {
             .conversations
             .push(ConversationReport::new(id, hop, story));
     }
-    let is_seen = |hop: &report::HopReport| hop.packets > 0;
-    let has_any = hops.iter().any(is_seen);
-    report
-        .hops
-        .extend(hops.into_iter().enumerate().filter_map(|(index, hop)| {
-            let is_kept = is_seen(&hop) || (!has_any && index == 0);
-            is_kept.then_some(hop)
-        }));
+    report.hops.extend(hops.into_values());
     let first = report.hops.iter().filter_map(|hop| hop.first_ns).min();
     let last = report.hops.iter().filter_map(|hop| hop.last_ns).max();
     if let (Some(first), Some(last)) = (first, last) {
