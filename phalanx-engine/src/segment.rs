@@ -11,6 +11,7 @@ pub use class::{Class, Mark, Marks};
 pub(crate) use half::{
     Acknowledged, Acknowledgement, Half, Recovery, Sending, Sent, run_count_max,
 };
+pub(crate) use sender::Sender;
 
 use crate::side::Side;
 

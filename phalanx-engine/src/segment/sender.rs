@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 
 use crate::limits::SENDER_VIEW_COUNT_MAX;
 
-/// Rounds in a row with the same most bytes under way, after which the sender is taken to be
-/// limited by its own buffer: a congestion window would have grown.
+/// Rounds in a row with about the same most bytes under way, after which the sender is taken to be
+/// limited by its own buffer: a congestion window would have grown, and does not shrink without a
+/// loss or a pause (RFC 5681 sections 3.1 and 4.1).
 const PLATEAU_ROUNDS: u16 = 8;
 
 /// Acknowledgement and window on their way to the sender.
@@ -32,6 +33,9 @@ pub(crate) struct Sender {
     edge: Option<u64>,
     /// The largest window so far.
     window_max: u64,
+    /// Of the round trip that goes on: its number, the end of what was sent before it, and the most
+    /// bytes under way.
+    round: u32,
     round_end: u64,
     round_flight: u64,
     /// In the current round data was sent.
@@ -146,9 +150,10 @@ impl Sender {
         self.round_is_broken = true;
     }
 
-    /// Ends a round trip once what was sent at its beginning is acknowledged.
+    /// Ends a round trip once something is acknowledged that was sent after its beginning. The last
+    /// of what was under way then may be acknowledged at once: a burst is one flight.
     fn turn_round(&mut self, next: u64, segment_max: u64) {
-        if self.acknowledged < self.round_end {
+        if self.acknowledged <= self.round_end {
             return;
         }
         let segment = segment_max.max(1);
@@ -156,7 +161,7 @@ impl Sender {
             (self.plateau, self.plateau_rounds) = (0, 0);
         } else if !self.round_has_data {
             // Only the rest of a flight was acknowledged.
-        } else if self.round_flight.abs_diff(self.plateau) <= segment {
+        } else if self.is_level(segment) {
             self.plateau_rounds = self.plateau_rounds.saturating_add(1);
         } else {
             (self.plateau, self.plateau_rounds) = (self.round_flight, 0);
@@ -166,6 +171,19 @@ impl Sender {
         self.round_is_broken = false;
         self.round_has_data = false;
         self.round_end = next;
+        self.round = self.round.wrapping_add(1);
+    }
+
+    /// Whether the round's flight is about that of those before it. What a buffer holds varies with
+    /// how it is cut into packets, which the kernel charges with their overhead.
+    fn is_level(&self, segment: u64) -> bool {
+        let least = self.plateau - self.plateau / 4;
+        (least..=self.plateau.saturating_add(segment)).contains(&self.round_flight)
+    }
+
+    /// The number of the round trip that goes on.
+    pub(crate) fn round(&self) -> u32 {
+        self.round
     }
 
     /// Most bytes under way in each round of late; 0 where it changed just now.

@@ -19,7 +19,7 @@
 //! Buckets after the triage of web100, Dapper (SOSR 2017) and TAPO (CoNEXT 2015).
 
 use crate::budget::{Bucket, Checkpoint, TimeBudget};
-use crate::segment::{Class, Recovery};
+use crate::segment::{Class, Recovery, Sender};
 use crate::side::{Side, Sides};
 
 /// What a connection waited for before a packet.
@@ -99,8 +99,17 @@ pub(crate) struct Account {
     last_reach_ns: i64,
     /// Taken at the first sign of a loss of each side.
     suspicion: Sides<Option<Checkpoint>>,
-    /// Taken when a plateau may have begun.
-    level: Sides<Option<(u64, Checkpoint)>>,
+    level: Sides<Level>,
+}
+
+/// How long the path had taken when something began, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Level {
+    round: u32,
+    round_path_ns: i64,
+    plateau: u64,
+    /// At the beginning of its first round.
+    plateau_path_ns: i64,
 }
 
 /// What may have been a loss being repaired, before that was known.
@@ -272,22 +281,25 @@ impl Account {
         }
     }
 
-    /// Follows the rounds with the same most bytes under way, 0 where there are none: once there
-    /// are enough, what passed since the first of them was the sender's own.
-    pub(crate) fn level(&mut self, side: Side, plateau: u64, is_at_plateau: bool) {
-        let now = Checkpoint::from(self.budget);
-        let since = self.level.get_mut(side);
-        match since {
-            _ if plateau == 0 => *since = None,
-            Some((level, from)) if *level == plateau => {
-                if is_at_plateau {
-                    let from = *from;
-                    self.budget
-                        .move_since(&from, &[Bucket::Path], Bucket::SenderLimited);
-                    *since = Some((plateau, Checkpoint::from(self.budget)));
-                }
-            }
-            _ => *since = Some((plateau, now)),
+    /// Follows the rounds of what `side` sends with the same most bytes under way: once there are
+    /// enough, what passed since the first of them began was the sender's own.
+    pub(crate) fn level(&mut self, side: Side, sender: &Sender) {
+        let path_ns = self.budget.get(Bucket::Path);
+        let level = self.level.get_mut(side);
+        if level.plateau != sender.plateau() {
+            level.plateau = sender.plateau();
+            level.plateau_path_ns = level.round_path_ns;
+        }
+        if level.round != sender.round() {
+            level.round = sender.round();
+            level.round_path_ns = path_ns;
+        }
+        if sender.is_at_plateau() {
+            let own_ns = (path_ns - level.plateau_path_ns).max(0);
+            self.budget.add(Bucket::Path, -own_ns);
+            self.budget.add(Bucket::SenderLimited, own_ns);
+            level.plateau_path_ns = path_ns - own_ns;
+            level.round_path_ns = level.plateau_path_ns;
         }
     }
 

@@ -364,8 +364,7 @@ impl TcpTrace {
             if half.recovery == Recovery::None && !half.has_hole() {
                 self.account.clear(other);
             }
-            let (plateau, is_at_plateau) = (half.sender.plateau(), half.sender.is_at_plateau());
-            self.account.level(other, plateau, is_at_plateau);
+            self.account.level(other, &half.sender);
         }
     }
 
