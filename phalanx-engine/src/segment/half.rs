@@ -372,6 +372,8 @@ impl Half {
             sent.why = "beyond bytes that were not captured yet";
             self.sender.disturb();
         }
+        self.sender
+            .see(sending.time_ns, self.next, self.segment_max.into());
         self.next = run.end;
         self.space.push(run, count_max);
         self.flight_max = self.flight_max.max(self.flight());

@@ -175,10 +175,12 @@ impl Sender {
     }
 
     /// Whether the round's flight is about that of those before it. What a buffer holds varies with
-    /// how it is cut into packets, which the kernel charges with their overhead.
+    /// how it is cut into packets, which the kernel charges with their overhead. CUBIC grows by at
+    /// least 0.53 segments a round trip (RFC 9438 section 4.3) and leaves the level in time.
     fn is_level(&self, segment: u64) -> bool {
         let least = self.plateau - self.plateau / 4;
-        (least..=self.plateau.saturating_add(segment)).contains(&self.round_flight)
+        let most = self.plateau.saturating_add(2 * segment);
+        (least..=most).contains(&self.round_flight)
     }
 
     /// The number of the round trip that goes on.
@@ -217,5 +219,51 @@ impl Sender {
 
     pub(crate) fn capacity(&self) -> usize {
         self.pending.capacity() * size_of::<View>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEGMENT: u64 = 1_448;
+    const ROUND_TRIP_NS: i64 = 80_000_000;
+
+    /// Bursts of so many segments, each acknowledged in two parts at once.
+    fn bursts(segments: impl IntoIterator<Item = u64>) -> Sender {
+        let mut sender = Sender::new(0);
+        let (mut next, mut time_ns) = (0, 0);
+        for count in segments {
+            let first = next + SEGMENT;
+            next += count * SEGMENT;
+            sender.send(&Step {
+                time_ns,
+                next,
+                segment_max: SEGMENT,
+                is_answer: false,
+                round_trip_ns: ROUND_TRIP_NS,
+            });
+            time_ns += ROUND_TRIP_NS;
+            for acknowledged in [first, next] {
+                sender.tell((time_ns, 0), acknowledged, None, next);
+                sender.see(time_ns, next, SEGMENT);
+            }
+        }
+        sender
+    }
+
+    #[test]
+    fn a_burst_acknowledged_in_parts_is_one_flight() {
+        let sender = bursts([22; 10]);
+        assert!(sender.is_at_plateau());
+        assert_eq!(sender.plateau(), 22 * SEGMENT);
+        assert_eq!(sender.round(), 10);
+    }
+
+    #[test]
+    fn a_level_may_vary_a_little_and_does_not_grow() {
+        assert!(bursts([22, 24, 20, 17, 22, 24, 18, 22, 22]).is_at_plateau());
+        assert!(!bursts(60..80).is_at_plateau());
+        assert!(!bursts([22, 22, 22, 22, 12, 12, 22, 22, 22]).is_at_plateau());
     }
 }

@@ -13,7 +13,8 @@
 //!
 //! What waits is settled by the next data or the end. Data from the other side: server think or
 //! client idle. Data from the same side: what the acknowledgement needed to reach the sender, and
-//! the data to come, is the path's; what is beyond is the sender's own (sender limited). FIN, RST
+//! the data to come, is the path's; what is beyond is the sender's own (sender limited), as is the
+//! path's where round trips have the same most bytes under way ([`Sender::is_at_plateau`]). FIN, RST
 //! or end: the time of whom the last data was sent to; the close's if a FIN was seen before.
 //!
 //! Buckets after the triage of web100, Dapper (SOSR 2017) and TAPO (CoNEXT 2015).
@@ -33,8 +34,6 @@ pub(crate) struct Situation {
     pub(crate) is_outstanding: bool,
     /// Until when the receiver's window has no room, as the sender knows it; `None` where it has.
     pub(crate) limited_until_ns: Option<i64>,
-    /// The sender holds itself back.
-    pub(crate) is_at_plateau: bool,
 }
 
 /// Where a connection stands in its life.
@@ -177,23 +176,15 @@ impl Account {
 
     fn spend_waiting(&mut self, passed_ns: i64, situation: &Situation) {
         if situation.is_outstanding {
-            self.spend_outstanding(passed_ns, situation);
+            let path_ns = passed_ns.min(self.reach_left_ns);
+            self.reach_left_ns -= path_ns;
+            self.budget.add(Bucket::Path, path_ns);
+            self.waiting.outstanding_ns += passed_ns - path_ns;
         } else if situation.phase == Phase::Closing {
             self.waiting.closing_ns += passed_ns;
         } else {
             self.waiting.quiet_ns += passed_ns;
         }
-    }
-
-    fn spend_outstanding(&mut self, passed_ns: i64, situation: &Situation) {
-        if situation.is_at_plateau {
-            self.budget.add(Bucket::SenderLimited, passed_ns);
-            return;
-        }
-        let path_ns = passed_ns.min(self.reach_left_ns);
-        self.reach_left_ns -= path_ns;
-        self.budget.add(Bucket::Path, path_ns);
-        self.waiting.outstanding_ns += passed_ns - path_ns;
     }
 
     fn settle_data(
@@ -219,12 +210,7 @@ impl Account {
             } else {
                 event.upstream_ns
             };
-            let clocked = if situation.is_at_plateau {
-                Bucket::SenderLimited
-            } else {
-                Bucket::Path
-            };
-            self.budget.add(clocked, clocked_ns);
+            self.budget.add(Bucket::Path, clocked_ns);
             let pause_ns = quiet_ns - clocked_ns + own_ns;
             self.budget.add(Bucket::SenderLimited, pause_ns);
             self.budget
@@ -281,8 +267,9 @@ impl Account {
         }
     }
 
-    /// Follows the rounds of what `side` sends with the same most bytes under way: once there are
-    /// enough, what passed since the first of them began was the sender's own.
+    /// `side` has sent new data. Follows its rounds with the same most bytes under way: once there
+    /// are enough, what passed since the first of them began was the sender's own, as it had more
+    /// to send.
     pub(crate) fn level(&mut self, side: Side, sender: &Sender) {
         let path_ns = self.budget.get(Bucket::Path);
         let level = self.level.get_mut(side);

@@ -155,6 +155,9 @@ impl TcpTrace {
         let event = self.event(record, side, &sent, acknowledged.as_ref());
         self.watch_losses(side, &sent, acknowledged.as_ref());
         let turned = self.account.take(&situation, &event);
+        if event.has_new_data {
+            self.account.level(side, &self.halves.get(side).sender);
+        }
         self.turn(&event, turned);
         self.read(record, side, &sent);
         self.live(record, side, &sent, acknowledged.as_ref());
@@ -240,7 +243,6 @@ impl TcpTrace {
             recovery,
             is_outstanding: has(Half::is_outstanding),
             limited_until_ns: halves.into_iter().find_map(Half::limited_until_ns),
-            is_at_plateau: has(|half| half.sender.is_at_plateau()),
         }
     }
 
@@ -364,7 +366,6 @@ impl TcpTrace {
             if half.recovery == Recovery::None && !half.has_hole() {
                 self.account.clear(other);
             }
-            self.account.level(other, &half.sender);
         }
     }
 
