@@ -17,19 +17,35 @@ pub(crate) trait Keyed {
 /// Number of an entry; used again once the entry is removed.
 pub(crate) type Slot = u32;
 
+/// Entries in one piece of a table, which grows by pieces so that nothing is moved.
+const PIECE_COUNT: usize = 1 << 10;
+
 pub(crate) struct Table<T> {
-    index: HashTable<Slot>,
-    entries: Vec<Option<T>>,
+    index: HashTable<Place>,
+    /// By slot; all but the last are full.
+    pieces: Vec<Vec<Option<T>>>,
     free: Vec<Slot>,
     count_max: usize,
     hash: FixedState,
+}
+
+/// Where an entry is. Its hash stands beside, so that the index grows without looking at entries.
+#[derive(Clone, Copy)]
+struct Place {
+    slot: Slot,
+    hash: u32,
+}
+
+/// The index wants 64 bits: it finds a place by the lowest ones, and a mark by the highest ones.
+fn wide(hash: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(hash)
 }
 
 impl<T: Keyed> Table<T> {
     pub(crate) fn new(count_max: usize, seed: u64) -> Self {
         Self {
             index: HashTable::new(),
-            entries: Vec::new(),
+            pieces: Vec::new(),
             free: Vec::new(),
             count_max: count_max.min(Slot::MAX as usize),
             hash: FixedState::with_seed(seed),
@@ -37,7 +53,7 @@ impl<T: Keyed> Table<T> {
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.entries.len() - self.free.len()
+        self.slot_end() as usize - self.free.len()
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -46,22 +62,37 @@ impl<T: Keyed> Table<T> {
 
     /// One more than the highest slot in use so far.
     pub(crate) fn slot_end(&self) -> Slot {
-        self.entries.len() as Slot
+        let last = self.pieces.last().map_or(0, Vec::len);
+        (self.pieces.len().saturating_sub(1) * PIECE_COUNT + last) as Slot
+    }
+
+    fn hash_of(&self, key: &T::Key) -> u32 {
+        (self.hash.hash_one(key) >> 32) as u32
     }
 
     pub(crate) fn find(&self, key: &T::Key) -> Option<Slot> {
-        let entries = &self.entries;
-        self.index
-            .find(self.hash.hash_one(key), |slot| holds(entries, *slot, key))
-            .copied()
+        let hash = self.hash_of(key);
+        let is_it = |place: &Place| place.hash == hash && self.holds(place.slot, key);
+        let place = self.index.find(wide(hash), is_it)?;
+        Some(place.slot)
+    }
+
+    fn holds(&self, slot: Slot, key: &T::Key) -> bool {
+        self.get(slot).is_some_and(|entry| entry.key() == *key)
     }
 
     pub(crate) fn get(&self, slot: Slot) -> Option<&T> {
-        self.entries.get(slot as usize)?.as_ref()
+        let piece = self.pieces.get(slot as usize / PIECE_COUNT)?;
+        piece.get(slot as usize % PIECE_COUNT)?.as_ref()
     }
 
     pub(crate) fn get_mut(&mut self, slot: Slot) -> Option<&mut T> {
-        self.entries.get_mut(slot as usize)?.as_mut()
+        self.room(slot)?.as_mut()
+    }
+
+    fn room(&mut self, slot: Slot) -> Option<&mut Option<T>> {
+        let piece = self.pieces.get_mut(slot as usize / PIECE_COUNT)?;
+        piece.get_mut(slot as usize % PIECE_COUNT)
     }
 
     /// Puts an entry in; an entry of the same key is found by it no longer. `None` where it is
@@ -72,46 +103,62 @@ impl<T: Keyed> Table<T> {
         }
         let key = entry.key();
         self.hide(&key);
+        let hash = self.hash_of(&key);
         let slot = match self.free.pop() {
             Some(slot) => {
-                self.entries[slot as usize] = Some(entry);
+                *self.room(slot)? = Some(entry);
                 slot
             }
-            None => {
-                self.entries.push(Some(entry));
-                (self.entries.len() - 1) as Slot
-            }
+            None => self.push(entry),
         };
-        let (entries, hash) = (&self.entries, &self.hash);
-        self.index.insert_unique(hash.hash_one(key), slot, |slot| {
-            let entry = entries[*slot as usize].as_ref();
-            entry.map_or(0, |entry| hash.hash_one(entry.key()))
-        });
+        let place = Place { slot, hash };
+        self.index
+            .insert_unique(wide(hash), place, |place| wide(place.hash));
         Some(slot)
+    }
+
+    fn push(&mut self, entry: T) -> Slot {
+        let slot = self.slot_end();
+        match self.pieces.last_mut() {
+            Some(piece) if piece.len() < PIECE_COUNT => piece.push(Some(entry)),
+            last => {
+                // A small table stays small.
+                let mut piece = Vec::with_capacity(last.map_or(0, |_| PIECE_COUNT));
+                piece.push(Some(entry));
+                self.pieces.push(piece);
+            }
+        }
+        slot
     }
 
     /// Lets the entry of this key stay in its slot without being found any more.
     pub(crate) fn hide(&mut self, key: &T::Key) {
-        let entries = &self.entries;
-        let hash = self.hash.hash_one(key);
-        if let Ok(found) = self
-            .index
-            .find_entry(hash, |slot| holds(entries, *slot, key))
-        {
-            found.remove();
+        if let Some(slot) = self.find(key) {
+            self.unlist(slot, key);
         }
     }
 
     pub(crate) fn remove(&mut self, slot: Slot) -> Option<T> {
         let key = self.get(slot)?.key();
-        if let Ok(found) = self
-            .index
-            .find_entry(self.hash.hash_one(key), |held| *held == slot)
-        {
+        self.unlist(slot, &key);
+        self.free.push(slot);
+        self.room(slot)?.take()
+    }
+
+    fn unlist(&mut self, slot: Slot, key: &T::Key) {
+        let hash = wide(self.hash_of(key));
+        let is_it = |place: &Place| place.slot == slot;
+        if let Ok(found) = self.index.find_entry(hash, is_it) {
             found.remove();
         }
-        self.free.push(slot);
-        self.entries[slot as usize].take()
+    }
+
+    /// Takes all entries out, in the order of their slots.
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = T> + use<T> {
+        self.index.clear();
+        self.free.clear();
+        let pieces = std::mem::take(&mut self.pieces);
+        pieces.into_iter().flatten().flatten()
     }
 }
 
@@ -151,8 +198,4 @@ impl Hand {
         }
         fresh
     }
-}
-
-fn holds<T: Keyed>(entries: &[Option<T>], slot: Slot, key: &T::Key) -> bool {
-    matches!(entries.get(slot as usize), Some(Some(entry)) if entry.key() == *key)
 }

@@ -81,8 +81,7 @@ fn tell(frames: &[Frame]) -> u64 {
     }
     (ways, marks).hash(&mut hasher);
     let size = tracer.size();
-    tracer.finish();
-    let mut stories: Vec<FlowStory> = tracer.stories().map(|story| *story).collect();
+    let mut stories: Vec<FlowStory> = tracer.finish().map(|ended| *ended.into_story()).collect();
     stories.sort_by_key(|story| story.flow);
     handed.check(&stories).expect("stories that hold together");
     assert!(size <= stories.len() * FLOW_SIZE_MAX, "{size} bytes");

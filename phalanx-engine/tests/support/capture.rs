@@ -106,8 +106,7 @@ pub(crate) fn trace(
         let segment = tracer.handle(&record);
         each(&record, &segment);
     }
-    tracer.finish();
-    let mut stories: Vec<FlowStory> = tracer.stories().map(|story| *story).collect();
+    let mut stories: Vec<FlowStory> = tracer.finish().map(|ended| *ended.into_story()).collect();
     stories.sort_by_key(|story| story.flow);
     stories
 }

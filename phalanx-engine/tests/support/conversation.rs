@@ -108,8 +108,7 @@ pub(crate) fn trace(packets: &[Packet], mut each: impl FnMut(&Segment)) -> Vec<F
         let number = index as u64 + 1;
         each(&tracer.handle(&decoded.record(number, packet.time_ns, wire_length, &bytes)));
     }
-    tracer.finish();
-    let mut stories: Vec<FlowStory> = tracer.stories().map(|story| *story).collect();
+    let mut stories: Vec<FlowStory> = tracer.finish().map(|ended| *ended.into_story()).collect();
     stories.sort_by_key(|story| story.flow);
     stories
 }

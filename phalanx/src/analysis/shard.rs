@@ -18,9 +18,19 @@ pub(super) struct Shard {
 
 struct State {
     tracer: Tracer,
+    gathering: Gathering,
+}
+
+/// What becomes of flows that have ended.
+struct Gathering {
+    /// The only one to be told of.
     flow: Option<u64>,
+    /// All of them.
     count: u64,
 }
+
+/// Flows that are ranked before they are handed on.
+const RANKED_COUNT: usize = 1 << 10;
 
 impl Shard {
     /// One of `count`; `flow` is the only one to be told of.
@@ -30,8 +40,7 @@ impl Shard {
             state: Mutex::new(State {
                 // Whoever makes flow keys that collide makes his own analysis slow.
                 tracer: Tracer::one_of(count, std::process::id().into()),
-                flow,
-                count: 0,
+                gathering: Gathering { flow, count: 0 },
             }),
         }
     }
@@ -48,13 +57,14 @@ impl Shard {
             Err(TryLockError::WouldBlock) if drain.is_patient => lock(&self.state),
             Err(TryLockError::WouldBlock) => return,
         };
+        let state = &mut *state;
         loop {
             let next = lock(&self.queue).pop_front();
             let Some(batch) = next else {
                 return;
             };
             state.take(&batch, drain.index);
-            state.collect(drain.worst);
+            state.gathering.collect(state.tracer.ended(), drain.worst);
             release(batch);
         }
     }
@@ -65,9 +75,8 @@ impl Shard {
             .state
             .into_inner()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        state.tracer.finish();
-        state.collect(worst);
-        state.count
+        state.gathering.collect(state.tracer.finish(), worst);
+        state.gathering.count
     }
 }
 
@@ -94,24 +103,32 @@ impl State {
             }
         }
     }
+}
 
+impl Gathering {
     /// Ranks what has ended, and hands on what may be among the worst.
-    fn collect(&mut self, worst: &Mutex<Worst>) {
+    fn collect(&mut self, mut ended: impl Iterator<Item = Ended>, worst: &Mutex<Worst>) {
         let mut ranked = Vec::new();
-        let floor = lock(worst).floor();
-        for ended in self.tracer.ended() {
-            self.count += 1;
-            if self.flow.is_none_or(|flow| flow == ended.flow()) {
-                let rank = Rank::of(&ended);
-                if floor.is_none_or(|floor| rank > floor) {
-                    ranked.push((rank, ended));
+        loop {
+            let floor = lock(worst).floor();
+            let before = self.count;
+            for ended in ended.by_ref().take(RANKED_COUNT) {
+                self.count += 1;
+                if self.flow.is_none_or(|flow| flow == ended.flow()) {
+                    let rank = Rank::of(&ended);
+                    if floor.is_none_or(|floor| rank > floor) {
+                        ranked.push((rank, ended));
+                    }
                 }
             }
-        }
-        if !ranked.is_empty() {
-            let mut worst = lock(worst);
-            for (rank, ended) in ranked {
-                worst.insert(rank, ended);
+            if !ranked.is_empty() {
+                let mut worst = lock(worst);
+                for (rank, ended) in ranked.drain(..) {
+                    worst.insert(rank, ended);
+                }
+            }
+            if self.count - before < RANKED_COUNT as u64 {
+                return;
             }
         }
     }

@@ -435,8 +435,7 @@ mod tests {
                 decoded.headers.tcp_flags = TcpFlags(TcpFlags::SYN | others);
                 let mut tracer = Tracer::new(1);
                 tracer.handle(&decoded.record(1, 0, 54, &[]));
-                tracer.finish();
-                let ended: Vec<Ended> = tracer.ended().collect();
+                let ended: Vec<Ended> = tracer.finish().collect();
                 assert!(ended.len() == 1 && ended.iter().all(|it| it.story().is_none()));
                 for ended in ended {
                     assert_eq!(points(&ended.into_story()), LONE_SYN_POINTS);

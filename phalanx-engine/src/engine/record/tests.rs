@@ -92,8 +92,7 @@ fn by_tracer(records: &[(RecordHeader, Vec<u8>)]) -> FlowStory {
         let record = decoded.record(number, time_ns, length, bytes);
         tracer.handle(&record.at_hop(1));
     }
-    tracer.finish();
-    let stories: Vec<_> = tracer.stories().collect();
+    let stories: Vec<_> = tracer.finish().map(|ended| ended.into_story()).collect();
     assert_eq!(stories.len(), 1);
     *stories.into_iter().next().unwrap()
 }
