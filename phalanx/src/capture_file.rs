@@ -243,7 +243,7 @@ impl CaptureFile {
             if !chunk.has_room(needed) {
                 break;
             }
-            let filled = self.stream.fill(&mut chunk.bytes[chunk.filled..]);
+            let filled = self.stream.fill(chunk.room(needed));
             if self.take_filled(filled, needed, chunk)? {
                 break;
             }

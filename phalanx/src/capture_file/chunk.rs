@@ -1,6 +1,6 @@
 //! A piece of a capture as it was read: many frames that lie where the file has them.
 
-use super::limits::{CHUNK_BYTES, CHUNK_FRAME_COUNT_MAX};
+use super::limits::{CHUNK_BYTES, CHUNK_FRAME_COUNT_MAX, READ_BYTES};
 
 /// Whole frames, in the order of the file. It is filled again and again, and may be handed to
 /// another thread.
@@ -110,6 +110,13 @@ impl Chunk {
     /// Offset in the uncompressed file of the record that is not read yet.
     pub(super) fn record_offset(&self) -> u64 {
         self.offset + self.at as u64
+    }
+
+    /// Where to read on, for a record of so many bytes.
+    pub(super) fn room(&mut self, needed: usize) -> &mut [u8] {
+        let end = (self.filled + READ_BYTES).max(self.at + needed);
+        let end = end.min(self.bytes.len());
+        &mut self.bytes[self.filled..end]
     }
 
     /// Whether a record of so many bytes can be completed, made so if there are no frames yet.

@@ -16,6 +16,10 @@ pub(super) const CHUNK_BYTES: usize = 256 << 10;
 /// in the cache still when it is used.
 pub(super) const CHUNK_FRAME_COUNT_MAX: usize = 1024;
 
+/// Bytes read at once, if no record needs more: what is read beyond the last frame of a chunk is
+/// copied into the next one.
+pub(super) const READ_BYTES: usize = 32 << 10;
+
 /// Interfaces that are kept, over all sections of a file: 65,536 × 160 bytes = 10 MiB. Packets of
 /// others are counted and left out.
 pub(super) const INTERFACE_COUNT_MAX: usize = 65_536;
