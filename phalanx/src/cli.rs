@@ -8,6 +8,7 @@ mod config;
 mod doctor;
 mod flows;
 mod packets;
+mod selection;
 mod status;
 mod up;
 

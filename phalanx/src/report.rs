@@ -80,6 +80,20 @@ pub struct Damage {
     pub reason: String,
 }
 
+impl std::fmt::Display for Damage {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            offset,
+            frame,
+            reason,
+        } = self;
+        write!(
+            formatter,
+            "damaged at byte {offset}, after frame {frame}: {reason}"
+        )
+    }
+}
+
 /// One conversation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ConversationReport {

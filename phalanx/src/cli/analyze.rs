@@ -7,23 +7,19 @@ use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use phalanx_engine::filter::Filter;
 
 use super::ReaderGone;
+use super::selection::{EXIT_DAMAGED, SelectionArguments, warn};
 use crate::analysis::{self, Outcome, Request, hop_reports};
-use crate::capture_file::Follow;
 use crate::report::limits::PLOT_COUNT_MAX;
 use crate::report::text::TextOptions;
 use crate::report::{self, ConversationReport, Report};
-
-/// Exit code where a capture was damaged and all before the damage was analysed.
-pub(super) const EXIT_DAMAGED: u8 = 3;
 
 pub(super) const AFTER_HELP: &str = "\
 Examples:
@@ -81,24 +77,11 @@ pub struct AnalyzeArguments {
     /// Where the report goes; the standard output without it
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Only these frames, in the language of captures (docs/filter.md)
-    #[arg(long, value_name = "EXPRESSION")]
-    filter: Option<String>,
-    /// Only this conversation, as a report names it
-    #[arg(long, value_name = "ID")]
-    conversation: Option<String>,
     /// How many conversations, the worst ones [default: 20, with JSON 10000]
     #[arg(long, value_name = "COUNT")]
     top: Option<usize>,
-    /// Only frames from this time on: 2026-01-31T12:00:00Z, or seconds since 1970
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    since: Option<i64>,
-    /// Only frames up to this time
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    until: Option<i64>,
-    /// Wait for more at the end of the file, until interrupted
-    #[arg(long)]
-    follow: bool,
+    #[command(flatten)]
+    selection: SelectionArguments,
     /// Threads [default: one for each processor]
     #[arg(long, value_name = "COUNT")]
     threads: Option<usize>,
@@ -115,10 +98,7 @@ struct Named {
 
 pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
     let files = name_files(&arguments.files, &arguments.hops)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    if arguments.follow {
-        stop_at_interrupt(&stop)?;
-    }
+    let stop = arguments.selection.stop()?;
     let mut report = Report::default();
     let mut is_damaged = false;
     let mut requests = Vec::new();
@@ -132,12 +112,12 @@ pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
             spools.push(spool);
         }
         let outcome = analyze(&request, &stop)?;
-        is_damaged |= warn(&outcome, &file.path);
+        is_damaged |= warn(&file.path, outcome.error.as_ref(), outcome.damage.as_ref());
         add(&mut report, file, outcome, files.len() == 1);
         requests.push((request, report.conversations.len()));
     }
     let origins = origins(&report, &requests);
-    if let Some(wanted) = &arguments.conversation {
+    if let Some(wanted) = &arguments.selection.conversation {
         report.conversations.retain(|it| it.id == *wanted);
         if report.conversations.is_empty() {
             bail!("there is no conversation {wanted}; a report without --conversation names them");
@@ -258,32 +238,16 @@ fn request(
     file: &Named,
     stop: &Arc<AtomicBool>,
 ) -> anyhow::Result<Request> {
-    let filter = arguments.filter.as_deref().map(Filter::parse).transpose();
-    let flow = arguments.conversation.as_deref().map(flow_of).transpose()?;
     Ok(Request {
-        path: file.path.clone(),
         threads: threads(arguments),
-        filter: filter.context("--filter")?,
-        since_ns: arguments.since,
-        until_ns: arguments.until,
         story_count_max: top(arguments).max(1),
-        flow,
-        follow: arguments.follow.then(|| Follow {
-            interval: Duration::from_millis(100),
-            stop: Arc::clone(stop),
-        }),
+        ..arguments.selection.request(&file.path, stop)?
     })
 }
 
 fn threads(arguments: &AnalyzeArguments) -> usize {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     arguments.threads.unwrap_or(threads).clamp(1, 64)
-}
-
-/// The number of the first frame in the name of a conversation: `HOP/tcp-17` or `tcp-17`.
-pub(super) fn flow_of(id: &str) -> anyhow::Result<u64> {
-    let number = id.rsplit('-').next().and_then(|it| it.parse().ok());
-    number.with_context(|| format!("--conversation {id}: want a name as in a report, like tcp-17"))
 }
 
 fn analyze(request: &Request, stop: &AtomicBool) -> anyhow::Result<Outcome> {
@@ -303,37 +267,6 @@ fn analyze(request: &Request, stop: &AtomicBool) -> anyhow::Result<Outcome> {
     let outcome = analysis::analyze(request, stop, &progress);
     bar.finish_and_clear();
     Ok(outcome?)
-}
-
-pub(super) fn stop_at_interrupt(stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()
-        .context("start the thread that waits for signals")?;
-    let stop = Arc::clone(stop);
-    std::thread::spawn(move || {
-        if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
-            stop.store(true, Ordering::Relaxed);
-        }
-    });
-    Ok(())
-}
-
-/// Says what is wrong with a file; whether it is damaged.
-fn warn(outcome: &Outcome, path: &std::path::Path) -> bool {
-    if let Some(error) = &outcome.error {
-        eprintln!("phalanx: {error}; all before it was analysed");
-    }
-    if let Some(damage) = &outcome.damage {
-        eprintln!(
-            "phalanx: {}: damaged at byte {}, after frame {}: {}; all before it was analysed",
-            path.display(),
-            damage.offset,
-            damage.frame,
-            damage.reason
-        );
-    }
-    outcome.damage.is_some() || outcome.error.is_some()
 }
 
 /// Adds what one file came to.
@@ -404,16 +337,4 @@ fn write(arguments: &AnalyzeArguments, report: &Report) -> anyhow::Result<()> {
 fn width(is_terminal: bool) -> usize {
     let columns = std::env::var("COLUMNS").ok().and_then(|it| it.parse().ok());
     columns.unwrap_or(if is_terminal { 120 } else { 160 })
-}
-
-pub(super) fn parse_time(text: &str) -> Result<i64, String> {
-    if let Ok(seconds) = text.parse::<f64>()
-        && seconds.is_finite()
-    {
-        return Ok((seconds * 1e9) as i64);
-    }
-    let time: jiff::Timestamp = text
-        .parse()
-        .map_err(|error| format!("{error}; want 2026-01-31T12:00:00Z or seconds since 1970"))?;
-    i64::try_from(time.as_nanosecond()).map_err(|_| "too far away".to_owned())
 }
