@@ -21,8 +21,10 @@ mod source;
 mod stream;
 mod zstd;
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -44,6 +46,8 @@ use stream::Stream;
 pub struct OpenOptions {
     /// At the end of the data wait for more, until told to stop.
     pub follow: Option<Follow>,
+    /// Where all bytes are written to as they are read, for what can be read only once.
+    pub copy: Option<Arc<File>>,
 }
 
 /// A file that is no capture, or cannot be read at all.
@@ -146,7 +150,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<CaptureFile, OpenError
     } else {
         path.display().to_string()
     };
-    match Source::open(path, options.follow.clone()) {
+    match Source::open(path, options) {
         Ok(source) => CaptureFile::begin(name, source),
         Err(source) => Err(OpenError::Io { path: name, source }),
     }

@@ -1,9 +1,10 @@
 //! `phalanx analyze`: capture files to a report.
 
+mod spool;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
-use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -102,15 +103,8 @@ pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
     let mut report = Report::default();
     let mut is_damaged = false;
     let mut requests = Vec::new();
-    // Kept open as long as it is read.
-    let mut spools = Vec::new();
     for file in &files {
-        let mut request = request(arguments, file, &stop)?;
-        if arguments.format == ReportFormat::Html && file.path.as_os_str() == "-" {
-            let spool = spool()?;
-            request.path = format!("/proc/self/fd/{}", spool.as_raw_fd()).into();
-            spools.push(spool);
-        }
+        let request = request(arguments, file, &stop)?;
         let outcome = analyze(&request, &stop)?;
         is_damaged |= warn(&file.path, outcome.error.as_ref(), outcome.damage.as_ref());
         add(&mut report, file, outcome, files.len() == 1);
@@ -161,11 +155,7 @@ fn draw(
         if flows.is_empty() {
             continue;
         }
-        let request = Request {
-            follow: None,
-            ..request.clone()
-        };
-        let mut plots = analysis::plots(&request, flows)?;
+        let mut plots = analysis::plots(&again(request), flows)?;
         for conversation in report.conversations.iter_mut().filter(is_here) {
             conversation.plot = plots.remove(&flow(conversation));
         }
@@ -173,19 +163,15 @@ fn draw(
     Ok(())
 }
 
-/// The standard input as a file without a name, to be read twice.
-fn spool() -> anyhow::Result<File> {
-    let name = format!("phalanx-stdin-{}", std::process::id());
-    let path = std::env::temp_dir().join(name);
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path)
-        .with_context(|| format!("create {}", path.display()))?;
-    std::fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
-    std::io::copy(&mut std::io::stdin().lock(), &mut file).context("keep the standard input")?;
-    Ok(file)
+/// The request for what was read to be read a second time.
+fn again(request: &Request) -> Request {
+    let spool = request.copy.as_deref().map(spool::path);
+    Request {
+        path: spool.unwrap_or_else(|| request.path.clone()),
+        follow: None,
+        copy: None,
+        ..request.clone()
+    }
 }
 
 fn top(arguments: &AnalyzeArguments) -> usize {
@@ -238,9 +224,12 @@ fn request(
     file: &Named,
     stop: &Arc<AtomicBool>,
 ) -> anyhow::Result<Request> {
+    let is_read_twice = arguments.format == ReportFormat::Html;
+    let copy = is_read_twice && spool::is_needed(&file.path);
     Ok(Request {
         threads: threads(arguments),
         story_count_max: top(arguments).max(1),
+        copy: copy.then(spool::create).transpose()?,
         ..arguments.selection.request(&file.path, stop)?
     })
 }
