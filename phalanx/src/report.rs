@@ -101,6 +101,8 @@ pub struct ConversationReport {
     pub id: String,
     /// The hop that saw it.
     pub hop: String,
+    /// Which of the files that were read it comes from, from 0.
+    pub file: usize,
     /// What was measured.
     pub story: Box<FlowStory>,
     /// How bad it is: higher is worse (see [`score()`]).
@@ -120,6 +122,7 @@ impl ConversationReport {
         Self {
             id,
             hop,
+            file: 0,
             story,
             score,
             worst_because,

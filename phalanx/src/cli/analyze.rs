@@ -2,7 +2,6 @@
 
 mod spool;
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
@@ -15,8 +14,8 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::ReaderGone;
 use super::selection::{EXIT_DAMAGED, SelectionArguments, warn};
+use super::{EXIT_FAILURE, ReaderGone, WrongUsage, complain};
 use crate::analysis::{self, Outcome, Request, hop_reports};
 use crate::report::limits::PLOT_COUNT_MAX;
 use crate::report::text::TextOptions;
@@ -30,7 +29,8 @@ Examples:
   phalanx analyze --format html -o report.html trace.pcap
   tcpdump -w - -i eth0 | phalanx analyze -
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a capture is damaged (all before that counts).";
+Exit codes: 0 done, 1 failed (a report is of the captures that could be read), 2 wrong usage, \
+3 a capture is damaged (all before that counts).";
 
 /// Conversations of a report for people, unless asked otherwise.
 const TOP_DEFAULT: usize = 20;
@@ -97,70 +97,147 @@ struct Named {
     path: PathBuf,
 }
 
+/// What was read for the report.
+#[derive(Default)]
+struct Reading {
+    /// By the place of the file in [`ConversationReport::file`].
+    files: Vec<(Request, String)>,
+    report: Report,
+    is_damaged: bool,
+    has_failed: bool,
+}
+
 pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
     let files = name_files(&arguments.files, &arguments.hops)?;
-    let stop = arguments.selection.stop()?;
-    let mut report = Report::default();
-    let mut is_damaged = false;
-    let mut requests = Vec::new();
-    for file in &files {
-        let request = request(arguments, file, &stop)?;
-        let outcome = analyze(&request, &stop)?;
-        is_damaged |= warn(&file.path, outcome.error.as_ref(), outcome.damage.as_ref());
-        add(&mut report, file, outcome, files.len() == 1);
-        requests.push((request, report.conversations.len()));
+    if arguments.selection.follow && files.len() > 1 {
+        return Err(WrongUsage("--follow takes one file; run it once for each").into());
     }
-    let origins = origins(&report, &requests);
+    let mut reading = read(arguments, &files)?;
     if let Some(wanted) = &arguments.selection.conversation {
-        report.conversations.retain(|it| it.id == *wanted);
-        if report.conversations.is_empty() {
+        reading.choose(wanted)?;
+    }
+    report::rank(&mut reading.report.conversations);
+    reading.report.conversations.truncate(top(arguments));
+    if arguments.format == ReportFormat::Html {
+        reading.draw();
+    }
+    let totals = &mut reading.report.totals;
+    let shown = reading.report.conversations.len() as u64;
+    totals.omitted = totals.conversations.saturating_sub(shown);
+    write(arguments, &reading.report)?;
+    Ok(ExitCode::from(if reading.has_failed {
+        EXIT_FAILURE
+    } else if reading.is_damaged {
+        EXIT_DAMAGED
+    } else {
+        0
+    }))
+}
+
+/// Reads all files that can be read.
+fn read(arguments: &AnalyzeArguments, files: &[Named]) -> anyhow::Result<Reading> {
+    let stop = arguments.selection.stop()?;
+    let mut reading = Reading::default();
+    for file in files {
+        let request = request(arguments, file, &stop)?;
+        match analyze(&request, &stop) {
+            Ok(outcome) => {
+                reading.is_damaged |=
+                    warn(&file.path, outcome.error.as_ref(), outcome.damage.as_ref());
+                reading.add(file, outcome, files.len() == 1);
+                reading.files.push((request, file.name.clone()));
+            }
+            Err(error) if files.len() == 1 => return Err(error),
+            Err(error) => {
+                complain(&error);
+                reading.has_failed = true;
+            }
+        }
+    }
+    if reading.files.is_empty() {
+        bail!("none of the captures could be read");
+    }
+    Ok(reading)
+}
+
+impl Reading {
+    /// Adds what one file came to.
+    fn add(&mut self, file: &Named, outcome: Outcome, is_only: bool) {
+        let hops = hop_reports(&outcome, &file.name, &file.path.display().to_string());
+        let report = &mut self.report;
+        let totals = &mut report.totals;
+        totals.conversations += outcome.conversation_count;
+        totals.packets += outcome.hops.iter().map(|hop| hop.frames).sum::<u64>();
+        totals.bytes += outcome.hops.iter().map(|hop| hop.bytes).sum::<u64>();
+        for story in outcome.stories {
+            let hop = hops
+                .get(&story.hop)
+                .map_or(file.name.clone(), |it| it.id.clone());
+            let protocol = crate::view::protocol_name(story.protocol);
+            let bare = format!("{protocol}-{}", story.flow);
+            let id = if is_only {
+                bare
+            } else {
+                format!("{}/{bare}", file.name)
+            };
+            let conversation = ConversationReport::new(id, hop, story);
+            report.conversations.push(ConversationReport {
+                file: self.files.len(),
+                ..conversation
+            });
+        }
+        report.hops.extend(hops.into_values());
+        let first = report.hops.iter().filter_map(|hop| hop.first_ns).min();
+        let last = report.hops.iter().filter_map(|hop| hop.last_ns).max();
+        if let (Some(first), Some(last)) = (first, last) {
+            report.totals.duration_ns = last.saturating_sub(first);
+        }
+    }
+
+    /// Leaves only the conversations of a name: `HOP/tcp-17`, or `tcp-17` of any hop.
+    fn choose(&mut self, wanted: &str) -> anyhow::Result<()> {
+        let (hop, bare) = match wanted.rsplit_once('/') {
+            Some((hop, bare)) => (Some(hop), bare),
+            None => (None, wanted),
+        };
+        let files = &self.files;
+        let is_wanted = |it: &ConversationReport| {
+            let file = files.get(it.file).map(|(_, name)| name.as_str());
+            let is_there = hop.is_none() || hop == file || hop == Some(&it.hop);
+            is_there && it.id.rsplit('/').next() == Some(bare)
+        };
+        self.report.conversations.retain(is_wanted);
+        if self.report.conversations.is_empty() {
             bail!("there is no conversation {wanted}; a report without --conversation names them");
         }
+        Ok(())
     }
-    report::rank(&mut report.conversations);
-    report.conversations.truncate(top(arguments));
-    if arguments.format == ReportFormat::Html {
-        draw(&mut report, &requests, &origins)?;
-    }
-    let shown = report.conversations.len() as u64;
-    report.totals.omitted = report.totals.conversations.saturating_sub(shown);
-    write(arguments, &report)?;
-    Ok(ExitCode::from(if is_damaged { EXIT_DAMAGED } else { 0 }))
-}
 
-/// From which request each conversation comes. A request stands with how many conversations there
-/// were after it.
-fn origins(report: &Report, requests: &[(Request, usize)]) -> BTreeMap<String, usize> {
-    let of = |index| requests.partition_point(|(_, end)| *end <= index);
-    let ids = report.conversations.iter().map(|it| it.id.clone());
-    ids.enumerate().map(|(index, id)| (id, of(index))).collect()
-}
-
-/// Reads the files once more for the packets of the worst conversations.
-fn draw(
-    report: &mut Report,
-    requests: &[(Request, usize)],
-    origins: &BTreeMap<String, usize>,
-) -> anyhow::Result<()> {
-    for (index, (request, _)) in requests.iter().enumerate() {
-        let is_here = |it: &&mut ConversationReport| origins.get(&it.id) == Some(&index);
-        let flow = |it: &ConversationReport| (it.story.hop, it.story.flow);
-        let flows: Vec<_> = report
-            .conversations
-            .iter()
-            .take(PLOT_COUNT_MAX)
-            .filter(|it| origins.get(&it.id) == Some(&index))
-            .map(flow)
-            .collect();
-        if flows.is_empty() {
-            continue;
-        }
-        let mut plots = analysis::plots(&again(request), flows)?;
-        for conversation in report.conversations.iter_mut().filter(is_here) {
-            conversation.plot = plots.remove(&flow(conversation));
+    /// Reads the files once more for the packets of the worst conversations. What cannot be read
+    /// again is not drawn.
+    fn draw(&mut self) {
+        let conversations = &mut self.report.conversations;
+        for (file, (request, _)) in self.files.iter().enumerate() {
+            let drawn = conversations.iter_mut().take(PLOT_COUNT_MAX);
+            let mut drawn: Vec<_> = drawn.filter(|it| it.file == file).collect();
+            if drawn.is_empty() {
+                continue;
+            }
+            let flow = |it: &ConversationReport| (it.story.hop, it.story.flow);
+            let flows: Vec<_> = drawn.iter().map(|it| flow(it)).collect();
+            match analysis::plots(&again(request), flows) {
+                Ok(mut plots) => {
+                    for it in &mut drawn {
+                        it.plot = plots.remove(&flow(it));
+                    }
+                }
+                Err(error) => {
+                    complain(&anyhow::Error::from(error).context("draw the packets"));
+                    self.has_failed = true;
+                }
+            }
         }
     }
-    Ok(())
 }
 
 /// The request for what was read to be read a second time.
@@ -256,36 +333,6 @@ fn analyze(request: &Request, stop: &AtomicBool) -> anyhow::Result<Outcome> {
     let outcome = analysis::analyze(request, stop, &progress);
     bar.finish_and_clear();
     Ok(outcome?)
-}
-
-/// Adds what one file came to.
-fn add(report: &mut Report, file: &Named, outcome: Outcome, is_only: bool) {
-    let hops = hop_reports(&outcome, &file.name, &file.path.display().to_string());
-    let totals = &mut report.totals;
-    totals.conversations += outcome.conversation_count;
-    totals.packets += outcome.hops.iter().map(|hop| hop.frames).sum::<u64>();
-    totals.bytes += outcome.hops.iter().map(|hop| hop.bytes).sum::<u64>();
-    for story in outcome.stories {
-        let hop = hops
-            .get(&story.hop)
-            .map_or(file.name.clone(), |it| it.id.clone());
-        let protocol = crate::view::protocol_name(story.protocol);
-        let bare = format!("{protocol}-{}", story.flow);
-        let id = if is_only {
-            bare
-        } else {
-            format!("{}/{bare}", file.name)
-        };
-        report
-            .conversations
-            .push(ConversationReport::new(id, hop, story));
-    }
-    report.hops.extend(hops.into_values());
-    let first = report.hops.iter().filter_map(|hop| hop.first_ns).min();
-    let last = report.hops.iter().filter_map(|hop| hop.last_ns).max();
-    if let (Some(first), Some(last)) = (first, last) {
-        report.totals.duration_ns = last.saturating_sub(first);
-    }
 }
 
 fn write(arguments: &AnalyzeArguments, report: &Report) -> anyhow::Result<()> {

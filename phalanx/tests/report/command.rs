@@ -131,6 +131,16 @@ fn await_handler(child: &Child) {
 }
 
 #[test]
+fn follow_takes_one_file() {
+    let scratch = Scratch::new("follow");
+    let one = scratch.file("one.pcap", &pcap(&[syn()]));
+    let two = format!("b={}", scratch.file("two.pcap", &pcap(&[syn()])));
+    let output = phalanx(&["analyze", "--follow", &one, "--hop", &two]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(errors(&output).contains("--follow takes one file"));
+}
+
+#[test]
 fn an_interrupt_ends_what_follows_with_its_report() {
     // A pipe holds 64 KiB: the first frame has been read when all the others are written.
     let mut frames = vec![syn()];
@@ -181,4 +191,48 @@ fn what_can_be_read_only_once_is_drawn() {
     let output = finish(child);
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
     assert!(String::from_utf8_lossy(&output.stdout).contains("tcp-1"));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_leaves_the_report_of_the_others() {
+    let scratch = Scratch::new("unreadable");
+    let one = scratch.file("one.pcap", &pcap(&[syn()]));
+    let missing = scratch.path("missing.pcap");
+    let text = scratch.file("text.pcap", b"this is no capture at all, is it");
+    let cut = pcap(&[syn(), syn()]);
+    let cut = scratch.file("cut.pcap", &cut[..cut.len() - 1]);
+    let output = phalanx(&["analyze", "--format", "json", &missing, &one, &text, &cut]);
+    assert_eq!(output.status.code(), Some(1), "{}", errors(&output));
+    assert_eq!(ids(&output), ["cut/tcp-1", "one/tcp-1"]);
+    for name in [&missing, &text, &cut] {
+        assert!(
+            errors(&output).contains(name.as_str()),
+            "{}",
+            errors(&output)
+        );
+    }
+    let output = phalanx(&["analyze", &missing, &text]);
+    assert_eq!((output.status.code(), &*output.stdout), (Some(1), &b""[..]));
+    assert!(errors(&output).contains(&missing) && errors(&output).contains(&text));
+}
+
+#[test]
+fn a_conversation_goes_by_both_its_names() {
+    let scratch = Scratch::new("names");
+    let one = scratch.file("one.pcap", &pcap(&[syn()]));
+    let two = scratch.file("two.pcap", &pcap(&[vec![0; 60], syn()]));
+    let of = |wanted, files: &[&str]| {
+        let options = ["analyze", "--format", "json", "--conversation", wanted];
+        phalanx(&[&options, files].concat())
+    };
+    for wanted in ["tcp-1", "one/tcp-1"] {
+        assert_eq!(ids(&of(wanted, &[&one])), ["tcp-1"]);
+        assert_eq!(ids(&of(wanted, &[&one, &two])), ["one/tcp-1"]);
+    }
+    assert_eq!(ids(&of("tcp-2", &[&one, &two])), ["two/tcp-2"]);
+    for wanted in ["two/tcp-1", "udp-1", "tcp-7"] {
+        let output = of(wanted, &[&one]);
+        assert_eq!(output.status.code(), Some(1), "{wanted}");
+        assert!(errors(&output).contains("there is no conversation"));
+    }
 }
