@@ -41,6 +41,8 @@ use pcapng::Pcapng;
 use source::{Failure, Filled, Source};
 use stream::Stream;
 
+use crate::plain::plain;
+
 /// How to open a capture.
 #[derive(Debug, Clone, Default)]
 pub struct OpenOptions {
@@ -148,7 +150,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<CaptureFile, OpenError
     let name = if path.as_os_str() == "-" {
         "standard input".to_owned()
     } else {
-        path.display().to_string()
+        plain(&path.display().to_string())
     };
     match Source::open(path, options) {
         Ok(source) => CaptureFile::begin(name, source),

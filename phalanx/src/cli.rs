@@ -18,6 +18,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::plain::plain;
+
 /// Exit code of a command that failed.
 pub const EXIT_FAILURE: u8 = 1;
 
@@ -108,9 +110,11 @@ struct ReaderGone;
 #[error("{0}")]
 struct WrongUsage(&'static str);
 
-/// Says what failed.
+/// Says what failed. It may name what others have named.
 fn complain(error: &anyhow::Error) {
-    eprintln!("phalanx: {error:#}");
+    let text = format!("{error:#}");
+    let lines: Vec<String> = text.lines().map(plain).collect();
+    eprintln!("phalanx: {}", lines.join("\n"));
 }
 
 /// Prints to the standard output.

@@ -236,3 +236,35 @@ fn a_conversation_goes_by_both_its_names() {
         assert!(errors(&output).contains("there is no conversation"));
     }
 }
+
+#[test]
+fn names_of_files_do_not_reach_the_terminal_as_they_are() {
+    let scratch = Scratch::new("hostile");
+    let cut = pcap(&[syn()]);
+    let cut = scratch.file("cut\x1b[31m\n.pcap", &cut[..cut.len() - 1]);
+    let missing = scratch.path("missing\x1b]0;x\x07");
+    let hop = format!("x\x1b={missing}");
+    for arguments in [
+        &["analyze", &*cut][..],
+        &["packets", &cut],
+        &["analyze", &missing],
+        &["analyze", &missing, &cut],
+        &["packets", &missing],
+        &["analyze", "--hop", &hop],
+        &["analyze", "--hop", "\x1b"],
+        &["analyze", "-o", &missing, "--conversation", "\x1b-1", &cut],
+    ] {
+        let error = errors(&phalanx(arguments));
+        let is_harmful = |letter: char| letter.is_control() && letter != '\n';
+        assert!(!error.contains(is_harmful), "{error:?}");
+        assert_eq!(
+            error
+                .lines()
+                .filter(|it| !it.starts_with("phalanx: "))
+                .count(),
+            0,
+            "{error}"
+        );
+    }
+}
+
