@@ -268,3 +268,28 @@ fn names_of_files_do_not_reach_the_terminal_as_they_are() {
     }
 }
 
+#[test]
+fn what_the_capture_lost_is_told() {
+    let order = Order::Little;
+    let count = |number| builder::option(order, number, &order.long(3));
+    let mut file = builder::section(order, &[]);
+    file.extend(builder::interface(order, 1, 0, &[]));
+    file.extend(builder::interface(order, 1, 0, &[]));
+    file.extend(builder::enhanced(order, 0, 1, 54, &syn(), &count(4)));
+    file.extend(builder::enhanced(order, 1, 1, 54, &syn(), &[]));
+    file.extend(builder::enhanced(order, 0, 2, 54, &syn(), &count(4)));
+    let statistics = [
+        &[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0][..],
+        &count(5),
+        &count(7),
+        &count(4),
+    ]
+    .concat();
+    file.extend(builder::block(order, 5, &statistics));
+    let scratch = Scratch::new("lost");
+    let path = scratch.file("lost.pcapng", &file);
+    let output = phalanx(&["analyze", "--format", "json", &path]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let lost = |hop: usize| report["hops"][hop]["notes"]["lost_by_capture"].as_u64();
+    assert_eq!((lost(0), lost(1)), (Some(6), Some(6)), "{report}");
+}
