@@ -122,7 +122,9 @@ impl Source {
             };
             match read {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock && self.follow.is_some() =>
+                {
                     return Ok(Filled::NothingYet);
                 }
                 other => break other?,

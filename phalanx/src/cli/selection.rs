@@ -38,7 +38,7 @@ pub(super) struct SelectionArguments {
     /// Only frames up to this time
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     until: Option<i64>,
-    /// Wait for more at the end of the one file, until interrupted
+    /// Wait for more at the end of the file, until interrupted; takes one file
     #[arg(long)]
     pub(super) follow: bool,
 }

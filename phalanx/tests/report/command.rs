@@ -269,7 +269,7 @@ fn names_of_files_do_not_reach_the_terminal_as_they_are() {
 }
 
 #[test]
-fn what_the_capture_lost_is_told() {
+fn each_interface_tells_what_it_lost_and_names_its_conversations() {
     let order = Order::Little;
     let count = |number| builder::option(order, number, &order.long(3));
     let mut file = builder::section(order, &[]);
@@ -292,4 +292,7 @@ fn what_the_capture_lost_is_told() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let lost = |hop: usize| report["hops"][hop]["notes"]["lost_by_capture"].as_u64();
     assert_eq!((lost(0), lost(1)), (Some(6), Some(6)), "{report}");
+    let wanted = ["--conversation", "lost:1/tcp-2"];
+    let output = phalanx(&[&["analyze", "--format", "json", &path], &wanted[..]].concat());
+    assert_eq!(ids(&output), ["tcp-2"]);
 }
