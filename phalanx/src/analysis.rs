@@ -14,6 +14,7 @@ mod shard;
 mod walk;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,7 +27,9 @@ use self::batch::{Batch, Selection, decode};
 use self::fragment::Assembly;
 use self::hop::HopFacts;
 use self::shard::{Drain, Shard, Worst};
-use crate::capture_file::{self, CaptureFile, Follow, Interface, OpenOptions, ReadError};
+use crate::capture_file::{
+    self, CaptureFile, Follow, Interface, OpenError, OpenOptions, ReadError,
+};
 use crate::report::Damage;
 
 pub use self::hop::hop_reports;
@@ -58,6 +61,8 @@ pub struct Request {
     pub flow: Option<u64>,
     /// How to go on at the end of the file until told to stop.
     pub follow: Option<Follow>,
+    /// Where the bytes of the file are kept as they are read.
+    pub copy: Option<Arc<File>>,
 }
 
 impl Request {
@@ -73,7 +78,16 @@ impl Request {
             story_count_max: STORY_COUNT_DEFAULT,
             flow: None,
             follow: None,
+            copy: None,
         }
+    }
+
+    fn open(&self) -> Result<CaptureFile, OpenError> {
+        let options = OpenOptions {
+            follow: self.follow.clone(),
+            copy: self.copy.clone(),
+        };
+        capture_file::open(&self.path, &options)
     }
 }
 
@@ -156,11 +170,8 @@ pub fn analyze(
     request: &Request,
     stop: &AtomicBool,
     progress: &(dyn Fn(u64, Option<u64>) + Sync),
-) -> Result<Outcome, capture_file::OpenError> {
-    let options = OpenOptions {
-        follow: request.follow.clone(),
-    };
-    let file = capture_file::open(&request.path, &options)?;
+) -> Result<Outcome, OpenError> {
+    let file = request.open()?;
     let threads = request.threads.max(1);
     let shared = Shared {
         request,

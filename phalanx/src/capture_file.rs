@@ -21,8 +21,10 @@ mod source;
 mod stream;
 mod zstd;
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -39,11 +41,15 @@ use pcapng::Pcapng;
 use source::{Failure, Filled, Source};
 use stream::Stream;
 
+use crate::plain::plain;
+
 /// How to open a capture.
 #[derive(Debug, Clone, Default)]
 pub struct OpenOptions {
     /// At the end of the data wait for more, until told to stop.
     pub follow: Option<Follow>,
+    /// Where all bytes are written to as they are read, for what can be read only once.
+    pub copy: Option<Arc<File>>,
 }
 
 /// A file that is no capture, or cannot be read at all.
@@ -144,9 +150,9 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<CaptureFile, OpenError
     let name = if path.as_os_str() == "-" {
         "standard input".to_owned()
     } else {
-        path.display().to_string()
+        plain(&path.display().to_string())
     };
-    match Source::open(path, options.follow.clone()) {
+    match Source::open(path, options) {
         Ok(source) => CaptureFile::begin(name, source),
         Err(source) => Err(OpenError::Io { path: name, source }),
     }

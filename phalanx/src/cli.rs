@@ -8,6 +8,7 @@ mod config;
 mod doctor;
 mod flows;
 mod packets;
+mod selection;
 mod status;
 mod up;
 
@@ -17,8 +18,13 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
-/// Exit code of a command that failed; 2 where the command line is wrong, 0 otherwise.
+use crate::plain::plain;
+
+/// Exit code of a command that failed.
 pub const EXIT_FAILURE: u8 = 1;
+
+/// Exit code where the command line is wrong.
+const EXIT_USAGE: u8 = 2;
 
 /// How a command prints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -99,6 +105,18 @@ pub enum Command {
 #[error("nobody reads the standard output any more")]
 struct ReaderGone;
 
+/// The command line is wrong in a way that its parser does not know.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct WrongUsage(&'static str);
+
+/// Says what failed. It may name what others have named.
+fn complain(error: &anyhow::Error) {
+    let text = format!("{error:#}");
+    let lines: Vec<String> = text.lines().map(plain).collect();
+    eprintln!("phalanx: {}", lines.join("\n"));
+}
+
 /// Prints to the standard output.
 fn print(text: &str) -> anyhow::Result<()> {
     let mut output = std::io::stdout();
@@ -115,8 +133,9 @@ pub fn run() -> ExitCode {
         Ok(code) => code,
         Err(error) if error.is::<ReaderGone>() => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("phalanx: {error:#}");
-            ExitCode::from(EXIT_FAILURE)
+            complain(&error);
+            let is_usage = error.is::<WrongUsage>();
+            ExitCode::from(if is_usage { EXIT_USAGE } else { EXIT_FAILURE })
         }
     }
 }

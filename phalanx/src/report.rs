@@ -80,6 +80,20 @@ pub struct Damage {
     pub reason: String,
 }
 
+impl std::fmt::Display for Damage {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            offset,
+            frame,
+            reason,
+        } = self;
+        write!(
+            formatter,
+            "damaged at byte {offset}, after frame {frame}: {reason}"
+        )
+    }
+}
+
 /// One conversation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ConversationReport {
@@ -87,6 +101,8 @@ pub struct ConversationReport {
     pub id: String,
     /// The hop that saw it.
     pub hop: String,
+    /// Which of the files that were read it comes from, from 0.
+    pub file: usize,
     /// What was measured.
     pub story: Box<FlowStory>,
     /// How bad it is: higher is worse (see [`score()`]).
@@ -106,6 +122,7 @@ impl ConversationReport {
         Self {
             id,
             hop,
+            file: 0,
             story,
             score,
             worst_because,

@@ -223,7 +223,7 @@ fn options_of_interfaces() {
             1_699_999_999_000_001,
             60,
             &[1; 60],
-            &[],
+            &builder::option(order, 4, &order.long(5)),
         ));
         file.extend(builder::enhanced(order, 0, u64::MAX, 60, &[1; 60], &[]));
         file.extend(builder::enhanced(order, 7, 0, 60, &[1; 60], &[]));
@@ -238,6 +238,7 @@ fn options_of_interfaces() {
             snap_length: 256,
             section: 0,
             dropped: Some(42),
+            dropped_between: 5,
         };
         assert_eq!(read.interfaces, [expected]);
         assert_eq!(read.frames[0].time_ns, -999_999_000);

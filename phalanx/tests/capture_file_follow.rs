@@ -68,6 +68,7 @@ impl Follower {
         let thread = thread::spawn(move || {
             let options = OpenOptions {
                 follow: Some(follow),
+                copy: None,
             };
             let mut capture = capture_file::open(&path, &options)?;
             let mut chunk = Chunk::new();

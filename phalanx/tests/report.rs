@@ -1,6 +1,11 @@
-//! Reports of made-up conversations: what JSON and text say of them, and that the schema is true.
+//! Reports of made-up conversations: what JSON and text say of them, that the schema is true, and
+//! how the commands that make them go about their files.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "capture_file/builder.rs"]
+mod builder;
+#[path = "report/command.rs"]
+mod command;
 #[path = "report/fixture.rs"]
 mod fixture;
 #[path = "report/schema.rs"]

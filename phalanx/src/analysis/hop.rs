@@ -6,7 +6,7 @@ use phalanx_engine::fragment::FragmentCounts;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Outcome;
-use crate::capture_file::{FrameAt, Notes, link_type_name};
+use crate::capture_file::{FrameAt, Interface, Notes, link_type_name};
 use crate::report::HopReport;
 
 /// Counts of one interface of a file.
@@ -84,12 +84,17 @@ pub fn hop_reports(outcome: &Outcome, name: &str, source: &str) -> BTreeMap<u32,
             .map(|reason| (reason.name(), hop.unparsed[reason as usize]))
             .filter(|(_, count)| *count > 0);
         let link_type = interface.map(|it| (link_type_name(it.link_type).to_string(), hop.frames));
+        let lost_count = interface.map_or(0, Interface::lost_count);
+        let mut notes = outcome.notes.clone();
+        if lost_count > 0 {
+            notes.insert("lost_by_capture".to_owned(), lost_count);
+        }
         let report = HopReport {
             id,
             source: source.to_owned(),
             packets: hop.frames,
             unparsed: unparsed.collect(),
-            notes: outcome.notes.clone(),
+            notes,
             damage: outcome.damage.clone(),
             link_types: link_type.filter(|it| it.1 > 0).into_iter().collect(),
             first_ns: hop.times_ns.map(|it| it.0),

@@ -11,7 +11,7 @@ use phalanx_engine::trace::Tracer;
 use super::Request;
 use super::batch::Selection;
 use super::fragment::{Assembly, is_part};
-use crate::capture_file::{self, CaptureFile, Chunk, FrameAt, OpenError, OpenOptions, ReadError};
+use crate::capture_file::{CaptureFile, Chunk, FrameAt, OpenError, ReadError};
 use crate::report::{Plot, SackBlock};
 
 /// One frame, and what is told of it.
@@ -60,10 +60,7 @@ pub fn walk(
     request: &Request,
     mut tell: impl FnMut(Told<'_>) -> ControlFlow<()>,
 ) -> Result<Walked, OpenError> {
-    let options = OpenOptions {
-        follow: request.follow.clone(),
-    };
-    let mut file = capture_file::open(&request.path, &options)?;
+    let mut file = request.open()?;
     let mut chunk = Chunk::new();
     let mut teller = Teller {
         layers: Layers::default(),

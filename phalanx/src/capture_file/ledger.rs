@@ -17,8 +17,18 @@ pub struct Interface {
     pub snap_length: u32,
     /// Section of the file that describes it, from 0.
     pub section: u32,
-    /// Packets that its capture lost, where the file says so.
+    /// Packets that its capture lost, where statistics at the end of the file say so.
     pub dropped: Option<u64>,
+    /// The same, as the packets that were kept say of what was lost before each of them.
+    pub dropped_between: u64,
+}
+
+impl Interface {
+    /// Packets that its capture lost, at least: statistics and packets tell of the same ones.
+    #[must_use]
+    pub fn lost_count(&self) -> u64 {
+        self.dropped.unwrap_or(0).max(self.dropped_between)
+    }
 }
 
 /// What was odd in a file, or left out; each a count.

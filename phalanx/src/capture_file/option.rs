@@ -7,6 +7,7 @@ pub(super) mod code {
     pub(in crate::capture_file) const END: u16 = 0;
     pub(in crate::capture_file) const COMMENT: u16 = 1;
     pub(in crate::capture_file) const IF_NAME: u16 = 2;
+    pub(in crate::capture_file) const EPB_DROPCOUNT: u16 = 4;
     pub(in crate::capture_file) const IF_DESCRIPTION: u16 = 3;
     pub(in crate::capture_file) const IF_TSRESOL: u16 = 9;
     pub(in crate::capture_file) const IF_FILTER: u16 = 11;

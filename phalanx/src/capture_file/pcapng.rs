@@ -39,6 +39,8 @@ const SECTION_HEADER_BYTES: usize = 24;
 const INTERFACE_HEADER_BYTES: usize = 16;
 /// Up to the options of interface statistics.
 const STATISTICS_HEADER_BYTES: usize = 20;
+/// What an obsolete packet block says where its writer does not know what was lost.
+const DROPS_UNKNOWN: u16 = u16::MAX;
 /// The length at the end of a block.
 const TRAILER_BYTES: usize = 4;
 
@@ -243,9 +245,20 @@ impl Pcapng {
         notes.longer_than_wire += u64::from(captured > wire_length);
         notes.longer_than_snap_length += u64::from(captured > snap_length && snap_length != 0);
         let options = PACKET_HEADER_BYTES + (captured as usize).next_multiple_of(4);
+        let mut dropped = match order.u16(bytes, 10) {
+            count if kind == block::PACKET && count != DROPS_UNKNOWN => u64::from(count),
+            _ => 0,
+        };
         if options + TRAILER_BYTES < bytes.len() {
             let options = Options::new(order, &bytes[options..bytes.len() - TRAILER_BYTES]);
-            notes.comments += count_comments(options);
+            notes.comments += count_comments(options.clone());
+            if kind == block::ENHANCED_PACKET {
+                dropped = count_dropped(options, order);
+            }
+        }
+        if dropped > 0 {
+            let sum = &mut ledger.interfaces[interface as usize].dropped_between;
+            *sum = sum.saturating_add(dropped);
         }
         Ok(Some(FrameAt {
             number: ledger.frame_count,
@@ -412,6 +425,13 @@ fn check_captured(captured: u32, header: usize, total: u32) -> Result<(), Fault>
         return Err(Fault::CapturedBeyondBlock { captured, total });
     }
     Ok(())
+}
+
+/// Packets that were lost before an enhanced packet block.
+fn count_dropped(options: Options<'_>, order: Order) -> u64 {
+    options
+        .filter(|(number, value)| *number == code::EPB_DROPCOUNT && value.len() >= 8)
+        .fold(0, |sum, (_, value)| sum.saturating_add(order.u64(value, 0)))
 }
 
 fn count_comments(options: Options<'_>) -> u64 {

@@ -2,16 +2,18 @@
 //! written.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::Fault;
+use super::{Fault, OpenOptions};
 
 /// How to read what is still being written.
 #[derive(Debug, Clone)]
@@ -50,6 +52,7 @@ impl From<io::Error> for Failure {
 pub(super) struct Source {
     input: Input,
     follow: Option<Follow>,
+    copy: Option<Arc<File>>,
     byte_count: u64,
     /// Size of a regular file.
     size: Option<u64>,
@@ -62,16 +65,21 @@ enum Input {
 
 impl Source {
     /// Opens a file, or standard input for `-`.
-    pub(super) fn open(path: &Path, follow: Option<Follow>) -> io::Result<Self> {
+    pub(super) fn open(path: &Path, options: &OpenOptions) -> io::Result<Self> {
         let file = if path.as_os_str() == "-" {
             File::from(io::stdin().as_fd().try_clone_to_owned()?)
+        } else if options.follow.is_some() {
+            // A pipe without a writer is waited for where it can be stopped.
+            let flags = OFlag::O_NONBLOCK.bits();
+            File::options().read(true).custom_flags(flags).open(path)?
         } else {
             File::open(path)?
         };
         let metadata = file.metadata()?;
         Ok(Self {
             input: Input::File(file),
-            follow,
+            follow: options.follow.clone(),
+            copy: options.copy.clone(),
             byte_count: 0,
             size: metadata.is_file().then_some(metadata.len()),
         })
@@ -82,6 +90,7 @@ impl Source {
         Self {
             input: Input::Other(input),
             follow: None,
+            copy: None,
             byte_count: 0,
             size: None,
         }
@@ -113,11 +122,17 @@ impl Source {
             };
             match read {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock && self.follow.is_some() =>
+                {
+                    return Ok(Filled::NothingYet);
+                }
                 other => break other?,
             }
         };
         self.byte_count += count as u64;
         if count > 0 {
+            self.keep(&target[..count])?;
             return Ok(Filled::Bytes(count));
         }
         match (&self.follow, self.size) {
@@ -138,6 +153,15 @@ impl Source {
             return Ok(());
         }
         self.is_readable(follow.interval).map(drop)
+    }
+
+    /// Writes what was read to the copy.
+    fn keep(&self, bytes: &[u8]) -> io::Result<()> {
+        let Some(copy) = &self.copy else {
+            return Ok(());
+        };
+        let written = copy.as_ref().write_all(bytes);
+        written.map_err(|error| io::Error::new(error.kind(), format!("keep a copy: {error}")))
     }
 
     fn is_stopped(&self) -> bool {

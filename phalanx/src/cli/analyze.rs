@@ -1,29 +1,25 @@
 //! `phalanx analyze`: capture files to a report.
 
-use std::collections::BTreeMap;
+mod spool;
+
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
-use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use phalanx_engine::filter::Filter;
 
-use super::ReaderGone;
+use super::selection::{EXIT_DAMAGED, SelectionArguments, warn};
+use super::{EXIT_FAILURE, ReaderGone, WrongUsage, complain};
 use crate::analysis::{self, Outcome, Request, hop_reports};
-use crate::capture_file::Follow;
 use crate::report::limits::PLOT_COUNT_MAX;
 use crate::report::text::TextOptions;
 use crate::report::{self, ConversationReport, Report};
-
-/// Exit code where a capture was damaged and all before the damage was analysed.
-pub(super) const EXIT_DAMAGED: u8 = 3;
 
 pub(super) const AFTER_HELP: &str = "\
 Examples:
@@ -33,7 +29,8 @@ Examples:
   phalanx analyze --format html -o report.html trace.pcap
   tcpdump -w - -i eth0 | phalanx analyze -
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a capture is damaged (all before that counts).";
+Exit codes: 0 done, 1 failed (a report is of the captures that could be read), 2 wrong usage, \
+3 a capture is damaged (all before that counts).";
 
 /// Conversations of a report for people, unless asked otherwise.
 const TOP_DEFAULT: usize = 20;
@@ -81,24 +78,11 @@ pub struct AnalyzeArguments {
     /// Where the report goes; the standard output without it
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Only these frames, in the language of captures (docs/filter.md)
-    #[arg(long, value_name = "EXPRESSION")]
-    filter: Option<String>,
-    /// Only this conversation, as a report names it
-    #[arg(long, value_name = "ID")]
-    conversation: Option<String>,
     /// How many conversations, the worst ones [default: 20, with JSON 10000]
     #[arg(long, value_name = "COUNT")]
     top: Option<usize>,
-    /// Only frames from this time on: 2026-01-31T12:00:00Z, or seconds since 1970
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    since: Option<i64>,
-    /// Only frames up to this time
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    until: Option<i64>,
-    /// Wait for more at the end of the file, until interrupted
-    #[arg(long)]
-    follow: bool,
+    #[command(flatten)]
+    selection: SelectionArguments,
     /// Threads [default: one for each processor]
     #[arg(long, value_name = "COUNT")]
     threads: Option<usize>,
@@ -113,99 +97,158 @@ struct Named {
     path: PathBuf,
 }
 
+/// What was read for the report.
+#[derive(Default)]
+struct Reading {
+    /// By the place of the file in [`ConversationReport::file`].
+    files: Vec<(Request, String)>,
+    report: Report,
+    is_damaged: bool,
+    has_failed: bool,
+}
+
 pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
     let files = name_files(&arguments.files, &arguments.hops)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    if arguments.follow {
-        stop_at_interrupt(&stop)?;
+    if arguments.selection.follow && files.len() > 1 {
+        return Err(WrongUsage("--follow takes one file; run it once for each").into());
     }
-    let mut report = Report::default();
-    let mut is_damaged = false;
-    let mut requests = Vec::new();
-    // Kept open as long as it is read.
-    let mut spools = Vec::new();
-    for file in &files {
-        let mut request = request(arguments, file, &stop)?;
-        if arguments.format == ReportFormat::Html && file.path.as_os_str() == "-" {
-            let spool = spool()?;
-            request.path = format!("/proc/self/fd/{}", spool.as_raw_fd()).into();
-            spools.push(spool);
+    let mut reading = read(arguments, &files)?;
+    if let Some(wanted) = &arguments.selection.conversation {
+        reading.choose(wanted)?;
+    }
+    report::rank(&mut reading.report.conversations);
+    reading.report.conversations.truncate(top(arguments));
+    if arguments.format == ReportFormat::Html {
+        reading.draw();
+    }
+    let totals = &mut reading.report.totals;
+    let shown = reading.report.conversations.len() as u64;
+    totals.omitted = totals.conversations.saturating_sub(shown);
+    write(arguments, &reading.report)?;
+    Ok(ExitCode::from(if reading.has_failed {
+        EXIT_FAILURE
+    } else if reading.is_damaged {
+        EXIT_DAMAGED
+    } else {
+        0
+    }))
+}
+
+/// Reads all files that can be read.
+fn read(arguments: &AnalyzeArguments, files: &[Named]) -> anyhow::Result<Reading> {
+    let stop = arguments.selection.stop()?;
+    let mut reading = Reading::default();
+    for file in files {
+        let request = request(arguments, file, &stop)?;
+        match analyze(&request, &stop) {
+            Ok(outcome) => {
+                reading.is_damaged |=
+                    warn(&file.path, outcome.error.as_ref(), outcome.damage.as_ref());
+                reading.add(file, outcome, files.len() == 1);
+                reading.files.push((request, file.name.clone()));
+            }
+            Err(error) if files.len() == 1 => return Err(error),
+            Err(error) => {
+                complain(&error);
+                reading.has_failed = true;
+            }
         }
-        let outcome = analyze(&request, &stop)?;
-        is_damaged |= warn(&outcome, &file.path);
-        add(&mut report, file, outcome, files.len() == 1);
-        requests.push((request, report.conversations.len()));
     }
-    let origins = origins(&report, &requests);
-    if let Some(wanted) = &arguments.conversation {
-        report.conversations.retain(|it| it.id == *wanted);
-        if report.conversations.is_empty() {
+    if reading.files.is_empty() {
+        bail!("none of the captures could be read");
+    }
+    Ok(reading)
+}
+
+impl Reading {
+    /// Adds what one file came to.
+    fn add(&mut self, file: &Named, outcome: Outcome, is_only: bool) {
+        let hops = hop_reports(&outcome, &file.name, &file.path.display().to_string());
+        let report = &mut self.report;
+        let totals = &mut report.totals;
+        totals.conversations += outcome.conversation_count;
+        totals.packets += outcome.hops.iter().map(|hop| hop.frames).sum::<u64>();
+        totals.bytes += outcome.hops.iter().map(|hop| hop.bytes).sum::<u64>();
+        for story in outcome.stories {
+            let hop = hops
+                .get(&story.hop)
+                .map_or(file.name.clone(), |it| it.id.clone());
+            let protocol = crate::view::protocol_name(story.protocol);
+            let bare = format!("{protocol}-{}", story.flow);
+            let id = if is_only {
+                bare
+            } else {
+                format!("{}/{bare}", file.name)
+            };
+            let conversation = ConversationReport::new(id, hop, story);
+            report.conversations.push(ConversationReport {
+                file: self.files.len(),
+                ..conversation
+            });
+        }
+        report.hops.extend(hops.into_values());
+        let first = report.hops.iter().filter_map(|hop| hop.first_ns).min();
+        let last = report.hops.iter().filter_map(|hop| hop.last_ns).max();
+        if let (Some(first), Some(last)) = (first, last) {
+            report.totals.duration_ns = last.saturating_sub(first);
+        }
+    }
+
+    /// Leaves only the conversations of a name: `HOP/tcp-17`, or `tcp-17` of any hop.
+    fn choose(&mut self, wanted: &str) -> anyhow::Result<()> {
+        let (hop, bare) = match wanted.rsplit_once('/') {
+            Some((hop, bare)) => (Some(hop), bare),
+            None => (None, wanted),
+        };
+        let files = &self.files;
+        let is_wanted = |it: &ConversationReport| {
+            let file = files.get(it.file).map(|(_, name)| name.as_str());
+            let is_there = hop.is_none() || hop == file || hop == Some(&it.hop);
+            is_there && it.id.rsplit('/').next() == Some(bare)
+        };
+        self.report.conversations.retain(is_wanted);
+        if self.report.conversations.is_empty() {
             bail!("there is no conversation {wanted}; a report without --conversation names them");
         }
+        Ok(())
     }
-    report::rank(&mut report.conversations);
-    report.conversations.truncate(top(arguments));
-    if arguments.format == ReportFormat::Html {
-        draw(&mut report, &requests, &origins)?;
-    }
-    let shown = report.conversations.len() as u64;
-    report.totals.omitted = report.totals.conversations.saturating_sub(shown);
-    write(arguments, &report)?;
-    Ok(ExitCode::from(if is_damaged { EXIT_DAMAGED } else { 0 }))
-}
 
-/// From which request each conversation comes. A request stands with how many conversations there
-/// were after it.
-fn origins(report: &Report, requests: &[(Request, usize)]) -> BTreeMap<String, usize> {
-    let of = |index| requests.partition_point(|(_, end)| *end <= index);
-    let ids = report.conversations.iter().map(|it| it.id.clone());
-    ids.enumerate().map(|(index, id)| (id, of(index))).collect()
-}
-
-/// Reads the files once more for the packets of the worst conversations.
-fn draw(
-    report: &mut Report,
-    requests: &[(Request, usize)],
-    origins: &BTreeMap<String, usize>,
-) -> anyhow::Result<()> {
-    for (index, (request, _)) in requests.iter().enumerate() {
-        let is_here = |it: &&mut ConversationReport| origins.get(&it.id) == Some(&index);
-        let flow = |it: &ConversationReport| (it.story.hop, it.story.flow);
-        let flows: Vec<_> = report
-            .conversations
-            .iter()
-            .take(PLOT_COUNT_MAX)
-            .filter(|it| origins.get(&it.id) == Some(&index))
-            .map(flow)
-            .collect();
-        if flows.is_empty() {
-            continue;
-        }
-        let request = Request {
-            follow: None,
-            ..request.clone()
-        };
-        let mut plots = analysis::plots(&request, flows)?;
-        for conversation in report.conversations.iter_mut().filter(is_here) {
-            conversation.plot = plots.remove(&flow(conversation));
+    /// Reads the files once more for the packets of the worst conversations. What cannot be read
+    /// again is not drawn.
+    fn draw(&mut self) {
+        let conversations = &mut self.report.conversations;
+        for (file, (request, _)) in self.files.iter().enumerate() {
+            let drawn = conversations.iter_mut().take(PLOT_COUNT_MAX);
+            let mut drawn: Vec<_> = drawn.filter(|it| it.file == file).collect();
+            if drawn.is_empty() {
+                continue;
+            }
+            let flow = |it: &ConversationReport| (it.story.hop, it.story.flow);
+            let flows: Vec<_> = drawn.iter().map(|it| flow(it)).collect();
+            match analysis::plots(&again(request), flows) {
+                Ok(mut plots) => {
+                    for it in &mut drawn {
+                        it.plot = plots.remove(&flow(it));
+                    }
+                }
+                Err(error) => {
+                    complain(&anyhow::Error::from(error).context("draw the packets"));
+                    self.has_failed = true;
+                }
+            }
         }
     }
-    Ok(())
 }
 
-/// The standard input as a file without a name, to be read twice.
-fn spool() -> anyhow::Result<File> {
-    let name = format!("phalanx-stdin-{}", std::process::id());
-    let path = std::env::temp_dir().join(name);
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(&path)
-        .with_context(|| format!("create {}", path.display()))?;
-    std::fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
-    std::io::copy(&mut std::io::stdin().lock(), &mut file).context("keep the standard input")?;
-    Ok(file)
+/// The request for what was read to be read a second time.
+fn again(request: &Request) -> Request {
+    let spool = request.copy.as_deref().map(spool::path);
+    Request {
+        path: spool.unwrap_or_else(|| request.path.clone()),
+        follow: None,
+        copy: None,
+        ..request.clone()
+    }
 }
 
 fn top(arguments: &AnalyzeArguments) -> usize {
@@ -258,32 +301,19 @@ fn request(
     file: &Named,
     stop: &Arc<AtomicBool>,
 ) -> anyhow::Result<Request> {
-    let filter = arguments.filter.as_deref().map(Filter::parse).transpose();
-    let flow = arguments.conversation.as_deref().map(flow_of).transpose()?;
+    let is_read_twice = arguments.format == ReportFormat::Html;
+    let copy = is_read_twice && spool::is_needed(&file.path);
     Ok(Request {
-        path: file.path.clone(),
         threads: threads(arguments),
-        filter: filter.context("--filter")?,
-        since_ns: arguments.since,
-        until_ns: arguments.until,
         story_count_max: top(arguments).max(1),
-        flow,
-        follow: arguments.follow.then(|| Follow {
-            interval: Duration::from_millis(100),
-            stop: Arc::clone(stop),
-        }),
+        copy: copy.then(spool::create).transpose()?,
+        ..arguments.selection.request(&file.path, stop)?
     })
 }
 
 fn threads(arguments: &AnalyzeArguments) -> usize {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     arguments.threads.unwrap_or(threads).clamp(1, 64)
-}
-
-/// The number of the first frame in the name of a conversation: `HOP/tcp-17` or `tcp-17`.
-pub(super) fn flow_of(id: &str) -> anyhow::Result<u64> {
-    let number = id.rsplit('-').next().and_then(|it| it.parse().ok());
-    number.with_context(|| format!("--conversation {id}: want a name as in a report, like tcp-17"))
 }
 
 fn analyze(request: &Request, stop: &AtomicBool) -> anyhow::Result<Outcome> {
@@ -303,67 +333,6 @@ fn analyze(request: &Request, stop: &AtomicBool) -> anyhow::Result<Outcome> {
     let outcome = analysis::analyze(request, stop, &progress);
     bar.finish_and_clear();
     Ok(outcome?)
-}
-
-pub(super) fn stop_at_interrupt(stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()
-        .context("start the thread that waits for signals")?;
-    let stop = Arc::clone(stop);
-    std::thread::spawn(move || {
-        if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
-            stop.store(true, Ordering::Relaxed);
-        }
-    });
-    Ok(())
-}
-
-/// Says what is wrong with a file; whether it is damaged.
-fn warn(outcome: &Outcome, path: &std::path::Path) -> bool {
-    if let Some(error) = &outcome.error {
-        eprintln!("phalanx: {error}; all before it was analysed");
-    }
-    if let Some(damage) = &outcome.damage {
-        eprintln!(
-            "phalanx: {}: damaged at byte {}, after frame {}: {}; all before it was analysed",
-            path.display(),
-            damage.offset,
-            damage.frame,
-            damage.reason
-        );
-    }
-    outcome.damage.is_some() || outcome.error.is_some()
-}
-
-/// Adds what one file came to.
-fn add(report: &mut Report, file: &Named, outcome: Outcome, is_only: bool) {
-    let hops = hop_reports(&outcome, &file.name, &file.path.display().to_string());
-    let totals = &mut report.totals;
-    totals.conversations += outcome.conversation_count;
-    totals.packets += outcome.hops.iter().map(|hop| hop.frames).sum::<u64>();
-    totals.bytes += outcome.hops.iter().map(|hop| hop.bytes).sum::<u64>();
-    for story in outcome.stories {
-        let hop = hops
-            .get(&story.hop)
-            .map_or(file.name.clone(), |it| it.id.clone());
-        let protocol = crate::view::protocol_name(story.protocol);
-        let bare = format!("{protocol}-{}", story.flow);
-        let id = if is_only {
-            bare
-        } else {
-            format!("{}/{bare}", file.name)
-        };
-        report
-            .conversations
-            .push(ConversationReport::new(id, hop, story));
-    }
-    report.hops.extend(hops.into_values());
-    let first = report.hops.iter().filter_map(|hop| hop.first_ns).min();
-    let last = report.hops.iter().filter_map(|hop| hop.last_ns).max();
-    if let (Some(first), Some(last)) = (first, last) {
-        report.totals.duration_ns = last.saturating_sub(first);
-    }
 }
 
 fn write(arguments: &AnalyzeArguments, report: &Report) -> anyhow::Result<()> {
@@ -404,16 +373,4 @@ fn write(arguments: &AnalyzeArguments, report: &Report) -> anyhow::Result<()> {
 fn width(is_terminal: bool) -> usize {
     let columns = std::env::var("COLUMNS").ok().and_then(|it| it.parse().ok());
     columns.unwrap_or(if is_terminal { 120 } else { 160 })
-}
-
-pub(super) fn parse_time(text: &str) -> Result<i64, String> {
-    if let Ok(seconds) = text.parse::<f64>()
-        && seconds.is_finite()
-    {
-        return Ok((seconds * 1e9) as i64);
-    }
-    let time: jiff::Timestamp = text
-        .parse()
-        .map_err(|error| format!("{error}; want 2026-01-31T12:00:00Z or seconds since 1970"))?;
-    i64::try_from(time.as_nanosecond()).map_err(|_| "too far away".to_owned())
 }

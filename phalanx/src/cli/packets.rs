@@ -4,24 +4,19 @@ use std::io::{BufWriter, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use anyhow::Context;
 use clap::ValueEnum;
 use phalanx_common::packet::TcpFlags;
 use phalanx_engine::Side;
-use phalanx_engine::filter::Filter;
 use phalanx_engine::record::PacketRecord;
 use phalanx_engine::segment::Segment;
 use phalanx_engine::wireshark::{Analysis, Wireshark};
 use serde::Serialize;
 
-use super::analyze::{EXIT_DAMAGED, flow_of, parse_time, stop_at_interrupt};
+use super::selection::{EXIT_DAMAGED, SelectionArguments, warn};
 use super::{Format, ReaderGone};
-use crate::analysis::{self, Request, Told};
-use crate::capture_file::Follow;
+use crate::analysis::{self, Told};
 use crate::view::protocol_name;
 
 pub(super) const AFTER_HELP: &str = "\
@@ -34,7 +29,7 @@ Examples:
 Columns: frame, seconds since the first frame, conversation, addresses, flags, sequence and \
 acknowledgement numbers counted from the first, payload bytes, window, what it is, and why.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the capture is damaged (all before that is told).";
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the capture is damaged (all before that counts).";
 
 /// Whose classification stands beside our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -55,55 +50,19 @@ pub struct PacketsArguments {
     /// Another classification beside our own
     #[arg(long, value_enum)]
     compat: Option<Compat>,
-    /// Only these frames, in the language of captures (docs/filter.md)
-    #[arg(long, value_name = "EXPRESSION")]
-    filter: Option<String>,
-    /// Only this conversation, as a report names it
-    #[arg(long, value_name = "ID")]
-    conversation: Option<String>,
-    /// Only frames from this time on: 2026-01-31T12:00:00Z, or seconds since 1970
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    since: Option<i64>,
-    /// Only frames up to this time
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    until: Option<i64>,
-    /// Wait for more at the end of the file, until interrupted
-    #[arg(long)]
-    follow: bool,
+    #[command(flatten)]
+    selection: SelectionArguments,
 }
 
 pub(super) fn run(arguments: &PacketsArguments) -> anyhow::Result<ExitCode> {
-    let stop = Arc::new(AtomicBool::new(false));
-    if arguments.follow {
-        stop_at_interrupt(&stop)?;
-    }
-    let filter = arguments.filter.as_deref().map(Filter::parse).transpose();
-    let flow = arguments.conversation.as_deref().map(flow_of).transpose()?;
-    let request = Request {
-        path: arguments.file.clone(),
-        threads: 1,
-        filter: filter.context("--filter")?,
-        since_ns: arguments.since,
-        until_ns: arguments.until,
-        story_count_max: 0,
-        flow,
-        follow: arguments.follow.then(|| Follow {
-            interval: Duration::from_millis(100),
-            stop: Arc::clone(&stop),
-        }),
-    };
-    let mut printer = Printer::new(arguments, flow);
+    let stop = arguments.selection.stop()?;
+    let request = arguments.selection.request(&arguments.file, &stop)?;
+    let mut printer = Printer::new(arguments, request.flow);
     let walked = analysis::walk(&request, |told| printer.tell(&told))?;
     printer.finish()?;
-    if let Some(error) = &walked.error {
-        eprintln!("phalanx: {error}; all before it is told");
-    }
-    if let Some(damage) = walked.file.damage() {
-        let path = arguments.file.display();
-        eprintln!("phalanx: {path}: {damage}; all before it is told");
-    }
-    let is_whole = walked.error.is_none() && walked.file.damage().is_none();
-    Ok(ExitCode::from(if is_whole { 0 } else { EXIT_DAMAGED }))
+    let (error, damage) = (walked.error.as_ref(), walked.file.damage());
+    let is_damaged = warn(&arguments.file, error, damage);
+    Ok(ExitCode::from(if is_damaged { EXIT_DAMAGED } else { 0 }))
 }
 
 struct Printer {
@@ -209,7 +168,7 @@ impl Printer {
         Self {
             format: arguments.format,
             flow,
-            is_flushed: arguments.follow,
+            is_flushed: arguments.selection.follow,
             wireshark: arguments
                 .compat
                 .map(|Compat::Wireshark| Wireshark::new(std::process::id().into())),

@@ -77,11 +77,7 @@ fn write_hop(
     let id = word::foreign(&hop.id);
     writeln!(output, "{name} (hop {id}): {}", facts.join(", "))?;
     if let Some(damage) = &hop.damage {
-        let reason = word::foreign(&damage.reason);
-        let place = format!(
-            "damaged at byte {}, after frame {}: {reason}",
-            damage.offset, damage.frame
-        );
+        let place = word::foreign(&damage.to_string());
         writeln!(output, "  {}", style.bad(&place))?;
     }
     if !hop.unparsed.is_empty() {

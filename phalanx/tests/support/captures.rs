@@ -46,14 +46,9 @@ pub(crate) fn list(folder: &Path) -> Vec<PathBuf> {
 /// A request for all of a file.
 pub(crate) fn request(path: &Path, threads: usize) -> Request {
     Request {
-        path: path.to_owned(),
         threads,
-        filter: None,
-        since_ns: None,
-        until_ns: None,
         story_count_max: 1 << 20,
-        flow: None,
-        follow: None,
+        ..Request::new(path)
     }
 }
 

@@ -1,0 +1,298 @@
+//! `phalanx analyze` and `phalanx packets` as they are run: what they do with several files, with
+//! interrupts and with names of an enemy.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::builder::{self, MICROSECONDS, Order};
+
+/// How long a command may take: only a failure waits for so long.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A folder for the files of one test, removed when dropped.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let name = format!("phalanx-command-{name}-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+
+    fn file(&self, name: &str, bytes: &[u8]) -> String {
+        fs::write(self.0.join(name), bytes).unwrap();
+        self.path(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+fn spawn(arguments: &[&str], input: Stdio) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_phalanx"))
+        .args(arguments)
+        .stdin(input)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// What a command came to, which is killed where it does not end.
+fn finish(child: Child) -> Output {
+    let pid = pid(&child);
+    let (sender, receiver) = channel();
+    let thread = std::thread::spawn(move || {
+        let output = child.wait_with_output().unwrap();
+        sender.send(()).ok();
+        output
+    });
+    if receiver.recv_timeout(PATIENCE).is_err() {
+        kill(pid, Signal::SIGKILL).ok();
+    }
+    thread.join().unwrap()
+}
+
+fn pid(child: &Child) -> Pid {
+    Pid::from_raw(child.id().cast_signed())
+}
+
+fn phalanx(arguments: &[&str]) -> Output {
+    finish(spawn(arguments, Stdio::null()))
+}
+
+fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn ids(output: &Output) -> Vec<String> {
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let conversations = report["conversations"].as_array().unwrap();
+    let id = |it: &Value| it["id"].as_str().unwrap().to_owned();
+    conversations.iter().map(id).collect()
+}
+
+/// A SYN in IPv4 in Ethernet.
+fn syn() -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0];
+    frame.extend([0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6, 0, 0]);
+    frame.extend([10, 0, 0, 1, 10, 0, 0, 2]);
+    frame.extend([0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0]);
+    frame.extend([0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
+    frame
+}
+
+fn pcap(frames: &[Vec<u8>]) -> Vec<u8> {
+    let order = Order::Little;
+    let mut file = builder::pcap_header(order, MICROSECONDS, 65_535, 1);
+    for frame in frames {
+        let length = frame.len() as u32;
+        file.extend(builder::pcap_record(
+            order,
+            false,
+            (1_700_000_000, 0),
+            length,
+            frame,
+        ));
+    }
+    file
+}
+
+/// Waits until a command has its own answer to an interrupt.
+fn await_handler(child: &Child) {
+    let status = format!("/proc/{}/status", child.id());
+    let bit = 1_u64 << (Signal::SIGINT as u32 - 1);
+    for _ in 0..PATIENCE.as_millis() {
+        let text = fs::read_to_string(&status).unwrap();
+        let caught = text.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        if u64::from_str_radix(caught.unwrap().trim(), 16).unwrap() & bit != 0 {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    panic!("nobody waits for an interrupt");
+}
+
+#[test]
+fn follow_takes_one_file() {
+    let scratch = Scratch::new("follow");
+    let one = scratch.file("one.pcap", &pcap(&[syn()]));
+    let two = format!("b={}", scratch.file("two.pcap", &pcap(&[syn()])));
+    let output = phalanx(&["analyze", "--follow", &one, "--hop", &two]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(errors(&output).contains("--follow takes one file"));
+}
+
+#[test]
+fn an_interrupt_ends_what_follows_with_its_report() {
+    // A pipe holds 64 KiB: the first frame has been read when all the others are written.
+    let mut frames = vec![syn()];
+    frames.resize(4_000, vec![0; 60]);
+    let file = pcap(&frames);
+    for format in ["text", "json", "html"] {
+        let arguments = ["analyze", "--follow", "--format", format, "-"];
+        let mut child = spawn(&arguments, Stdio::piped());
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(&file).unwrap();
+        await_handler(&child);
+        kill(pid(&child), Signal::SIGINT).unwrap();
+        let output = finish(child);
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{format}: {}",
+            errors(&output)
+        );
+        let report = String::from_utf8_lossy(&output.stdout);
+        assert!(report.contains("tcp-1"), "{format}: {report}");
+        drop(input);
+    }
+}
+
+#[test]
+fn an_interrupt_ends_what_waits_for_the_writer_of_a_pipe() {
+    let scratch = Scratch::new("fifo");
+    let path = scratch.path("fifo");
+    nix::unistd::mkfifo(Path::new(&path), Mode::S_IRWXU).unwrap();
+    for command in ["analyze", "packets"] {
+        let child = spawn(&[command, "--follow", &path], Stdio::null());
+        await_handler(&child);
+        kill(pid(&child), Signal::SIGINT).unwrap();
+        let output = finish(child);
+        assert_eq!(output.status.code(), Some(1), "{command}: {output:?}");
+        assert!(errors(&output).contains("is empty"));
+    }
+}
+
+#[test]
+fn what_can_be_read_only_once_is_drawn() {
+    let scratch = Scratch::new("once");
+    let path = scratch.path("fifo.pcap");
+    nix::unistd::mkfifo(Path::new(&path), Mode::S_IRWXU).unwrap();
+    let child = spawn(&["analyze", "--format", "html", &path], Stdio::null());
+    fs::write(&path, pcap(&[syn()])).unwrap();
+    let output = finish(child);
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("tcp-1"));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_leaves_the_report_of_the_others() {
+    let scratch = Scratch::new("unreadable");
+    let one = scratch.file("one.pcap", &pcap(&[syn()]));
+    let missing = scratch.path("missing.pcap");
+    let text = scratch.file("text.pcap", b"this is no capture at all, is it");
+    let cut = pcap(&[syn(), syn()]);
+    let cut = scratch.file("cut.pcap", &cut[..cut.len() - 1]);
+    let output = phalanx(&["analyze", "--format", "json", &missing, &one, &text, &cut]);
+    assert_eq!(output.status.code(), Some(1), "{}", errors(&output));
+    assert_eq!(ids(&output), ["cut/tcp-1", "one/tcp-1"]);
+    for name in [&missing, &text, &cut] {
+        assert!(
+            errors(&output).contains(name.as_str()),
+            "{}",
+            errors(&output)
+        );
+    }
+    let output = phalanx(&["analyze", &missing, &text]);
+    assert_eq!((output.status.code(), &*output.stdout), (Some(1), &b""[..]));
+    assert!(errors(&output).contains(&missing) && errors(&output).contains(&text));
+}
+
+#[test]
+fn a_conversation_goes_by_both_its_names() {
+    let scratch = Scratch::new("names");
+    let one = scratch.file("one.pcap", &pcap(&[syn()]));
+    let two = scratch.file("two.pcap", &pcap(&[vec![0; 60], syn()]));
+    let of = |wanted, files: &[&str]| {
+        let options = ["analyze", "--format", "json", "--conversation", wanted];
+        phalanx(&[&options, files].concat())
+    };
+    for wanted in ["tcp-1", "one/tcp-1"] {
+        assert_eq!(ids(&of(wanted, &[&one])), ["tcp-1"]);
+        assert_eq!(ids(&of(wanted, &[&one, &two])), ["one/tcp-1"]);
+    }
+    assert_eq!(ids(&of("tcp-2", &[&one, &two])), ["two/tcp-2"]);
+    for wanted in ["two/tcp-1", "udp-1", "tcp-7"] {
+        let output = of(wanted, &[&one]);
+        assert_eq!(output.status.code(), Some(1), "{wanted}");
+        assert!(errors(&output).contains("there is no conversation"));
+    }
+}
+
+#[test]
+fn names_of_files_do_not_reach_the_terminal_as_they_are() {
+    let scratch = Scratch::new("hostile");
+    let cut = pcap(&[syn()]);
+    let cut = scratch.file("cut\x1b[31m\n.pcap", &cut[..cut.len() - 1]);
+    let missing = scratch.path("missing\x1b]0;x\x07");
+    let hop = format!("x\x1b={missing}");
+    for arguments in [
+        &["analyze", &*cut][..],
+        &["packets", &cut],
+        &["analyze", &missing],
+        &["analyze", &missing, &cut],
+        &["packets", &missing],
+        &["analyze", "--hop", &hop],
+        &["analyze", "--hop", "\x1b"],
+        &["analyze", "-o", &missing, "--conversation", "\x1b-1", &cut],
+    ] {
+        let error = errors(&phalanx(arguments));
+        let is_harmful = |letter: char| letter.is_control() && letter != '\n';
+        assert!(!error.contains(is_harmful), "{error:?}");
+        assert_eq!(
+            error
+                .lines()
+                .filter(|it| !it.starts_with("phalanx: "))
+                .count(),
+            0,
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn each_interface_tells_what_it_lost_and_names_its_conversations() {
+    let order = Order::Little;
+    let count = |number| builder::option(order, number, &order.long(3));
+    let mut file = builder::section(order, &[]);
+    file.extend(builder::interface(order, 1, 0, &[]));
+    file.extend(builder::interface(order, 1, 0, &[]));
+    file.extend(builder::enhanced(order, 0, 1, 54, &syn(), &count(4)));
+    file.extend(builder::enhanced(order, 1, 1, 54, &syn(), &[]));
+    file.extend(builder::enhanced(order, 0, 2, 54, &syn(), &count(4)));
+    let statistics = [
+        &[1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0][..],
+        &count(5),
+        &count(7),
+        &count(4),
+    ]
+    .concat();
+    file.extend(builder::block(order, 5, &statistics));
+    let scratch = Scratch::new("lost");
+    let path = scratch.file("lost.pcapng", &file);
+    let output = phalanx(&["analyze", "--format", "json", &path]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let lost = |hop: usize| report["hops"][hop]["notes"]["lost_by_capture"].as_u64();
+    assert_eq!((lost(0), lost(1)), (Some(6), Some(6)), "{report}");
+    let wanted = ["--conversation", "lost:1/tcp-2"];
+    let output = phalanx(&[&["analyze", "--format", "json", &path], &wanted[..]].concat());
+    assert_eq!(ids(&output), ["tcp-2"]);
+}
