@@ -77,13 +77,9 @@ impl TraceKey {
 }
 
 /// How much of a flow is kept.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a scan leaves openings by the million: they stand in a row, without memory of their own"
-)]
 enum Detail {
     /// A SYN, maybe repeated, and nothing else: its first packet, to be taken in once there is
-    /// more.
+    /// more. A scan leaves a million of these: they stand in a row, without memory of their own.
     Opening(Opening),
     Tcp(Box<TcpTrace>),
     Datagram(Box<DatagramTrace>),

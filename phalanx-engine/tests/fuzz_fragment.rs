@@ -1,20 +1,17 @@
-//! The reassembler's fuzzer: mutations of fragmented datagrams, keeping as a new seed whatever is
-//! counted in a new way. It runs for `PHALANX_FUZZ_SECONDS` (2 by default) from
-//! `PHALANX_FUZZ_SEED`; what breaks an invariant is written to `tests/corpus/fragment` and replayed
-//! from then on.
+//! The reassembler's fuzzer (see `support/fuzz.rs`): changes of fragmented datagrams.
 
-use std::collections::HashSet;
+#[expect(dead_code, reason = "its seeds are not made to files")]
+#[path = "support/fuzz.rs"]
+mod fuzz;
+
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
+use fuzz::{Corpus, Random};
 use phalanx_common::packet::{Layers, LinkKind};
 use phalanx_engine::fragment::{Fragment, Reassembler, Taken, find, is_fragment};
 use phalanx_engine::limits::{FRAGMENT_BYTES_MAX, FRAGMENT_DATAGRAM_COUNT_MAX};
 
-/// Seeds that are kept; what is found beyond is tried once and dropped.
-const SEED_COUNT_MAX: usize = 20_000;
 /// No capture has more frames, no frame more bytes.
 const FRAME_COUNT_MAX: usize = 600;
 const FRAME_LENGTH_MAX: usize = 2_000;
@@ -41,9 +38,10 @@ struct Frame {
 
 type Capture = Vec<Frame>;
 
-fn corpus() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/fragment")
-}
+const CORPUS: Corpus = Corpus {
+    name: "fragment",
+    ending: "frames",
+};
 
 fn write(capture: &Capture) -> Vec<u8> {
     let mut out = Vec::new();
@@ -69,14 +67,6 @@ fn read(mut bytes: &[u8]) -> Capture {
         bytes = &rest[length..];
     }
     capture
-}
-
-/// A number from the environment.
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |value| {
-        let number = value.parse();
-        number.unwrap_or_else(|_| panic!("{name}={value}: not a number"))
-    })
 }
 
 fn ipv4(identification: u8, start: usize, has_more: bool, protocol: u8, payload: &[u8]) -> Vec<u8> {
@@ -130,14 +120,7 @@ fn seeds() -> Vec<Capture> {
             }
         }
     }
-    let entries = std::fs::read_dir(corpus()).into_iter().flatten();
-    let mut paths: Vec<_> = entries.map(|entry| entry.expect("entry").path()).collect();
-    paths.sort();
-    seeds.extend(
-        paths
-            .iter()
-            .map(|it| read(&std::fs::read(it).expect("read seed"))),
-    );
+    seeds.extend(CORPUS.read().iter().map(|it| read(it)));
     seeds
 }
 
@@ -223,119 +206,72 @@ fn way(capture: &Capture) -> u64 {
     hasher.finish()
 }
 
-/// Runs one capture; one that breaks an invariant is kept in the corpus.
 fn run(capture: &Capture) -> u64 {
-    std::panic::catch_unwind(|| way(capture)).unwrap_or_else(|panic| {
-        let bytes = write(capture);
-        let mut hasher = DefaultHasher::new();
-        bytes.hash(&mut hasher);
-        let name = format!("crash_{:016x}.frames", hasher.finish());
-        std::fs::create_dir_all(corpus()).expect("make corpus");
-        std::fs::write(corpus().join(&name), bytes).expect("write crash");
-        println!("kept as {name}; commit it with the fix");
-        std::panic::resume_unwind(panic)
-    })
-}
-
-/// A seeded source of mutations: the same seed makes the same captures.
-struct Mutator {
-    state: u64,
+    CORPUS.run(|| write(capture), || way(capture))
 }
 
 const EDGES: [u8; 10] = [0, 1, 7, 8, 0x1f, 0x20, 0x3f, 0x45, 0x60, 0xff];
 
-impl Mutator {
-    /// A number below `bound` (SplitMix64).
-    const fn below(&mut self, bound: usize) -> usize {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        if bound == 0 {
-            0
+/// One to six changes to `seed`; `other` lends frames.
+fn mutate(random: &mut Random, seed: &Capture, other: &Capture) -> Capture {
+    let mut capture = seed.clone();
+    for _ in 0..=random.below(6) {
+        if random.below(2) == 0 {
+            change_order(random, &mut capture, other);
         } else {
-            (mixed % bound as u64) as usize
+            change_frame(random, &mut capture);
         }
     }
+    capture.truncate(FRAME_COUNT_MAX);
+    capture
+}
 
-    /// One to six changes to `seed`; `other` lends frames.
-    fn mutate(&mut self, seed: &Capture, other: &Capture) -> Capture {
-        let mut capture = seed.clone();
-        for _ in 0..=self.below(6) {
-            if self.below(2) == 0 {
-                self.change_order(&mut capture, other);
-            } else {
-                self.change_frame(&mut capture);
-            }
+fn change_order(random: &mut Random, capture: &mut Capture, other: &Capture) {
+    let (at, to) = (random.below(capture.len()), random.below(capture.len()));
+    match random.below(6) {
+        0 if !other.is_empty() => {
+            let from = random.below(other.len());
+            capture.splice(at..at, other[from..].iter().cloned());
         }
-        capture.truncate(FRAME_COUNT_MAX);
-        capture
-    }
-
-    fn change_order(&mut self, capture: &mut Capture, other: &Capture) {
-        let (at, to) = (self.below(capture.len()), self.below(capture.len()));
-        match self.below(6) {
-            0 if !other.is_empty() => {
-                let from = self.below(other.len());
-                capture.splice(at..at, other[from..].iter().cloned());
-            }
-            _ if capture.is_empty() => {}
-            1 => capture.swap(at, to),
-            2 => drop(capture.remove(at)),
-            3 => capture.insert(to, capture[at].clone()),
-            4 => capture.reverse(),
-            // Many datagrams that differ in one byte.
-            _ => {
-                let place = self.below(capture[at].bytes.len());
-                for value in 0..=255 {
-                    let mut frame = capture[at].clone();
-                    if let Some(byte) = frame.bytes.get_mut(place) {
-                        *byte = value;
-                    }
-                    capture.push(frame);
+        _ if capture.is_empty() => {}
+        1 => capture.swap(at, to),
+        2 => drop(capture.remove(at)),
+        3 => capture.insert(to, capture[at].clone()),
+        4 => capture.reverse(),
+        // Many datagrams that differ in one byte.
+        _ => {
+            let place = random.below(capture[at].bytes.len());
+            for value in 0..=255 {
+                let mut frame = capture[at].clone();
+                if let Some(byte) = frame.bytes.get_mut(place) {
+                    *byte = value;
                 }
+                capture.push(frame);
             }
         }
     }
+}
 
-    fn change_frame(&mut self, capture: &mut Capture) {
-        let at = self.below(capture.len());
-        let Some(mut frame) = capture.get(at).cloned() else {
-            return;
-        };
-        let place = self.below(frame.bytes.len().min(80));
-        let edge = EDGES[self.below(EDGES.len())];
-        match self.below(6) {
-            0 => frame.step = edge,
-            1 => frame.cut = self.below(1 << 16) as u16 & u16::from(edge) << 3,
-            2 => frame.bytes.truncate(self.below(frame.bytes.len() + 1)),
-            3 if frame.bytes.len() < FRAME_LENGTH_MAX => frame.bytes.extend([edge; 100]),
-            4 if !frame.bytes.is_empty() => frame.bytes[place] ^= 1 << self.below(8),
-            _ if !frame.bytes.is_empty() => frame.bytes[place] = edge,
-            _ => {}
-        }
-        capture[at] = frame;
+fn change_frame(random: &mut Random, capture: &mut Capture) {
+    let at = random.below(capture.len());
+    let Some(mut frame) = capture.get(at).cloned() else {
+        return;
+    };
+    let place = random.below(frame.bytes.len().min(80));
+    let edge = EDGES[random.below(EDGES.len())];
+    match random.below(6) {
+        0 => frame.step = edge,
+        1 => frame.cut = random.below(1 << 16) as u16 & u16::from(edge) << 3,
+        2 => frame.bytes.truncate(random.below(frame.bytes.len() + 1)),
+        3 if frame.bytes.len() < FRAME_LENGTH_MAX => frame.bytes.extend([edge; 100]),
+        4 if !frame.bytes.is_empty() => frame.bytes[place] ^= 1 << random.below(8),
+        _ if !frame.bytes.is_empty() => frame.bytes[place] = edge,
+        _ => {}
     }
+    capture[at] = frame;
 }
 
 #[test]
 fn any_fragments_keep_within_bounds_and_are_accounted_for() {
-    let mut seeds = seeds();
-    let mut ways: HashSet<u64> = seeds.iter().map(run).collect();
-    let mut mutator = Mutator {
-        state: number("PHALANX_FUZZ_SEED", 1),
-    };
-    let end = Instant::now() + Duration::from_secs(number("PHALANX_FUZZ_SECONDS", 2));
-    let mut count = 0_u64;
-    while Instant::now() < end {
-        let seed = &seeds[mutator.below(seeds.len())];
-        let other = &seeds[mutator.below(seeds.len())];
-        let capture = mutator.mutate(seed, other);
-        if ways.insert(run(&capture)) && seeds.len() < SEED_COUNT_MAX {
-            seeds.push(capture);
-        }
-        count += 1;
-    }
-    println!("{count} captures, {} ways", ways.len());
+    fuzz::search(seeds(), run, mutate);
 }

@@ -1,24 +1,24 @@
-//! The tracer's fuzzer: mutations of the committed exchanges in `tests/corpus/trace` (made by
-//! `support/exchange.rs`), keeping as a new seed whatever is told in a new way. It runs for
-//! `PHALANX_FUZZ_SECONDS` (2 by default) from `PHALANX_FUZZ_SEED`; what breaks an invariant is
-//! written beside the seeds and replayed from then on. And the worst that an attacker can make of
+//! The tracer's fuzzer (see `support/fuzz.rs`): changes of the committed exchanges in
+//! `tests/corpus/trace`, made by `support/exchange.rs`. And the worst that an attacker can make of
 //! one connection: its time per packet and its memory are bounded.
 
 #[path = "support/conversation.rs"]
 mod conversation;
 #[path = "support/exchange.rs"]
 mod exchange;
+#[path = "support/fuzz.rs"]
+mod fuzz;
 #[path = "support/truth.rs"]
 mod truth;
 
+use std::collections::BTreeSet;
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeSet, HashSet};
 use std::hash::{Hash, Hasher};
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use conversation::{ACK, Packet};
 use exchange::Frame;
+use fuzz::{Corpus, Random};
 use phalanx_common::packet::{Layers, LinkKind};
 use phalanx_engine::limits::{APPLICATION_BYTES_MAX, RUN_COUNT_MAX};
 use phalanx_engine::record::Decoded;
@@ -26,8 +26,6 @@ use phalanx_engine::story::FlowStory;
 use phalanx_engine::trace::Tracer;
 use truth::Handed;
 
-/// Seeds that are kept; what is found beyond is tried once and dropped.
-const SEED_COUNT_MAX: usize = 20_000;
 /// No exchange has more frames, no frame more bytes.
 const FRAME_COUNT_MAX: usize = 64;
 const FRAME_LENGTH_MAX: usize = 2_048;
@@ -36,28 +34,13 @@ const FRAME_LENGTH_MAX: usize = 2_048;
 /// itself, its times and its copies.
 const FLOW_SIZE_MAX: usize = 2 * RUN_COUNT_MAX * 96 + APPLICATION_BYTES_MAX + (64 << 10);
 
-fn corpus() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/trace")
-}
+const CORPUS: Corpus = Corpus {
+    name: "trace",
+    ending: "frames",
+};
 
-/// The committed seeds and past crashes: files named `NAME.frames`, sorted.
 fn read_seeds() -> Vec<Vec<Frame>> {
-    let entries = std::fs::read_dir(corpus()).expect("read corpus");
-    let paths = entries.map(|entry| entry.expect("entry of the corpus").path());
-    let mut paths: Vec<_> = paths
-        .filter(|path| path.extension().is_some_and(|end| end == "frames"))
-        .collect();
-    paths.sort();
-    let read = |path| exchange::read(&std::fs::read(path).expect("read seed"));
-    paths.iter().map(read).collect()
-}
-
-/// A number from the environment.
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |value| {
-        let number = value.parse();
-        number.unwrap_or_else(|_| panic!("{name}={value}: not a number"))
-    })
+    CORPUS.read().iter().map(|it| exchange::read(it)).collect()
 }
 
 /// What frames tell, coarsely: which things happened, not with what numbers.
@@ -95,138 +78,98 @@ fn tell(frames: &[Frame]) -> u64 {
     hasher.finish()
 }
 
-/// Runs one exchange; one that breaks an invariant is kept in the corpus.
 fn run(frames: &[Frame]) -> u64 {
-    let result = std::panic::catch_unwind(|| tell(frames));
-    result.unwrap_or_else(|panic| {
-        let bytes = exchange::write(frames);
-        let mut hasher = DefaultHasher::new();
-        bytes.hash(&mut hasher);
-        let name = format!("crash_{:016x}.frames", hasher.finish());
-        std::fs::write(corpus().join(&name), bytes).expect("write crash");
-        println!("kept as {name}; commit it with the fix");
-        std::panic::resume_unwind(panic)
-    })
-}
-
-/// A seeded source of mutations: the same seed makes the same exchanges.
-struct Mutator {
-    state: u64,
+    CORPUS.run(|| exchange::write(frames), || tell(frames))
 }
 
 /// Values that sit on the edge of a field's range.
 const EDGES: [u8; 12] = [0, 1, 2, 4, 5, 8, 0x10, 0x12, 0x7f, 0x80, 0xf0, 0xff];
 
-impl Mutator {
-    /// A number below `bound` (SplitMix64).
-    const fn below(&mut self, bound: usize) -> usize {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        if bound == 0 {
-            0
+/// One to four changes to `seed`; `other` lends frames and bytes.
+fn mutate(random: &mut Random, seed: &[Frame], other: &[Frame]) -> Vec<Frame> {
+    let mut frames = seed.to_vec();
+    for _ in 0..=random.below(4) {
+        if random.below(3) == 0 {
+            change_order(random, &mut frames, other);
         } else {
-            (mixed % bound as u64) as usize
+            change_frame(random, &mut frames);
         }
     }
+    frames.truncate(FRAME_COUNT_MAX);
+    frames
+}
 
-    /// One to four changes to `seed`; `other` lends frames and bytes.
-    fn mutate(&mut self, seed: &[Frame], other: &[Frame]) -> Vec<Frame> {
-        let mut frames = seed.to_vec();
-        for _ in 0..=self.below(4) {
-            if self.below(3) == 0 {
-                self.change_order(&mut frames, other);
-            } else {
-                self.change_frame(&mut frames);
-            }
+fn change_order(random: &mut Random, frames: &mut Vec<Frame>, other: &[Frame]) {
+    let (at, to) = (random.below(frames.len()), random.below(frames.len()));
+    match random.below(7) {
+        0 if !other.is_empty() => frames.insert(at, other[random.below(other.len())].clone()),
+        1 => frames.splice(at.., other.iter().cloned()).for_each(drop),
+        _ if frames.is_empty() => {}
+        2 => frames.swap(at, to),
+        3 => drop(frames.remove(at)),
+        4 => frames.insert(to, frames[at].clone()),
+        5 => {
+            let waits = [
+                0,
+                1,
+                -1,
+                1_000,
+                300_000,
+                5_000_000,
+                -400_000,
+                i32::MAX,
+                i32::MIN,
+            ];
+            frames[at].passed_us = waits[random.below(waits.len())];
         }
-        frames.truncate(FRAME_COUNT_MAX);
-        frames
+        _ => frames[at].cut = [0, 1, 100, 0xffff][random.below(4)],
     }
+}
 
-    fn change_order(&mut self, frames: &mut Vec<Frame>, other: &[Frame]) {
-        let (at, to) = (self.below(frames.len()), self.below(frames.len()));
-        match self.below(7) {
-            0 if !other.is_empty() => frames.insert(at, other[self.below(other.len())].clone()),
-            1 => frames.splice(at.., other.iter().cloned()).for_each(drop),
-            _ if frames.is_empty() => {}
-            2 => frames.swap(at, to),
-            3 => drop(frames.remove(at)),
-            4 => frames.insert(to, frames[at].clone()),
-            5 => {
-                let waits = [
-                    0,
-                    1,
-                    -1,
-                    1_000,
-                    300_000,
-                    5_000_000,
-                    -400_000,
-                    i32::MAX,
-                    i32::MIN,
-                ];
-                frames[at].passed_us = waits[self.below(waits.len())];
-            }
-            _ => frames[at].cut = [0, 1, 100, 0xffff][self.below(4)],
+fn change_frame(random: &mut Random, frames: &mut [Frame]) {
+    if frames.is_empty() {
+        return;
+    }
+    let index = random.below(frames.len());
+    let bytes = &mut frames[index].bytes;
+    let at = random.below(bytes.len().min(96));
+    match random.below(9) {
+        0 => bytes.truncate(at),
+        1 if at < bytes.len() => bytes[at] ^= 1 << random.below(8),
+        2 if at < bytes.len() => bytes[at] = EDGES[random.below(EDGES.len())],
+        // Sequence, acknowledgement: a little up or down, or far.
+        3 | 4 if bytes.len() >= 32 => {
+            let at = 24 + 4 * random.below(2);
+            let old = u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+            let steps = [1, 100, 1_448, 1 << 14, 1 << 30, (1 << 31) - 1, 1 << 31];
+            let step: u32 = steps[random.below(steps.len())];
+            let sign = [step, step.wrapping_neg()][random.below(2)];
+            bytes[at..at + 4].copy_from_slice(&old.wrapping_add(sign).to_be_bytes());
+        }
+        // Flags, window, total length.
+        5 if bytes.len() >= 40 => bytes[33] = random.below(256) as u8,
+        6 if bytes.len() >= 40 => {
+            let window = [0, 1, 1_000, 0xffff_u16][random.below(4)];
+            bytes[34..36].copy_from_slice(&window.to_be_bytes());
+        }
+        7 if bytes.len() >= 40 => {
+            let length = [40, 41, 60, 100, 1_500, 0xffff_u16][random.below(6)];
+            bytes[2..4].copy_from_slice(&length.to_be_bytes());
+        }
+        _ => {
+            let end = (at + 1 + random.below(16)).min(bytes.len());
+            bytes.drain(at..end);
         }
     }
-
-    fn change_frame(&mut self, frames: &mut [Frame]) {
-        if frames.is_empty() {
-            return;
-        }
-        let index = self.below(frames.len());
-        let bytes = &mut frames[index].bytes;
-        let at = self.below(bytes.len().min(96));
-        match self.below(9) {
-            0 => bytes.truncate(at),
-            1 if at < bytes.len() => bytes[at] ^= 1 << self.below(8),
-            2 if at < bytes.len() => bytes[at] = EDGES[self.below(EDGES.len())],
-            // Sequence, acknowledgement: a little up or down, or far.
-            3 | 4 if bytes.len() >= 32 => {
-                let at = 24 + 4 * self.below(2);
-                let old =
-                    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-                let steps = [1, 100, 1_448, 1 << 14, 1 << 30, (1 << 31) - 1, 1 << 31];
-                let step: u32 = steps[self.below(steps.len())];
-                let sign = [step, step.wrapping_neg()][self.below(2)];
-                bytes[at..at + 4].copy_from_slice(&old.wrapping_add(sign).to_be_bytes());
-            }
-            // Flags, window, total length.
-            5 if bytes.len() >= 40 => bytes[33] = self.below(256) as u8,
-            6 if bytes.len() >= 40 => {
-                let window = [0, 1, 1_000, 0xffff_u16][self.below(4)];
-                bytes[34..36].copy_from_slice(&window.to_be_bytes());
-            }
-            7 if bytes.len() >= 40 => {
-                let length = [40, 41, 60, 100, 1_500, 0xffff_u16][self.below(6)];
-                bytes[2..4].copy_from_slice(&length.to_be_bytes());
-            }
-            _ => {
-                let end = (at + 1 + self.below(16)).min(bytes.len());
-                bytes.drain(at..end);
-            }
-        }
-        bytes.truncate(FRAME_LENGTH_MAX);
-    }
+    bytes.truncate(FRAME_LENGTH_MAX);
 }
 
 #[test]
 fn the_corpus_holds_what_the_builders_make() {
-    let is_written = std::env::var_os("PHALANX_WRITE_CORPUS").is_some();
     for (name, frames) in exchange::all() {
-        let path = corpus().join(format!("{name}.frames"));
         let bytes = exchange::write(&frames);
         assert_eq!(exchange::read(&bytes), frames);
-        if is_written {
-            std::fs::create_dir_all(corpus()).expect("make corpus");
-            std::fs::write(&path, &bytes).expect("write seed");
-        }
-        let committed = std::fs::read(&path).unwrap_or_default();
-        let remedy = "run this test with PHALANX_WRITE_CORPUS=1";
-        assert!(committed == bytes, "{}: differs; {remedy}", path.display());
+        CORPUS.check(name, &bytes);
     }
 }
 
@@ -242,33 +185,9 @@ fn seeds_and_past_crashes_hold_cut_at_every_byte() {
 
 #[test]
 fn invariants_hold_over_mutations() {
-    let budget = Duration::from_secs(number("PHALANX_FUZZ_SECONDS", 2));
-    let seed = number("PHALANX_FUZZ_SEED", 1);
-    let mut mutator = Mutator {
-        state: seed ^ 0x9e37_79b9_7f4a_7c15,
-    };
-    let mut seeds = read_seeds();
-    let mut ways: HashSet<u64> = seeds.iter().map(|seed| run(seed)).collect();
-    let begun = (seeds.len(), Instant::now());
-    let mut run_count = 0_u64;
-    // At least one round, whatever the budget.
-    while run_count == 0 || begun.1.elapsed() < budget {
-        for _ in 0..1_000 {
-            let (from, other) = (mutator.below(seeds.len()), mutator.below(seeds.len()));
-            let mutated = mutator.mutate(&seeds[from], &seeds[other]);
-            run_count += 1;
-            if ways.insert(run(&mutated)) && seeds.len() < SEED_COUNT_MAX {
-                seeds.push(mutated);
-            }
-        }
-    }
-    println!(
-        "{run_count} exchanges in {budget:?}, {} ways to tell found from {} seeds",
-        ways.len(),
-        begun.0
-    );
-    // A fuzzer that finds nothing new fuzzes nothing.
-    assert!(ways.len() > 4 * begun.0, "only {} ways found", ways.len());
+    let mutate =
+        |random: &mut Random, seed: &Vec<Frame>, other: &Vec<Frame>| mutate(random, seed, other);
+    fuzz::search(read_seeds(), |frames| run(frames), mutate);
 }
 
 /// Packets of each attack.

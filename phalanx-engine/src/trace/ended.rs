@@ -7,6 +7,10 @@ use crate::story::FlowStory;
 /// A flow that has ended.
 pub struct Ended(Kind);
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all openings are dropped at once"
+)]
 enum Kind {
     Story(Box<FlowStory>),
     /// One SYN, and nothing else.
