@@ -70,8 +70,8 @@ pub struct AnalyzeArguments {
     #[arg(value_name = "FILE", required_unless_present = "hops")]
     files: Vec<PathBuf>,
     /// A capture with a name for its hop; repeat for several
-    #[arg(long = "hop", value_name = "NAME=FILE")]
-    hops: Vec<String>,
+    #[arg(long = "hop", value_name = "NAME=FILE", value_parser = parse_hop)]
+    hops: Vec<Named>,
     /// How the report is written
     #[arg(long, value_enum, default_value_t)]
     format: ReportFormat,
@@ -92,6 +92,7 @@ pub struct AnalyzeArguments {
 }
 
 /// A capture and the name of its hop.
+#[derive(Clone, Debug)]
 struct Named {
     name: String,
     path: PathBuf,
@@ -108,13 +109,13 @@ struct Reading {
 }
 
 pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
-    let files = name_files(&arguments.files, &arguments.hops)?;
+    let files = name_files(&arguments.files, &arguments.hops);
     if arguments.selection.follow && files.len() > 1 {
         return Err(WrongUsage("--follow takes one file; run it once for each").into());
     }
     let mut reading = read(arguments, &files)?;
     if let Some(wanted) = &arguments.selection.conversation {
-        reading.choose(wanted)?;
+        reading.choose(&wanted.text)?;
     }
     report::rank(&mut reading.report.conversations);
     reading.report.conversations.truncate(top(arguments));
@@ -258,7 +259,7 @@ fn top(arguments: &AnalyzeArguments) -> usize {
     })
 }
 
-fn name_files(files: &[PathBuf], hops: &[String]) -> anyhow::Result<Vec<Named>> {
+fn name_files(files: &[PathBuf], hops: &[Named]) -> Vec<Named> {
     let mut named: Vec<Named> = Vec::new();
     for path in files {
         let stem = path
@@ -278,22 +279,25 @@ fn name_files(files: &[PathBuf], hops: &[String]) -> anyhow::Result<Vec<Named>> 
             path: path.clone(),
         });
     }
-    for hop in hops {
-        let Some((name, path)) = hop.split_once('=').filter(|(name, _)| !name.is_empty()) else {
-            bail!("--hop {hop}: want NAME=FILE");
-        };
-        named.push(Named {
-            name: name.to_owned(),
-            path: path.into(),
-        });
-    }
+    named.extend(hops.iter().cloned());
     for index in 1..named.len() {
         let is_taken = named[..index].iter().any(|it| it.name == named[index].name);
         if is_taken {
             named[index].name = format!("{}#{}", named[index].name, index + 1);
         }
     }
-    Ok(named)
+    named
+}
+
+fn parse_hop(text: &str) -> Result<Named, &'static str> {
+    let (name, path) = text
+        .split_once('=')
+        .filter(|(name, _)| !name.is_empty())
+        .ok_or("want NAME=FILE")?;
+    Ok(Named {
+        name: name.to_owned(),
+        path: path.into(),
+    })
 }
 
 fn request(
@@ -307,7 +311,7 @@ fn request(
         threads: threads(arguments),
         story_count_max: top(arguments).max(1),
         copy: copy.then(spool::create).transpose()?,
-        ..arguments.selection.request(&file.path, stop)?
+        ..arguments.selection.request(&file.path, stop)
     })
 }
 

@@ -56,7 +56,7 @@ pub struct PacketsArguments {
 
 pub(super) fn run(arguments: &PacketsArguments) -> anyhow::Result<ExitCode> {
     let stop = arguments.selection.stop()?;
-    let request = arguments.selection.request(&arguments.file, &stop)?;
+    let request = arguments.selection.request(&arguments.file, &stop);
     let mut printer = Printer::new(arguments, request.flow);
     let walked = analysis::walk(&request, |told| printer.tell(&told))?;
     printer.finish()?;

@@ -27,11 +27,11 @@ const NANOSECOND_DIGITS: usize = 9;
 #[derive(Debug, clap::Args)]
 pub(super) struct SelectionArguments {
     /// Only these frames, in the language of captures (docs/filter.md)
-    #[arg(long, value_name = "EXPRESSION")]
-    filter: Option<String>,
+    #[arg(long, value_name = "EXPRESSION", value_parser = Filter::parse)]
+    filter: Option<Filter>,
     /// Only this conversation, as a report names it
-    #[arg(long, value_name = "ID")]
-    pub(super) conversation: Option<String>,
+    #[arg(long, value_name = "ID", value_parser = parse_conversation)]
+    pub(super) conversation: Option<ConversationName>,
     /// Only frames from this time on: 2026-01-31T12:00:00Z, or seconds since 1970
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     since: Option<i64>,
@@ -45,20 +45,18 @@ pub(super) struct SelectionArguments {
 
 impl SelectionArguments {
     /// All that counts of a capture, until `stop` is set where it is followed.
-    pub(super) fn request(&self, path: &Path, stop: &Arc<AtomicBool>) -> anyhow::Result<Request> {
-        let filter = self.filter.as_deref().map(Filter::parse).transpose();
-        let flow = self.conversation.as_deref().map(flow_of).transpose()?;
-        Ok(Request {
-            filter: filter.context("--filter")?,
+    pub(super) fn request(&self, path: &Path, stop: &Arc<AtomicBool>) -> Request {
+        Request {
+            filter: self.filter.clone(),
             since_ns: self.since,
             until_ns: self.until,
-            flow,
+            flow: self.conversation.as_ref().map(|name| name.flow),
             follow: self.follow.then(|| Follow {
                 interval: FOLLOW_INTERVAL,
                 stop: Arc::clone(stop),
             }),
             ..Request::new(path)
-        })
+        }
     }
 
     /// What ends the reading: set by an interrupt where files are followed, else never.
@@ -104,10 +102,20 @@ pub(super) fn warn(path: &Path, error: Option<&ReadError>, damage: Option<&impl 
     error.is_some() || damage.is_some()
 }
 
-/// The number of the first frame in the name of a conversation: `HOP/tcp-17` or `tcp-17`.
-fn flow_of(id: &str) -> anyhow::Result<u64> {
-    let number = id.rsplit('-').next().and_then(|it| it.parse().ok());
-    number.with_context(|| format!("--conversation {id}: want a name as in a report, like tcp-17"))
+/// The name of a conversation: `HOP/tcp-17` or `tcp-17`.
+#[derive(Clone, Debug)]
+pub(super) struct ConversationName {
+    pub(super) text: String,
+    /// Number of its first frame.
+    flow: u64,
+}
+
+fn parse_conversation(text: &str) -> Result<ConversationName, String> {
+    let number = text.rsplit('-').next().and_then(|it| it.parse().ok());
+    Ok(ConversationName {
+        text: text.to_owned(),
+        flow: number.ok_or("want a name as in a report, like tcp-17")?,
+    })
 }
 
 /// A time in nanoseconds since the epoch, exactly.

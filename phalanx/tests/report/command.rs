@@ -141,6 +141,22 @@ fn follow_takes_one_file() {
 }
 
 #[test]
+fn what_makes_no_sense_is_wrong_usage() {
+    let cases = [
+        (["analyze", "--filter", "tcp prt 5"], "at byte 4"),
+        (["analyze", "--conversation", "x"], "like tcp-17"),
+        (["packets", "--conversation", "x"], "like tcp-17"),
+        (["analyze", "--since", "soon"], "seconds since 1970"),
+        (["analyze", "--hop", "x"], "want NAME=FILE"),
+    ];
+    for (arguments, told) in cases {
+        let output = phalanx(&[&arguments[..], &["x.pcap"]].concat());
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
+        assert!(errors(&output).contains(told), "{arguments:?}: {output:?}");
+    }
+}
+
+#[test]
 fn an_interrupt_ends_what_follows_with_its_report() {
     // A pipe holds 64 KiB: the first frame has been read when all the others are written.
     let mut frames = vec![syn()];
