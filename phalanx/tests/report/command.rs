@@ -267,7 +267,6 @@ fn names_of_files_do_not_reach_the_terminal_as_they_are() {
         &["analyze", &missing, &cut],
         &["packets", &missing],
         &["analyze", "--hop", &hop],
-        &["analyze", "--hop", "\x1b"],
         &["analyze", "-o", &missing, "--conversation", "\x1b-1", &cut],
     ] {
         let error = errors(&phalanx(arguments));
