@@ -14,8 +14,8 @@
 //! What waits is settled by the next data or the end. Data from the other side: server think or
 //! client idle. Data from the same side: what the acknowledgement needed to reach the sender, and
 //! the data to come, is the path's; what is beyond is the sender's own (sender limited), as is the
-//! path's where round trips have the same most bytes under way ([`Sender::is_at_plateau`]). FIN, RST
-//! or end: the time of whom the last data was sent to; the close's if a FIN was seen before.
+//! path's where round trips have the same most bytes under way ([`Sender::is_at_plateau`]). FIN,
+//! RST or end: the time of whom the last data was sent to; the close's if a FIN was seen before.
 //!
 //! Buckets after the triage of web100, Dapper (SOSR 2017) and TAPO (CoNEXT 2015).
 

@@ -145,12 +145,11 @@ impl TcpTrace {
         let other = side.other();
         let rest_ns = self.halves.get(other).round_trips.smoothed_ns();
         let mut sending = sending(record, rest_ns);
+        sending.mss = self.facts.get(other).mss;
         sending.is_answer = self.facts.get(side).is_answered_by(self.facts.get(other));
-        let sent = self
-            .halves
-            .get_mut(side)
-            .send(&sending, run_count_max(is_scarce));
-        let acknowledged = self.acknowledge(record, side);
+        let count_max = run_count_max(is_scarce);
+        let sent = self.halves.get_mut(side).send(&sending, count_max);
+        let acknowledged = self.acknowledge(record, side, count_max);
         self.facts.get_mut(side).take(record, &sent);
         let event = self.event(record, side, &sent, acknowledged.as_ref());
         self.watch_losses(side, &sent, acknowledged.as_ref());
@@ -246,7 +245,12 @@ impl TcpTrace {
         }
     }
 
-    fn acknowledge(&mut self, record: &PacketRecord<'_>, side: Side) -> Option<Acknowledged> {
+    fn acknowledge(
+        &mut self,
+        record: &PacketRecord<'_>,
+        side: Side,
+        run_count_max: usize,
+    ) -> Option<Acknowledged> {
         let flags = record.flags();
         if !flags.any(TcpFlags::ACK) {
             return None;
@@ -269,6 +273,7 @@ impl TcpTrace {
             is_control,
             is_reset: flags.any(TcpFlags::RST),
             sacks: &blocks[..count],
+            run_count_max,
             echo: record.options.timestamp_echo,
             time_ns: record.time_ns,
             // What the side that acknowledges has sent goes to the data's sender and back.
@@ -671,6 +676,7 @@ fn sending(record: &PacketRecord<'_>, peer_rtt_ns: Option<i64>) -> Sending {
         ip_id: record.headers.ip_id,
         timestamp: record.options.timestamp_value,
         digest: digest(record),
+        mss: 0,
         is_answer: false,
         peer_rtt_ns,
     }
