@@ -5,7 +5,7 @@
 mod conversation;
 
 use conversation::{ACK, Packet, SYN, trace};
-use phalanx_engine::segment::{Class, Segment};
+use phalanx_engine::segment::{Class, Mark, Segment};
 use phalanx_engine::story::FlowStory;
 
 const MILLISECOND_NS: i64 = 1_000_000;
@@ -136,4 +136,62 @@ fn a_part_of_a_burst_that_was_sent_once_gives_a_round_trip() {
     assert_eq!(segments[4].class, Some(Class::TailLossProbe));
     assert_eq!(segments[5].rtt_ns, Some(100 * MILLISECOND_NS));
     assert_eq!(segments[6].rtt_ns, None, "Karn");
+}
+
+/// The receiver closes its window; a byte is sent into it twice, and taken the second time.
+fn probes() -> Conversation {
+    let mut it = Conversation::new();
+    it.client(21, 1_001, 1_000).ack(41, 2_001, &[]);
+    it.last().window = 0;
+    it.client(241, 2_001, 1).ack(261, 2_001, &[]);
+    it.last().window = 0;
+    it.client(641, 2_001, 1);
+    it
+}
+
+#[test]
+fn a_probe_that_is_taken_counts_as_data() {
+    let mut it = probes();
+    it.ack(661, 2_002, &[]);
+    it.last().window = 0;
+    it.ack(700, 2_002, &[])
+        .client(701, 2_002, 1_000)
+        .ack(721, 3_002, &[]);
+    let (segments, stories) = it.tell();
+    for probe in [&segments[5], &segments[7]] {
+        assert_eq!(probe.class, Some(Class::ZeroWindowProbe));
+    }
+    for answer in [&segments[6], &segments[8]] {
+        assert!(answer.marks.has(Mark::ZeroWindowProbeAck));
+    }
+    assert_eq!(segments[8].acknowledged_frame, Some(6));
+    assert_eq!(segments[8].rtt_ns, None, "Karn");
+    assert_eq!(segments[10].class, Some(Class::New));
+    let counts = &stories[0].sides.client.counts;
+    assert_eq!((counts.unique_bytes, counts.gaps), (2_001, 0));
+    assert_eq!((counts.unseen_bytes, counts.zero_window_probes), (0, 2));
+}
+
+#[test]
+fn who_goes_on_behind_a_probe_knows_that_it_was_taken() {
+    let mut it = probes();
+    // The acknowledgement that tells so was not captured.
+    it.client(701, 2_002, 1_000).ack(721, 3_002, &[]);
+    let (segments, stories) = it.tell();
+    assert_eq!(segments[8].class, Some(Class::New));
+    assert!(!segments[8].marks.has(Mark::Gap));
+    let counts = &stories[0].sides.client.counts;
+    assert_eq!((counts.unique_bytes, counts.unseen_bytes), (2_001, 0));
+}
+
+#[test]
+fn a_probe_that_is_refused_is_sent_again_as_new() {
+    let mut it = probes();
+    it.ack(661, 2_001, &[])
+        .client(701, 2_001, 1_000)
+        .ack(721, 3_001, &[]);
+    let (segments, stories) = it.tell();
+    assert_eq!(segments[9].class, Some(Class::New));
+    assert_eq!(segments[10].rtt_ns, Some(20 * MILLISECOND_NS));
+    assert_eq!(stories[0].sides.client.counts.unique_bytes, 2_000);
 }

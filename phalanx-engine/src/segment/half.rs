@@ -61,7 +61,8 @@ pub(crate) struct Half {
     repaired_ns: i64,
     repaired_start: u64,
     keep_alive_pending: bool,
-    probe_end: Option<u64>,
+    /// The byte that was sent into the closed window last, until it is known whether it was taken.
+    probe: Option<Run>,
     implausible_next: Option<u64>,
     repeated: [(u64, u64); REPEATED_COUNT],
     repeated_at: u8,
@@ -204,27 +205,15 @@ impl Half {
         if length == 0 {
             return sent;
         }
+        self.segment_max = self.segment_max.max(sending.length);
+        let mut run = first_run(sending, start, end);
         if sending.length == 1 && !is_control && start == self.next && self.is_blocked {
-            self.probe_end = Some(end);
-            sent.class = Some(Class::ZeroWindowProbe);
-            sent.why = "one byte sent into a closed window";
+            self.probe_window(run, &mut sent);
             return sent;
         }
-        self.segment_max = self.segment_max.max(sending.length);
-        let run = Run {
-            start,
-            end,
-            first_ns: sending.time_ns,
-            last_ns: sending.time_ns,
-            frame: sending.frame,
-            first_timestamp: sending.timestamp,
-            last_timestamp: sending.timestamp,
-            ip_id: sending.ip_id,
-            digest: sending.digest,
-            copies: 1,
-            is_sacked: false,
-            opened_gap: start > self.next,
-        };
+        // Who goes on behind the probe knows that its byte was taken.
+        sent.accepted = self.accept_probe(start, count_max);
+        run.opened_gap = start > self.next;
         if start >= self.next {
             self.send_new(sending, &mut sent, run, count_max);
             if let (Some(lateness_ns), false) = (lost_ns, run.opened_gap) {
@@ -279,6 +268,38 @@ impl Half {
             sent.why = "the number before the next, with nothing under way";
         }
         sent
+    }
+
+    /// A byte that the peer may take or not.
+    fn probe_window(&mut self, run: Run, sent: &mut Sent) {
+        sent.class = Some(Class::ZeroWindowProbe);
+        sent.why = "one byte sent into a closed window";
+        match &mut self.probe {
+            Some(probe) if probe.start == run.start => {
+                probe.copies = probe.copies.saturating_add(1);
+                probe.last_ns = run.last_ns;
+                probe.last_timestamp = run.last_timestamp;
+                probe.ip_id = run.ip_id;
+            }
+            probe => *probe = Some(run),
+        }
+    }
+
+    /// Counts the byte of a probe as sent once numbers from `known` on tell that it was taken;
+    /// gives how many bytes that is.
+    fn accept_probe(&mut self, known: u64, count_max: usize) -> u64 {
+        let Some(probe) = self.probe.filter(|probe| probe.start == self.next) else {
+            // It was sent again with more.
+            self.probe = None;
+            return 0;
+        };
+        if known < probe.end {
+            return 0;
+        }
+        self.probe = None;
+        self.next = probe.end;
+        self.space.push(probe, count_max);
+        probe.end - probe.start
     }
 
     fn send_new(&mut self, sending: &Sending, sent: &mut Sent, run: Run, count_max: usize) {
@@ -586,15 +607,15 @@ impl Half {
     }
 
     fn advance(&mut self, ack: &Acknowledgement<'_>, number: u64, out: &mut Acknowledged) {
+        out.accepted = self.accept_probe(number, ack.run_count_max);
+        if out.accepted > 0 && number == self.next && ack.is_pure && ack.raw_window == 0 {
+            out.marks.set(Mark::ZeroWindowProbeAck);
+        }
         if number > self.next {
             self.next = number;
         }
         out.new = number - self.acknowledged;
-        let probe = self.probe_end.take_if(|end| *end <= number);
-        let mut removed = self.space.acknowledge(number, ack.echo, &mut self.unseen);
-        if probe == Some(number) {
-            removed.unseen = 0;
-        }
+        let removed = self.space.acknowledge(number, ack.echo, &mut self.unseen);
         out.unseen = removed.unseen;
         if out.unseen > 0 {
             out.marks.set(Mark::AckOfUnseen);
@@ -647,7 +668,7 @@ impl Half {
             } else {
                 Mark::KeepAliveAck
             });
-        } else if self.probe_end.is_some() && ack.raw_window == 0 {
+        } else if self.probe.is_some() && ack.raw_window == 0 {
             out.marks.set(Mark::ZeroWindowProbeAck);
         } else if self.is_outstanding() && (is_same_window || out.marks.has(Mark::Sack)) {
             // RFC 5681 section 2; with SACK the window may move (RFC 6675 section 2).
@@ -707,6 +728,24 @@ impl Half {
                 self.delivered_ns = self.delivered_ns.max(latest.unwrap_or(i64::MIN));
             }
         }
+    }
+}
+
+/// A run of bytes that are sent for the first time, as far as is known.
+fn first_run(sending: &Sending, start: u64, end: u64) -> Run {
+    Run {
+        start,
+        end,
+        first_ns: sending.time_ns,
+        last_ns: sending.time_ns,
+        frame: sending.frame,
+        first_timestamp: sending.timestamp,
+        last_timestamp: sending.timestamp,
+        ip_id: sending.ip_id,
+        digest: sending.digest,
+        copies: 1,
+        is_sacked: false,
+        opened_gap: false,
     }
 }
 

@@ -38,6 +38,8 @@ pub(crate) struct Sent {
     pub(crate) old: u64,
     /// Payload bytes that had not.
     pub(crate) new: u64,
+    /// Bytes of a zero-window probe before it that it tells to have been taken.
+    pub(crate) accepted: u64,
     /// The frame that carried its bytes first.
     pub(crate) repeats_frame: Option<u64>,
     /// Of the new bytes, those that had been acknowledged and taken for not captured.
@@ -79,7 +81,9 @@ pub(crate) struct Acknowledged {
     pub(crate) number: u64,
     /// Bytes acknowledged for the first time.
     pub(crate) new: u64,
-    /// Of these never seen here.
+    /// Of these a zero-window probe's.
+    pub(crate) accepted: u64,
+    /// Of the new never seen here.
     pub(crate) unseen: u64,
     pub(crate) rtt_ns: Option<i64>,
     pub(crate) frame: Option<u64>,

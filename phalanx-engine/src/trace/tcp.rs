@@ -169,9 +169,10 @@ impl TcpTrace {
         segment
     }
 
-    /// Hands payload on that was not seen before.
+    /// Hands payload on that was not seen before; a probe's byte too, which may be taken.
     fn read(&mut self, record: &PacketRecord<'_>, side: Side, sent: &Sent) {
-        if sent.new == 0 || record.headers.payload_length == 0 {
+        let is_probe = sent.class == Some(Class::ZeroWindowProbe);
+        if (sent.new == 0 && !is_probe) || record.headers.payload_length == 0 {
             return;
         }
         let at = self.halves.get(side).relative(sent.start);
@@ -568,12 +569,14 @@ impl TcpTrace {
             facts.window_min = Some(facts.window_min.map_or(window, |it| it.min(window)));
             facts.window_max = facts.window_max.max(window);
         }
+        facts.counts.unique_bytes += sent.accepted;
         facts.counts.unseen_bytes = facts.counts.unseen_bytes.saturating_sub(sent.found);
         count_class(&mut facts.counts, segment.class, sent);
         count_marks(&mut facts.counts, segment.marks);
         if let Some(acknowledged) = acknowledged {
             let counts = &mut self.facts.get_mut(side.other()).counts;
             counts.unseen_bytes += acknowledged.unseen;
+            counts.unique_bytes += acknowledged.accepted;
             counts.spurious_retransmissions += u64::from(acknowledged.is_needless);
         }
     }
