@@ -9,7 +9,7 @@ mod sender;
 mod space;
 
 pub use class::{Class, Mark, Marks};
-pub(crate) use half::{Half, Recovery, run_count_max};
+pub(crate) use half::{Half, Recovery, ResetNumber, run_count_max};
 pub(crate) use packet::{Acknowledged, Acknowledgement, Sending, Sent};
 pub(crate) use sender::Sender;
 

@@ -34,6 +34,16 @@ pub(crate) enum Recovery {
     Timeout(u64),
 }
 
+/// Where the number of a RST lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ResetNumber {
+    /// Where its sender stands.
+    Expected,
+    /// Elsewhere in the peer's window.
+    Within,
+    Outside,
+}
+
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Half {
     is_started: bool,
@@ -121,15 +131,31 @@ impl Half {
         self.space.capacity() + self.round_trips.capacity() + self.sender.capacity()
     }
 
-    /// Whether `sequence` is what a RST of this sender would carry: the next number, or one that
-    /// the peer has asked for (RFC 9293 section 3.5.2, RFC 5961 section 3.2).
-    pub(crate) fn fits_reset(&self, sequence: u32) -> bool {
+    /// Where the number of a RST lies. What a sender uses is the number after all that it sent or,
+    /// where the window has no room for that, the window's end; one that goes back after a timeout,
+    /// that of a segment under way; and in an answer what the peer has acknowledged (RFC 9293
+    /// section 3.5.2). What it sent before a number further on may just not have been captured,
+    /// unless its IP ids tell that nothing is missing.
+    pub(crate) fn reset_number(&self, sequence: u32, ip_id: u16) -> ResetNumber {
         if !self.is_started {
-            return true;
+            return ResetNumber::Expected;
         }
         let at = self.unwrap(sequence);
         let end = self.edge.unwrap_or(self.next).max(self.next);
-        (self.acknowledged.saturating_sub(1)..=end).contains(&at)
+        let acknowledged = self.acknowledged.saturating_sub(1)..=self.acknowledged;
+        if at == self.next
+            || self.edge == Some(at)
+            || acknowledged.contains(&at)
+            || self.space.has_edge(at)
+        {
+            ResetNumber::Expected
+        } else if !(self.acknowledged..=end).contains(&at) {
+            ResetNumber::Outside
+        } else if at < self.next || (self.ids.tell_missing() && self.ids.step(ip_id) == 1) {
+            ResetNumber::Within
+        } else {
+            ResetNumber::Expected
+        }
     }
 
     /// Whether a segment brings bytes beyond all that were sent.

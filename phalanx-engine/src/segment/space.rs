@@ -219,6 +219,14 @@ impl Space {
         self.runs.partition_point(|run| run.end <= at)
     }
 
+    /// Whether a run begins or ends at `at`.
+    pub(crate) fn has_edge(&self, at: u64) -> bool {
+        let index = self.index_beyond(at);
+        let is_start = self.runs.get(index).is_some_and(|run| run.start == at);
+        let before = index.checked_sub(1).and_then(|index| self.runs.get(index));
+        is_start || before.is_some_and(|run| run.end == at)
+    }
+
     /// Notes that `[sent.start, sent.end)`, part of it at least below the highest seen, was sent.
     /// Of a run that it holds in part the rest stays as it was, where there is room for both.
     pub(crate) fn repeat(&mut self, sent: &Run, count_max: usize) -> Overlap {

@@ -4,6 +4,7 @@ use phalanx_common::packet::TcpFlags;
 
 use super::account::{Account, Event, Phase, Situation, Turned};
 use super::copy::Recent;
+use super::reset;
 use super::sides::SideFacts;
 use crate::application::Application;
 use crate::budget::Bucket;
@@ -141,7 +142,7 @@ impl TcpTrace {
         }
         self.recent.get_mut(side).add(record);
         let situation = self.situation();
-        let unfit = self.unfit(record, side);
+        let unfit = reset::unfit(record, self.facts.get(side), self.halves.get(side));
         let other = side.other();
         let rest_ns = self.halves.get(other).round_trips.smoothed_ns();
         let mut sending = sending(record, rest_ns);
@@ -528,25 +529,6 @@ impl TcpTrace {
             let is_syn = segment.flags & TcpFlags::SYN != 0;
             segment.window = self.window(side, raw, is_syn).unwrap_or(window);
         }
-    }
-
-    /// Why a RST does not fit its sender, as known before it.
-    fn unfit(&self, record: &PacketRecord<'_>, side: Side) -> Option<&'static str> {
-        let (facts, half) = (self.facts.get(side), self.halves.get(side));
-        if !record.flags().any(TcpFlags::RST) || facts.counts.packets == 0 {
-            return None;
-        }
-        let headers = record.headers;
-        if facts.ttl_last.abs_diff(headers.ttl) > 3 {
-            return Some("a RST whose TTL is not its sender's");
-        }
-        if !half.fits_reset(headers.sequence) {
-            return Some("a RST with a number that its sender would not use");
-        }
-        if !half.fits_id(headers.ip_id) {
-            return Some("a RST whose IP id is not its sender's");
-        }
-        None
     }
 
     fn count(
