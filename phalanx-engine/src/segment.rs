@@ -4,13 +4,13 @@ mod class;
 mod clock;
 mod half;
 mod id;
+mod packet;
 mod sender;
 mod space;
 
 pub use class::{Class, Mark, Marks};
-pub(crate) use half::{
-    Acknowledged, Acknowledgement, Half, Recovery, Sending, Sent, run_count_max,
-};
+pub(crate) use half::{Half, Recovery, ResetNumber, run_count_max};
+pub(crate) use packet::{Acknowledged, Acknowledgement, Sending, Sent};
 pub(crate) use sender::Sender;
 
 use crate::side::Side;

@@ -13,6 +13,7 @@ mod ended;
 mod icmp;
 #[cfg(test)]
 pub(crate) mod part;
+mod reset;
 mod sides;
 mod silence;
 mod tcp;

@@ -5,9 +5,10 @@
 
 use phalanx_common::packet::TcpFlags;
 
-use super::class::{Class, Mark, Marks};
+use super::class::{Class, Mark};
 use super::clock::RoundTrips;
 use super::id::Ids;
+use super::packet::{Acknowledged, Acknowledgement, Sending, Sent};
 use super::sender::{Sender, Step};
 use super::space::{Run, Space, Unseen};
 use crate::limits::{RUN_COUNT_MAX, SEQUENCE_JUMP_MAX};
@@ -22,89 +23,6 @@ const REPEATED_COUNT: usize = 8;
 /// of the least timeout of Linux.
 const LOST_SILENCE_NS: i64 = 100_000_000;
 
-/// A segment as its half takes it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Sending {
-    pub(crate) sequence: u32,
-    /// Payload bytes.
-    pub(crate) length: u32,
-    pub(crate) is_syn: bool,
-    pub(crate) is_fin: bool,
-    pub(crate) is_rst: bool,
-    pub(crate) time_ns: i64,
-    pub(crate) frame: u64,
-    pub(crate) ip_id: u16,
-    /// `TSval`, 0 without timestamps.
-    pub(crate) timestamp: u32,
-    /// A hash of the first bytes of the payload, 0 where they were not captured.
-    pub(crate) digest: u32,
-    /// The peer has sent data since this side's last packet.
-    pub(crate) is_answer: bool,
-    /// Round trip of the sender, as far as it is known, in nanoseconds.
-    pub(crate) peer_rtt_ns: Option<i64>,
-}
-
-/// What a half says of a segment of its sender.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Sent {
-    pub(crate) class: Option<Class>,
-    pub(crate) why: &'static str,
-    pub(crate) marks: Marks,
-    /// Unwrapped number of its first byte.
-    pub(crate) start: u64,
-    /// Payload bytes that had been seen before.
-    pub(crate) old: u64,
-    /// Payload bytes that had not.
-    pub(crate) new: u64,
-    /// The frame that carried its bytes first.
-    pub(crate) repeats_frame: Option<u64>,
-    /// Of the new bytes, those that had been acknowledged and taken for not captured.
-    pub(crate) found: u64,
-    /// Bytes that were seen before with another content.
-    pub(crate) is_conflict: bool,
-    /// How long the hole that it fills was open, in nanoseconds.
-    pub(crate) lateness_ns: i64,
-}
-
-/// An acknowledgement as the half of the data's sender takes it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Acknowledgement<'a> {
-    pub(crate) number: u32,
-    /// Window in bytes, scaled; `None` where the scale is not known.
-    pub(crate) window: Option<u32>,
-    /// Window as sent.
-    pub(crate) raw_window: u16,
-    /// Neither payload, SYN, FIN nor RST.
-    pub(crate) is_pure: bool,
-    /// SYN, FIN or RST.
-    pub(crate) is_control: bool,
-    pub(crate) is_reset: bool,
-    pub(crate) sacks: &'a [(u32, u32)],
-    /// `TSecr`, 0 without timestamps.
-    pub(crate) echo: u32,
-    pub(crate) time_ns: i64,
-    /// From the hop to the data's sender and back, in nanoseconds.
-    pub(crate) upstream_ns: i64,
-}
-
-/// What came of an acknowledgement.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Acknowledged {
-    pub(crate) marks: Marks,
-    /// Unwrapped.
-    pub(crate) number: u64,
-    /// Bytes acknowledged for the first time.
-    pub(crate) new: u64,
-    /// Of these never seen here.
-    pub(crate) unseen: u64,
-    pub(crate) rtt_ns: Option<i64>,
-    pub(crate) frame: Option<u64>,
-    /// The first duplicate in a row.
-    pub(crate) is_first_duplicate: bool,
-    /// A DSACK that names a segment sent again.
-    pub(crate) is_needless: bool,
-}
-
 /// How a loss is being repaired.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Recovery {
@@ -114,6 +32,16 @@ pub(crate) enum Recovery {
     Fast(u64),
     /// Until this is acknowledged.
     Timeout(u64),
+}
+
+/// Where the number of a RST lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ResetNumber {
+    /// Where its sender stands.
+    Expected,
+    /// Elsewhere in the peer's window.
+    Within,
+    Outside,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -143,7 +71,8 @@ pub(crate) struct Half {
     repaired_ns: i64,
     repaired_start: u64,
     keep_alive_pending: bool,
-    probe_end: Option<u64>,
+    /// The byte that was sent into the closed window last, until it is known whether it was taken.
+    probe: Option<Run>,
     implausible_next: Option<u64>,
     repeated: [(u64, u64); REPEATED_COUNT],
     repeated_at: u8,
@@ -202,15 +131,31 @@ impl Half {
         self.space.capacity() + self.round_trips.capacity() + self.sender.capacity()
     }
 
-    /// Whether `sequence` is what a RST of this sender would carry: the next number, or one that
-    /// the peer has asked for (RFC 9293 section 3.5.2, RFC 5961 section 3.2).
-    pub(crate) fn fits_reset(&self, sequence: u32) -> bool {
+    /// Where the number of a RST lies. What a sender uses is the number after all that it sent or,
+    /// where the window has no room for that, the window's end; one that goes back after a timeout,
+    /// that of a segment under way; and in an answer what the peer has acknowledged (RFC 9293
+    /// section 3.5.2). What it sent before a number further on may just not have been captured,
+    /// unless its IP ids tell that nothing is missing.
+    pub(crate) fn reset_number(&self, sequence: u32, ip_id: u16) -> ResetNumber {
         if !self.is_started {
-            return true;
+            return ResetNumber::Expected;
         }
         let at = self.unwrap(sequence);
         let end = self.edge.unwrap_or(self.next).max(self.next);
-        (self.acknowledged.saturating_sub(1)..=end).contains(&at)
+        let acknowledged = self.acknowledged.saturating_sub(1)..=self.acknowledged;
+        if at == self.next
+            || self.edge == Some(at)
+            || acknowledged.contains(&at)
+            || self.space.has_edge(at)
+        {
+            ResetNumber::Expected
+        } else if !(self.acknowledged..=end).contains(&at) {
+            ResetNumber::Outside
+        } else if at < self.next || (self.ids.tell_missing() && self.ids.step(ip_id) == 1) {
+            ResetNumber::Within
+        } else {
+            ResetNumber::Expected
+        }
     }
 
     /// Whether a segment brings bytes beyond all that were sent.
@@ -286,27 +231,15 @@ impl Half {
         if length == 0 {
             return sent;
         }
+        self.segment_max = self.segment_max.max(sending.length);
+        let mut run = first_run(sending, start, end);
         if sending.length == 1 && !is_control && start == self.next && self.is_blocked {
-            self.probe_end = Some(end);
-            sent.class = Some(Class::ZeroWindowProbe);
-            sent.why = "one byte sent into a closed window";
+            self.probe_window(run, &mut sent);
             return sent;
         }
-        self.segment_max = self.segment_max.max(sending.length);
-        let run = Run {
-            start,
-            end,
-            first_ns: sending.time_ns,
-            last_ns: sending.time_ns,
-            frame: sending.frame,
-            first_timestamp: sending.timestamp,
-            last_timestamp: sending.timestamp,
-            ip_id: sending.ip_id,
-            digest: sending.digest,
-            copies: 1,
-            is_sacked: false,
-            opened_gap: start > self.next,
-        };
+        // Who goes on behind the probe knows that its byte was taken.
+        sent.accepted = self.accept_probe(start, count_max);
+        run.opened_gap = start > self.next;
         if start >= self.next {
             self.send_new(sending, &mut sent, run, count_max);
             if let (Some(lateness_ns), false) = (lost_ns, run.opened_gap) {
@@ -361,6 +294,38 @@ impl Half {
             sent.why = "the number before the next, with nothing under way";
         }
         sent
+    }
+
+    /// A byte that the peer may take or not.
+    fn probe_window(&mut self, run: Run, sent: &mut Sent) {
+        sent.class = Some(Class::ZeroWindowProbe);
+        sent.why = "one byte sent into a closed window";
+        match &mut self.probe {
+            Some(probe) if probe.start == run.start => {
+                probe.copies = probe.copies.saturating_add(1);
+                probe.last_ns = run.last_ns;
+                probe.last_timestamp = run.last_timestamp;
+                probe.ip_id = run.ip_id;
+            }
+            probe => *probe = Some(run),
+        }
+    }
+
+    /// Counts the byte of a probe as sent once numbers from `known` on tell that it was taken;
+    /// gives how many bytes that is.
+    fn accept_probe(&mut self, known: u64, count_max: usize) -> u64 {
+        let Some(probe) = self.probe.filter(|probe| probe.start == self.next) else {
+            // It was sent again with more.
+            self.probe = None;
+            return 0;
+        };
+        if known < probe.end {
+            return 0;
+        }
+        self.probe = None;
+        self.next = probe.end;
+        self.space.push(probe, count_max);
+        probe.end - probe.start
     }
 
     fn send_new(&mut self, sending: &Sending, sent: &mut Sent, run: Run, count_max: usize) {
@@ -511,7 +476,7 @@ impl Half {
                 "after three duplicate acknowledgements",
             );
         }
-        if self.space.sacked_bytes >= 3 * u64::from(self.segment_max.max(1)) {
+        if self.space.sacked_bytes >= 3 * self.segment_length(sending.mss) {
             self.begin_fast();
             return (
                 Class::FastRetransmission,
@@ -551,6 +516,17 @@ impl Half {
             Class::Retransmission,
             "seen before; neither acknowledgements nor silence say why",
         )
+    }
+
+    /// Most bytes of a segment on the wire: what is captured may be many at once, which the
+    /// sender's network card cuts only later.
+    fn segment_length(&self, mss: u16) -> u64 {
+        let largest = self.segment_max.max(1);
+        let length = match mss {
+            0 => largest,
+            _ => largest.min(mss.into()),
+        };
+        length.into()
     }
 
     fn begin_timeout(&mut self) {
@@ -657,15 +633,15 @@ impl Half {
     }
 
     fn advance(&mut self, ack: &Acknowledgement<'_>, number: u64, out: &mut Acknowledged) {
+        out.accepted = self.accept_probe(number, ack.run_count_max);
+        if out.accepted > 0 && number == self.next && ack.is_pure && ack.raw_window == 0 {
+            out.marks.set(Mark::ZeroWindowProbeAck);
+        }
         if number > self.next {
             self.next = number;
         }
         out.new = number - self.acknowledged;
-        let probe = self.probe_end.take_if(|end| *end <= number);
-        let mut removed = self.space.acknowledge(number, ack.echo, &mut self.unseen);
-        if probe == Some(number) {
-            removed.unseen = 0;
-        }
+        let removed = self.space.acknowledge(number, ack.echo, &mut self.unseen);
         out.unseen = removed.unseen;
         if out.unseen > 0 {
             out.marks.set(Mark::AckOfUnseen);
@@ -718,7 +694,7 @@ impl Half {
             } else {
                 Mark::KeepAliveAck
             });
-        } else if self.probe_end.is_some() && ack.raw_window == 0 {
+        } else if self.probe.is_some() && ack.raw_window == 0 {
             out.marks.set(Mark::ZeroWindowProbeAck);
         } else if self.is_outstanding() && (is_same_window || out.marks.has(Mark::Sack)) {
             // RFC 5681 section 2; with SACK the window may move (RFC 6675 section 2).
@@ -774,10 +750,28 @@ impl Half {
             let (left, right) = ack.sacks[index];
             let (left, right) = (self.unwrap(left), self.unwrap(right));
             if left < right && right <= self.next && left >= number {
-                let latest = self.space.sack(left, right);
+                let latest = self.space.sack(left, right, ack.run_count_max);
                 self.delivered_ns = self.delivered_ns.max(latest.unwrap_or(i64::MIN));
             }
         }
+    }
+}
+
+/// A run of bytes that are sent for the first time, as far as is known.
+fn first_run(sending: &Sending, start: u64, end: u64) -> Run {
+    Run {
+        start,
+        end,
+        first_ns: sending.time_ns,
+        last_ns: sending.time_ns,
+        frame: sending.frame,
+        first_timestamp: sending.timestamp,
+        last_timestamp: sending.timestamp,
+        ip_id: sending.ip_id,
+        digest: sending.digest,
+        copies: 1,
+        is_sacked: false,
+        opened_gap: false,
     }
 }
 

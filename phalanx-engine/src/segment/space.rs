@@ -188,12 +188,47 @@ impl Space {
         self.runs = kept;
     }
 
+    /// Cuts the run at `index` in two where `at` is inside of it, and there is room. Only the part
+    /// that keeps the start has its digest.
+    fn split(&mut self, index: usize, at: u64, count_max: usize) -> bool {
+        if self.runs.len() >= count_max {
+            return false;
+        }
+        let Some(run) = self.runs.get_mut(index) else {
+            return false;
+        };
+        if at <= run.start || run.end <= at {
+            return false;
+        }
+        let rest = Run {
+            start: at,
+            digest: 0,
+            opened_gap: false,
+            ..*run
+        };
+        if at - run.start < run.digest_length() {
+            run.digest = 0;
+        }
+        run.end = at;
+        self.runs.insert(index + 1, rest);
+        true
+    }
+
     /// Index of the first run that ends beyond `at`.
     fn index_beyond(&self, at: u64) -> usize {
         self.runs.partition_point(|run| run.end <= at)
     }
 
+    /// Whether a run begins or ends at `at`.
+    pub(crate) fn has_edge(&self, at: u64) -> bool {
+        let index = self.index_beyond(at);
+        let is_start = self.runs.get(index).is_some_and(|run| run.start == at);
+        let before = index.checked_sub(1).and_then(|index| self.runs.get(index));
+        is_start || before.is_some_and(|run| run.end == at)
+    }
+
     /// Notes that `[sent.start, sent.end)`, part of it at least below the highest seen, was sent.
+    /// Of a run that it holds in part the rest stays as it was, where there is room for both.
     pub(crate) fn repeat(&mut self, sent: &Run, count_max: usize) -> Overlap {
         let mut overlap = Overlap {
             is_sacked: true,
@@ -202,10 +237,14 @@ impl Space {
         let mut at = sent.start.max(self.floor).min(sent.end);
         overlap.old = at - sent.start;
         let mut index = self.index_beyond(at);
+        if self.split(index, at, count_max) {
+            index += 1;
+        }
         for _ in 0..RUN_WALK_MAX {
             if at >= sent.end {
                 break;
             }
+            self.split(index, sent.end, count_max);
             let run = match self.runs.get_mut(index) {
                 Some(run) if run.start <= at => run,
                 next => {
@@ -314,17 +353,27 @@ impl Space {
     }
 
     /// Marks what a SACK block names; gives the latest sending among what is new, `None` where
-    /// nothing is.
-    pub(crate) fn sack(&mut self, start: u64, end: u64) -> Option<i64> {
+    /// nothing is. Of a run of which it names a part, as of one that is cut into segments only
+    /// after this hop, that part, where there is room for both.
+    pub(crate) fn sack(&mut self, start: u64, end: u64, count_max: usize) -> Option<i64> {
         let mut latest = None;
         let first = self.index_beyond(start);
-        for run in self.runs.range_mut(first..).take(RUN_WALK_MAX) {
-            if run.end > end {
+        for index in first..first + RUN_WALK_MAX {
+            let Some(run) = self.runs.get(index).filter(|run| run.start < end) else {
                 break;
-            }
-            if run.is_sacked || run.start < start {
+            };
+            if run.is_sacked {
                 continue;
             }
+            if run.start < start {
+                // What is split off is next.
+                self.split(index, start, count_max);
+                continue;
+            }
+            if run.end > end && !self.split(index, end, count_max) {
+                break;
+            }
+            let run = &mut self.runs[index];
             run.is_sacked = true;
             self.sacked_bytes += run.end - run.start;
             let sent_ns = if run.copies == 1 {
@@ -364,6 +413,59 @@ mod tests {
         space.acknowledge(50, 0, &mut Unseen::default());
         let overlap = space.repeat(&run(50, 100, 9), RUN_COUNT_MAX);
         assert_eq!(overlap.run.unwrap().digest, 0);
+    }
+
+    #[test]
+    fn a_sack_block_marks_the_part_that_it_names() {
+        let mut space = Space::new(0);
+        space.push(run(0, 20_000, 7), RUN_COUNT_MAX);
+        assert_eq!(space.sack(1_448, 2_896, RUN_COUNT_MAX), Some(0));
+        assert_eq!(space.sack(1_448, 2_896, RUN_COUNT_MAX), None);
+        assert_eq!(space.sack(1_448, 4_344, RUN_COUNT_MAX), Some(0));
+        assert_eq!(space.sacked_bytes, 2_896);
+        assert!(!space.has_hole());
+        assert!(!space.repeat(&run(0, 1_448, 7), RUN_COUNT_MAX).is_sacked);
+        assert!(space.repeat(&run(2_000, 3_000, 1), RUN_COUNT_MAX).is_sacked);
+        assert!(!space.repeat(&run(4_000, 5_000, 1), RUN_COUNT_MAX).is_sacked);
+        space.acknowledge(20_000, 0, &mut Unseen::default());
+        assert_eq!((space.sacked_bytes, space.run_count()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_sent_again_in_part_leaves_the_rest_as_it_was() {
+        let mut space = Space::new(0);
+        space.push(run(0, 20_000, 7), RUN_COUNT_MAX);
+        let again = Run {
+            last_ns: 5,
+            ..run(1_448, 2_896, 8)
+        };
+        let overlap = space.repeat(&again, RUN_COUNT_MAX);
+        assert_eq!((overlap.old, overlap.new), (1_448, 0));
+        let held: Vec<_> = space
+            .runs
+            .iter()
+            .map(|it| (it.start, it.end, it.copies, it.last_ns, it.digest))
+            .collect();
+        let rest = [(0, 1_448, 1, 0, 7), (2_896, 20_000, 1, 0, 0)];
+        assert_eq!(held, [rest[0], (1_448, 2_896, 2, 5, 0), rest[1]]);
+        // A digest is of no bytes that another run has.
+        space.repeat(&run(0, 8, 7), RUN_COUNT_MAX);
+        assert_eq!(space.runs[0].digest, 0);
+    }
+
+    #[test]
+    fn without_room_runs_stay_whole() {
+        let mut space = Space::new(0);
+        for start in [0, 1_000] {
+            space.push(run(start, start + 1_000, 7), 8);
+        }
+        assert_eq!(space.sack(500, 1_500, 2), None);
+        space.repeat(&run(900, 1_100, 7), 2);
+        assert_eq!(space.run_count(), 2);
+        assert!(space.runs.iter().all(|it| it.copies == 2 && !it.is_sacked));
+        // One split has room, the other has not.
+        assert_eq!(space.sack(500, 1_500, 3), Some(0));
+        assert_eq!((space.run_count(), space.sacked_bytes), (3, 500));
     }
 
     #[test]

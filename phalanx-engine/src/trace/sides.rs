@@ -20,6 +20,8 @@ pub(crate) struct SideFacts {
     pub(crate) ttl_max: u8,
     /// TTL of the latest packet.
     pub(crate) ttl_last: u8,
+    /// `TSval` of the latest packet that has one, RSTs aside.
+    pub(crate) timestamp_last: Option<u32>,
     pub(crate) icmp_mtu: u32,
     silence_max_ns: i64,
     last_ns: Option<i64>,
@@ -40,6 +42,9 @@ impl SideFacts {
         counts.unique_bytes += sent.new.min(u64::from(headers.payload_length));
         let options = record.options;
         self.has_timestamps |= options.has_timestamps;
+        if options.has_timestamps && !flags.any(TcpFlags::RST) {
+            self.timestamp_last = Some(options.timestamp_value);
+        }
         if flags.any(TcpFlags::SYN) {
             self.has_syn = true;
             self.mss = options.mss;

@@ -4,6 +4,7 @@ use phalanx_common::packet::TcpFlags;
 
 use super::account::{Account, Event, Phase, Situation, Turned};
 use super::copy::Recent;
+use super::reset;
 use super::sides::SideFacts;
 use crate::application::Application;
 use crate::budget::Bucket;
@@ -141,16 +142,15 @@ impl TcpTrace {
         }
         self.recent.get_mut(side).add(record);
         let situation = self.situation();
-        let unfit = self.unfit(record, side);
+        let unfit = reset::unfit(record, self.facts.get(side), self.halves.get(side));
         let other = side.other();
         let rest_ns = self.halves.get(other).round_trips.smoothed_ns();
         let mut sending = sending(record, rest_ns);
+        sending.mss = self.facts.get(other).mss;
         sending.is_answer = self.facts.get(side).is_answered_by(self.facts.get(other));
-        let sent = self
-            .halves
-            .get_mut(side)
-            .send(&sending, run_count_max(is_scarce));
-        let acknowledged = self.acknowledge(record, side);
+        let count_max = run_count_max(is_scarce);
+        let sent = self.halves.get_mut(side).send(&sending, count_max);
+        let acknowledged = self.acknowledge(record, side, count_max);
         self.facts.get_mut(side).take(record, &sent);
         let event = self.event(record, side, &sent, acknowledged.as_ref());
         self.watch_losses(side, &sent, acknowledged.as_ref());
@@ -170,9 +170,10 @@ impl TcpTrace {
         segment
     }
 
-    /// Hands payload on that was not seen before.
+    /// Hands payload on that was not seen before; a probe's byte too, which may be taken.
     fn read(&mut self, record: &PacketRecord<'_>, side: Side, sent: &Sent) {
-        if sent.new == 0 || record.headers.payload_length == 0 {
+        let is_probe = sent.class == Some(Class::ZeroWindowProbe);
+        if (sent.new == 0 && !is_probe) || record.headers.payload_length == 0 {
             return;
         }
         let at = self.halves.get(side).relative(sent.start);
@@ -246,7 +247,12 @@ impl TcpTrace {
         }
     }
 
-    fn acknowledge(&mut self, record: &PacketRecord<'_>, side: Side) -> Option<Acknowledged> {
+    fn acknowledge(
+        &mut self,
+        record: &PacketRecord<'_>,
+        side: Side,
+        run_count_max: usize,
+    ) -> Option<Acknowledged> {
         let flags = record.flags();
         if !flags.any(TcpFlags::ACK) {
             return None;
@@ -269,6 +275,7 @@ impl TcpTrace {
             is_control,
             is_reset: flags.any(TcpFlags::RST),
             sacks: &blocks[..count],
+            run_count_max,
             echo: record.options.timestamp_echo,
             time_ns: record.time_ns,
             // What the side that acknowledges has sent goes to the data's sender and back.
@@ -524,25 +531,6 @@ impl TcpTrace {
         }
     }
 
-    /// Why a RST does not fit its sender, as known before it.
-    fn unfit(&self, record: &PacketRecord<'_>, side: Side) -> Option<&'static str> {
-        let (facts, half) = (self.facts.get(side), self.halves.get(side));
-        if !record.flags().any(TcpFlags::RST) || facts.counts.packets == 0 {
-            return None;
-        }
-        let headers = record.headers;
-        if facts.ttl_last.abs_diff(headers.ttl) > 3 {
-            return Some("a RST whose TTL is not its sender's");
-        }
-        if !half.fits_reset(headers.sequence) {
-            return Some("a RST with a number that its sender would not use");
-        }
-        if !half.fits_id(headers.ip_id) {
-            return Some("a RST whose IP id is not its sender's");
-        }
-        None
-    }
-
     fn count(
         &mut self,
         record: &PacketRecord<'_>,
@@ -563,12 +551,14 @@ impl TcpTrace {
             facts.window_min = Some(facts.window_min.map_or(window, |it| it.min(window)));
             facts.window_max = facts.window_max.max(window);
         }
+        facts.counts.unique_bytes += sent.accepted;
         facts.counts.unseen_bytes = facts.counts.unseen_bytes.saturating_sub(sent.found);
         count_class(&mut facts.counts, segment.class, sent);
         count_marks(&mut facts.counts, segment.marks);
         if let Some(acknowledged) = acknowledged {
             let counts = &mut self.facts.get_mut(side.other()).counts;
             counts.unseen_bytes += acknowledged.unseen;
+            counts.unique_bytes += acknowledged.accepted;
             counts.spurious_retransmissions += u64::from(acknowledged.is_needless);
         }
     }
@@ -671,6 +661,7 @@ fn sending(record: &PacketRecord<'_>, peer_rtt_ns: Option<i64>) -> Sending {
         ip_id: record.headers.ip_id,
         timestamp: record.options.timestamp_value,
         digest: digest(record),
+        mss: 0,
         is_answer: false,
         peer_rtt_ns,
     }

@@ -1,0 +1,93 @@
+//! Where connections begin and end, and what is known of them: each case is a conversation, packet
+//! by packet.
+
+#[path = "support/conversation.rs"]
+mod conversation;
+
+use conversation::{ACK, Packet, RST, SYN, trace};
+use phalanx_engine::segment::{Mark, Segment};
+use phalanx_engine::story::FlowStory;
+
+/// Every 20 ms a packet; the client's clock ticks in milliseconds.
+fn packets(each: &[(bool, u8, (u32, u32), u16)]) -> Vec<Packet> {
+    let mut out = Vec::new();
+    for (index, &(is_server, flags, (sequence, acknowledgement), length)) in each.iter().enumerate()
+    {
+        let base = if is_server { 5_000 } else { 100 };
+        out.push(Packet {
+            is_server,
+            time_ns: index as i64 * 20_000_000,
+            sequence,
+            acknowledgement,
+            flags,
+            window: 1_000,
+            length,
+            id: base + index as u16,
+            ttl: 64,
+            timestamps: Some((100_000 + 20 * index as u32, 1)),
+            is_whole: true,
+            ..Packet::default()
+        });
+    }
+    out
+}
+
+fn tell(packets: &[Packet]) -> (Vec<Segment>, Vec<FlowStory>) {
+    let mut segments = Vec::new();
+    let stories = trace(packets, |segment| segments.push(*segment));
+    (segments, stories)
+}
+
+/// The last of a conversation is a RST of the client, which has 2,000 bytes under way.
+fn with_reset(change: impl FnOnce(&mut Packet)) -> Segment {
+    let mut each = vec![
+        (false, SYN, (1_000, 0), 0),
+        (true, SYN | ACK, (7_000, 1_001), 0),
+    ];
+    each.extend([(false, ACK, (1_001, 7_001), 0); 8]);
+    each.extend([
+        (false, ACK, (1_001, 7_001), 1_000),
+        (true, ACK, (7_001, 2_001), 0),
+        (false, ACK, (2_001, 7_001), 1_000),
+        (false, ACK, (3_001, 7_001), 1_000),
+        (false, RST | ACK, (4_001, 7_001), 0),
+    ]);
+    let mut it = packets(&each);
+    // Each packet of the client has the next id.
+    let mut id = 100;
+    for packet in it.iter_mut().filter(|packet| !packet.is_server) {
+        id += 1;
+        packet.id = id;
+    }
+    change(it.last_mut().expect("a packet"));
+    *tell(&it).0.last().expect("a segment")
+}
+
+#[test]
+fn what_does_not_fit_about_a_reset_is_said() {
+    let unfit = |change: fn(&mut Packet)| {
+        let reset = with_reset(change);
+        let is_marked = reset.marks.has(Mark::UnfittingReset);
+        is_marked.then_some(reset.why).unwrap_or_default()
+    };
+    assert_eq!(unfit(|_| ()), "");
+    // An answer to what acknowledged less; a timeout went back; no timestamp, or one of 0.
+    assert_eq!(unfit(|it| it.sequence = 2_001), "");
+    assert_eq!(unfit(|it| it.sequence = 3_001), "");
+    assert_eq!(unfit(|it| it.timestamps = None), "");
+    assert_eq!(unfit(|it| it.timestamps = Some((0, 0))), "");
+    assert_eq!(unfit(|it| it.timestamps = Some((99_500, 1))), "");
+    // A packet is missing before it.
+    assert_eq!(unfit(|it| (it.sequence, it.id) = (9_000, it.id + 1)), "");
+    let cases: [(&str, fn(&mut Packet)); 6] = [
+        ("TTL", |it| it.ttl = 50),
+        ("IP id", |it| it.id = 40_000),
+        ("timestamp is far behind", |it| it.timestamps = Some((5, 1))),
+        ("within the window", |it| it.sequence = 2_500),
+        ("within the window", |it| it.sequence = 9_000),
+        ("would not use", |it| it.sequence = 900_000),
+    ];
+    for (what, change) in cases {
+        assert!(unfit(change).contains(what), "{what}: {:?}", unfit(change));
+    }
+}
