@@ -10,7 +10,7 @@ use super::clock::RoundTrips;
 use super::id::Ids;
 use super::packet::{Acknowledged, Acknowledgement, Sending, Sent};
 use super::sender::{Sender, Step};
-use super::space::{Run, Space, Unseen};
+use super::space::{Overlap, Run, Space, Unseen};
 use crate::limits::{RUN_COUNT_MAX, SEQUENCE_JUMP_MAX};
 
 /// Where unwrapped sequence numbers begin, so that smaller ones can be told.
@@ -408,7 +408,7 @@ impl Half {
             sent.old = overlap.old.min(u64::from(sending.length));
             sent.new = overlap.new.saturating_sub(control);
             let (class, why) = match overlap.run {
-                Some(held) => self.repeat_kind(sending, run, &held, overlap.is_sacked),
+                Some(held) => self.repeat_kind(sending, run, &held, &overlap),
                 None => (
                     Class::Retransmission,
                     "begins with bytes that were acknowledged",
@@ -442,9 +442,9 @@ impl Half {
         sending: &Sending,
         run: &Run,
         held: &Run,
-        is_sacked: bool,
+        overlap: &Overlap,
     ) -> (Class, &'static str) {
-        if is_sacked {
+        if overlap.is_sacked {
             return (Class::SpuriousRetransmission, "all of it had been SACKed");
         }
         let since_ns = sending.time_ns.saturating_sub(held.last_ns);
@@ -499,7 +499,9 @@ impl Half {
                 "what was sent later has arrived (RACK)",
             );
         }
-        if run.end == self.next && since_ns >= self.round_trips.probe_ns(sending.peer_rtt_ns) {
+        // RFC 8985 section 7.3: new data goes first where there is some.
+        let is_tail = run.end == self.next && overlap.new == 0;
+        if is_tail && since_ns >= self.round_trips.probe_ns(sending.peer_rtt_ns) {
             return (
                 Class::TailLossProbe,
                 "the last segment again, before a timeout",
