@@ -295,6 +295,8 @@ impl TcpTrace {
             (Some(scale), Some(_)) => Some(raw << scale),
             // RFC 7323 section 2.2: both or none, where both SYNs were seen.
             _ if own.has_syn && peer.has_syn => Some(raw),
+            // It answers the option of a SYN that was not captured.
+            (Some(scale), None) if side == Side::Server => Some(raw << scale),
             (None, _) if own.has_syn => Some(raw),
             (_, None) if peer.has_syn => Some(raw),
             _ => None,
@@ -544,10 +546,14 @@ impl TcpTrace {
             && !record
                 .flags()
                 .any(TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST);
-        let window = segment.window;
+        // One whose scale is not known says nothing in bytes.
+        let window = self.window(side, record.headers.window, false);
         let facts = self.facts.get_mut(side);
         facts.counts.pure_acks += u64::from(is_pure && record.flags().any(TcpFlags::ACK));
-        if record.flags().any(TcpFlags::ACK) && !record.flags().any(TcpFlags::SYN | TcpFlags::RST) {
+        if let Some(window) = window
+            && record.flags().any(TcpFlags::ACK)
+            && !record.flags().any(TcpFlags::SYN | TcpFlags::RST)
+        {
             facts.window_min = Some(facts.window_min.map_or(window, |it| it.min(window)));
             facts.window_max = facts.window_max.max(window);
         }
