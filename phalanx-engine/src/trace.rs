@@ -329,7 +329,7 @@ impl Tracer {
             self.end(slot);
             found = None;
         }
-        let reused = found.filter(|slot| self.is_other_connection(*slot, record));
+        let reused = found.filter(|slot| self.is_other_connection(*slot, end, record));
         if let Some(slot) = reused {
             self.end(slot);
         }
@@ -387,16 +387,19 @@ impl Tracer {
         }
     }
 
-    fn is_other_connection(&self, slot: Slot, record: &PacketRecord<'_>) -> bool {
-        if !is_first_syn(record) {
+    fn is_other_connection(&self, slot: Slot, end: End, record: &PacketRecord<'_>) -> bool {
+        if !record.flags().any(TcpFlags::SYN) {
             return false;
         }
-        match self.traces.get(slot).map(|trace| &trace.detail) {
-            Some(Detail::Opening(opening)) => {
-                opening.decoded.headers.sequence != record.headers.sequence
+        let Some(trace) = self.traces.get(slot) else {
+            return false;
+        };
+        match &trace.detail {
+            Detail::Opening(opening) => {
+                is_first_syn(record) && opening.decoded.headers.sequence != record.headers.sequence
             }
-            Some(Detail::Tcp(trace)) => trace.is_other_connection(record),
-            _ => false,
+            Detail::Tcp(tcp) => tcp.is_other_connection(record, trace.side(end)),
+            Detail::Datagram(_) => false,
         }
     }
 

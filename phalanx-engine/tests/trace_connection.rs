@@ -91,3 +91,65 @@ fn what_does_not_fit_about_a_reset_is_said() {
         assert!(unfit(change).contains(what), "{what}: {:?}", unfit(change));
     }
 }
+
+/// Only what the server sends was captured.
+#[test]
+fn a_syn_ack_of_a_new_number_begins_another_connection() {
+    let server = |each: &[(u8, (u32, u32), u16)]| {
+        let each: Vec<_> = each.iter().map(|it| (true, it.0, it.1, it.2)).collect();
+        packets(&each)
+    };
+    let first = (SYN | ACK, (7_000, 1_001), 0);
+    let data = (ACK, (7_001, 1_101), 1_000);
+    let other = (SYN | ACK, (900_000_000, 50_001), 0);
+    let answer = (ACK, (900_000_001, 50_101), 500);
+    let (segments, stories) = tell(&server(&[first, data, first, other, other, answer]));
+    assert_eq!(stories.len(), 2);
+    assert!(segments[3].marks.has(Mark::PortReuse));
+    assert!(!segments[2].marks.has(Mark::PortReuse) && !segments[4].marks.has(Mark::PortReuse));
+    let bytes = |index: usize| stories[index].sides.server.counts.unique_bytes;
+    assert_eq!((bytes(0), bytes(1)), (1_000, 500));
+    assert!(stories[1].reuses_ports && !stories[0].reuses_ports);
+    // In the middle of one, whose SYN-ACK may come late but not from far.
+    assert_eq!(tell(&server(&[data, first])).1.len(), 1);
+    assert_eq!(tell(&server(&[data, other, answer])).1.len(), 2);
+}
+
+#[test]
+fn a_second_answer_to_a_syn_begins_nothing() {
+    let it = packets(&[
+        (false, SYN, (1_000, 0), 0),
+        (true, SYN | ACK, (7_000, 1_001), 0),
+        (false, ACK, (1_001, 7_001), 0),
+        (true, SYN | ACK, (900_000_000, 1_001), 0),
+    ]);
+    assert_eq!(tell(&it).1.len(), 1);
+}
+
+#[test]
+fn windows_of_an_unknown_scale_are_not_told_in_bytes() {
+    let exchange = [
+        (false, ACK, (1_001, 7_001), 1_000),
+        (true, ACK, (7_001, 2_001), 0),
+        (false, ACK, (2_001, 7_001), 1_000),
+        (true, ACK, (7_001, 3_001), 0),
+    ];
+    let (segments, stories) = tell(&packets(&exchange));
+    assert!(segments.iter().all(|it| !it.marks.has(Mark::WindowFull)));
+    let sides = &stories[0].sides;
+    assert_eq!(
+        (sides.server.window_min, sides.server.window_max),
+        (None, 0)
+    );
+    assert_eq!(
+        (sides.client.window_min, sides.client.window_max),
+        (None, 0)
+    );
+
+    // A SYN-ACK with a scale answers one with a scale: the server's is known, the client's not.
+    let mut each = vec![(true, SYN | ACK, (7_000, 1_001), 0)];
+    each.extend(exchange);
+    let sides = &tell(&packets(&each)).1[0].sides;
+    assert_eq!(sides.server.window_min, Some(1_000 << 7));
+    assert_eq!(sides.client.window_min, None);
+}

@@ -19,6 +19,10 @@ const ORIGIN: u64 = 1 << 32;
 /// Segments sent again that a DSACK may still call needless.
 const REPEATED_COUNT: usize = 8;
 
+/// Most bytes that may be sent before the first acknowledgement, by an initial window that somebody
+/// has raised.
+const FIRST_WINDOW_MAX: u32 = 1 << 16;
+
 /// Least silence before a segment that is taken for one lost before the hop, in nanoseconds: half
 /// of the least timeout of Linux.
 const LOST_SILENCE_NS: i64 = 100_000_000;
@@ -156,6 +160,13 @@ impl Half {
         } else {
             ResetNumber::Expected
         }
+    }
+
+    /// Whether `sequence` may be the initial one: it is, where the SYN was seen, else it lies less
+    /// than a first window before all that was.
+    pub(crate) fn may_begin_at(&self, sequence: u32, has_syn: bool) -> bool {
+        let distance = (self.origin as u32).wrapping_sub(sequence);
+        !self.is_started || distance == 0 || (!has_syn && distance < FIRST_WINDOW_MAX)
     }
 
     /// Whether a segment brings bytes beyond all that were sent.

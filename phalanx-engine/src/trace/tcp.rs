@@ -93,10 +93,21 @@ impl TcpTrace {
         size_of::<Self>() + of(Side::Client) + of(Side::Server) + turns + boxed
     }
 
-    /// Whether a SYN begins a connection of its own, rather than this one again.
-    pub(crate) fn is_other_connection(&self, record: &PacketRecord<'_>) -> bool {
+    /// Whether a SYN, or a SYN-ACK whose SYN was not captured, begins a connection of its own,
+    /// rather than this one again. `side` is its sender.
+    pub(crate) fn is_other_connection(&self, record: &PacketRecord<'_>, side: Side) -> bool {
+        let headers = record.headers;
+        if record.flags().any(TcpFlags::ACK) {
+            let half = self.halves.get(side);
+            let has_syn = self.facts.get(side).has_syn;
+            // Two answers to one SYN are of one connection, be they ever so different.
+            let answers = self.handshake.syn_number.map(|it| it.wrapping_add(1));
+            return answers != Some(headers.acknowledgement)
+                && self.phase != Phase::Handshake
+                && !half.may_begin_at(headers.sequence, has_syn);
+        }
         match self.handshake.syn_number {
-            Some(number) => number != record.headers.sequence,
+            Some(number) => number != headers.sequence,
             None => self.halves.client.is_started() && self.phase != Phase::Handshake,
         }
     }
