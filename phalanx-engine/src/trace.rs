@@ -91,6 +91,8 @@ enum Detail {
 struct Opening {
     decoded: Decoded,
     wire_length: u32,
+    /// The bytes that the addresses of the link layer are in, by which copies are told.
+    link: [u8; 12],
 }
 
 struct Trace {
@@ -184,12 +186,15 @@ impl Opening {
                 fragment_count: record.fragment_count,
             },
             wire_length: record.wire_length,
+            link: record.bytes.first_chunk().copied().unwrap_or_default(),
         }
     }
 
     /// The trace of the packet that was kept: the first of `flow`, at `time_ns`.
     fn trace(&self, flow: u64, time_ns: i64) -> TcpTrace {
-        let record = self.decoded.record(flow, time_ns, self.wire_length, &[]);
+        let record = self
+            .decoded
+            .record(flow, time_ns, self.wire_length, &self.link);
         let mut trace = TcpTrace::new(&record, Side::Client);
         trace.take(&record, Side::Client, false);
         trace

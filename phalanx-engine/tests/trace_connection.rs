@@ -5,8 +5,11 @@
 mod conversation;
 
 use conversation::{ACK, Packet, RST, SYN, trace};
-use phalanx_engine::segment::{Mark, Segment};
+use phalanx_common::packet::{Layers, LinkKind};
+use phalanx_engine::record::Decoded;
+use phalanx_engine::segment::{Class, Mark, Segment};
 use phalanx_engine::story::FlowStory;
+use phalanx_engine::trace::Tracer;
 
 /// Every 20 ms a packet; the client's clock ticks in milliseconds.
 fn packets(each: &[(bool, u8, (u32, u32), u16)]) -> Vec<Packet> {
@@ -152,4 +155,30 @@ fn windows_of_an_unknown_scale_are_not_told_in_bytes() {
     let sides = &tell(&packets(&each)).1[0].sides;
     assert_eq!(sides.server.window_min, Some(1_000 << 7));
     assert_eq!(sides.client.window_min, None);
+}
+
+/// The first SYN is kept by itself until more is seen.
+#[test]
+fn a_syn_that_is_sent_again_with_its_ip_id_is_no_copy() {
+    let mut it = packets(&[(false, SYN, (1_000, 0), 0), (false, SYN, (1_000, 0), 0)]);
+    it[1].id = it[0].id;
+    it[1].timestamps = it[0].timestamps;
+    it[1].time_ns = 100_000_000;
+    let kind = LinkKind::from_linktype(1).expect("Ethernet");
+    let (mut layers, mut tracer) = (Layers::default(), Tracer::new(7));
+    let mut class = None;
+    for (index, packet) in it.iter().enumerate() {
+        let (ip, length) = packet.frame();
+        let link = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
+        let (bytes, length) = ([&link[..], &ip].concat(), length + 14);
+        let decoded = Decoded::of(&mut layers, &bytes, kind, length).expect("a TCP packet");
+        let number = index as u64 + 1;
+        class = tracer
+            .handle(&decoded.record(number, packet.time_ns, length, &bytes))
+            .class;
+    }
+    assert_eq!(class, Some(Class::Retransmission));
+    tracer.finish();
+    let story = tracer.stories().next().expect("a story");
+    assert_eq!(story.sides.client.counts.syns, 2);
 }
