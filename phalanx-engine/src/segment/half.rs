@@ -510,7 +510,8 @@ impl Half {
                 "what was sent later has arrived (RACK)",
             );
         }
-        if run.end == self.next && since_ns >= self.round_trips.probe_ns(sending.peer_rtt_ns) {
+        // RFC 8985 section 7.2: the timer begins anew with each acknowledgement of data.
+        if run.end == self.next && quiet_ns >= self.round_trips.probe_ns(sending.peer_rtt_ns) {
             return (
                 Class::TailLossProbe,
                 "the last segment again, before a timeout",
