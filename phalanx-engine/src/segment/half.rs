@@ -11,13 +11,10 @@ use super::id::Ids;
 use super::packet::{Acknowledged, Acknowledgement, Sending, Sent};
 use super::sender::{Sender, Step};
 use super::space::{Run, Space, Unseen};
-use crate::limits::{RUN_COUNT_MAX, SEQUENCE_JUMP_MAX};
+use crate::limits::{REPEATED_COUNT_MAX, RUN_COUNT_MAX, RUN_COUNT_SCARCE_MAX, SEQUENCE_JUMP_MAX};
 
 /// Where unwrapped sequence numbers begin, so that smaller ones can be told.
 const ORIGIN: u64 = 1 << 32;
-
-/// Segments sent again that a DSACK may still call needless.
-const REPEATED_COUNT: usize = 8;
 
 /// Most bytes that may be sent before the first acknowledgement, by an initial window that somebody
 /// has raised.
@@ -78,7 +75,7 @@ pub(crate) struct Half {
     /// The byte that was sent into the closed window last, until it is known whether it was taken.
     probe: Option<Run>,
     implausible_next: Option<u64>,
-    repeated: [(u64, u64); REPEATED_COUNT],
+    repeated: [(u64, u64); REPEATED_COUNT_MAX],
     repeated_at: u8,
     unseen: Unseen,
     /// Largest payload.
@@ -443,7 +440,7 @@ impl Half {
     }
 
     fn remember_repeat(&mut self, start: u64, end: u64) {
-        self.repeated[usize::from(self.repeated_at) % REPEATED_COUNT] = (start, end);
+        self.repeated[usize::from(self.repeated_at) % REPEATED_COUNT_MAX] = (start, end);
         self.repeated_at = self.repeated_at.wrapping_add(1);
     }
 
@@ -787,7 +784,11 @@ fn first_run(sending: &Sending, start: u64, end: u64) -> Run {
     }
 }
 
-/// Runs kept for one direction where memory is plentiful.
+/// Runs kept for one direction.
 pub(crate) const fn run_count_max(is_scarce: bool) -> usize {
-    if is_scarce { 64 } else { RUN_COUNT_MAX }
+    if is_scarce {
+        RUN_COUNT_SCARCE_MAX
+    } else {
+        RUN_COUNT_MAX
+    }
 }

@@ -9,6 +9,7 @@ use super::sides::SideFacts;
 use crate::application::Application;
 use crate::budget::Bucket;
 use crate::distribution::Distribution;
+use crate::limits::DIGEST_LENGTH_MAX;
 use crate::record::PacketRecord;
 use crate::segment::{
     Acknowledged, Acknowledgement, Class, Half, Mark, Marks, Recovery, Segment, Sending, Sent,
@@ -686,12 +687,12 @@ fn sending(record: &PacketRecord<'_>, peer_rtt_ns: Option<i64>) -> Sending {
 
 /// A hash of the first bytes of the payload, never 0; 0 where they were not captured.
 fn digest(record: &PacketRecord<'_>) -> u32 {
-    let wanted = record.headers.payload_length.min(16) as usize;
+    let wanted = record.headers.payload_length.min(DIGEST_LENGTH_MAX as u32) as usize;
     let payload = record.payload();
     if wanted == 0 || payload.len() < wanted {
         return 0;
     }
-    let mut bytes = [0; 16];
+    let mut bytes = [0; DIGEST_LENGTH_MAX];
     bytes[..wanted].copy_from_slice(&payload[..wanted]);
     let wide = u128::from_le_bytes(bytes) | 1 << 127;
     let folded = (wide as u64 ^ (wide >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
