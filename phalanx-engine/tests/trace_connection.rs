@@ -41,6 +41,8 @@ fn tell(packets: &[Packet]) -> (Vec<Segment>, Vec<FlowStory>) {
     (segments, stories)
 }
 
+type Change = fn(&mut Packet);
+
 /// The last of a conversation is a RST of the client, which has 2,000 bytes under way.
 fn with_reset(change: impl FnOnce(&mut Packet)) -> Segment {
     let mut each = vec![
@@ -68,10 +70,13 @@ fn with_reset(change: impl FnOnce(&mut Packet)) -> Segment {
 
 #[test]
 fn what_does_not_fit_about_a_reset_is_said() {
-    let unfit = |change: fn(&mut Packet)| {
+    let unfit = |change: Change| {
         let reset = with_reset(change);
-        let is_marked = reset.marks.has(Mark::UnfittingReset);
-        is_marked.then_some(reset.why).unwrap_or_default()
+        if reset.marks.has(Mark::UnfittingReset) {
+            reset.why
+        } else {
+            ""
+        }
     };
     assert_eq!(unfit(|_| ()), "");
     // An answer to what acknowledged less; a timeout went back; no timestamp, or one of 0.
@@ -82,7 +87,7 @@ fn what_does_not_fit_about_a_reset_is_said() {
     assert_eq!(unfit(|it| it.timestamps = Some((99_500, 1))), "");
     // A packet is missing before it.
     assert_eq!(unfit(|it| (it.sequence, it.id) = (9_000, it.id + 1)), "");
-    let cases: [(&str, fn(&mut Packet)); 6] = [
+    let cases: [(&str, Change); 6] = [
         ("TTL", |it| it.ttl = 50),
         ("IP id", |it| it.id = 40_000),
         ("timestamp is far behind", |it| it.timestamps = Some((5, 1))),
