@@ -214,6 +214,15 @@ pub(crate) const NEVER: Monotonic = Monotonic(u64::MAX);
 /// way; beyond that neighbours are joined. A run takes 72 bytes: 288 KiB.
 pub const RUN_COUNT_MAX: usize = 4_096;
 
+/// The same once all flows together hold too many.
+pub const RUN_COUNT_SCARCE_MAX: usize = 64;
+
+/// Segments sent again of one direction that a DSACK may still call needless.
+pub const REPEATED_COUNT_MAX: usize = 8;
+
+/// First bytes of a payload that tell it from another one, by their hash.
+pub const DIGEST_LENGTH_MAX: usize = 16;
+
 /// Runs of all traced flows together; beyond, each direction gets 64. 2²⁰ of 72 bytes: 72 MiB.
 pub const RUN_TOTAL_MAX: usize = 1 << 20;
 

@@ -91,6 +91,8 @@ enum Detail {
 struct Opening {
     decoded: Decoded,
     wire_length: u32,
+    /// The bytes that the addresses of the link layer are in, by which copies are told.
+    link: [u8; 12],
 }
 
 struct Trace {
@@ -184,12 +186,15 @@ impl Opening {
                 fragment_count: record.fragment_count,
             },
             wire_length: record.wire_length,
+            link: record.bytes.first_chunk().copied().unwrap_or_default(),
         }
     }
 
     /// The trace of the packet that was kept: the first of `flow`, at `time_ns`.
     fn trace(&self, flow: u64, time_ns: i64) -> TcpTrace {
-        let record = self.decoded.record(flow, time_ns, self.wire_length, &[]);
+        let record = self
+            .decoded
+            .record(flow, time_ns, self.wire_length, &self.link);
         let mut trace = TcpTrace::new(&record, Side::Client);
         trace.take(&record, Side::Client, false);
         trace
@@ -328,7 +333,7 @@ impl Tracer {
             self.end(slot);
             found = None;
         }
-        let reused = found.filter(|slot| self.is_other_connection(*slot, record));
+        let reused = found.filter(|slot| self.is_other_connection(*slot, end, record));
         if let Some(slot) = reused {
             self.end(slot);
         }
@@ -388,16 +393,19 @@ impl Tracer {
         }
     }
 
-    fn is_other_connection(&self, slot: Slot, record: &PacketRecord<'_>) -> bool {
-        if !is_first_syn(record) {
+    fn is_other_connection(&self, slot: Slot, end: End, record: &PacketRecord<'_>) -> bool {
+        if !record.flags().any(TcpFlags::SYN) {
             return false;
         }
-        match self.traces.get(slot).map(|trace| &trace.detail) {
-            Some(Detail::Opening(opening)) => {
-                opening.decoded.headers.sequence != record.headers.sequence
+        let Some(trace) = self.traces.get(slot) else {
+            return false;
+        };
+        match &trace.detail {
+            Detail::Opening(opening) => {
+                is_first_syn(record) && opening.decoded.headers.sequence != record.headers.sequence
             }
-            Some(Detail::Tcp(trace)) => trace.is_other_connection(record),
-            _ => false,
+            Detail::Tcp(tcp) => tcp.is_other_connection(record, trace.side(end)),
+            Detail::Datagram(_) => false,
         }
     }
 

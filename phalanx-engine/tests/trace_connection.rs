@@ -5,8 +5,11 @@
 mod conversation;
 
 use conversation::{ACK, Packet, RST, SYN, trace};
-use phalanx_engine::segment::{Mark, Segment};
+use phalanx_common::packet::{Layers, LinkKind};
+use phalanx_engine::record::Decoded;
+use phalanx_engine::segment::{Class, Mark, Segment};
 use phalanx_engine::story::FlowStory;
+use phalanx_engine::trace::Tracer;
 
 /// Every 20 ms a packet; the client's clock ticks in milliseconds.
 fn packets(each: &[(bool, u8, (u32, u32), u16)]) -> Vec<Packet> {
@@ -38,6 +41,8 @@ fn tell(packets: &[Packet]) -> (Vec<Segment>, Vec<FlowStory>) {
     (segments, stories)
 }
 
+type Change = fn(&mut Packet);
+
 /// The last of a conversation is a RST of the client, which has 2,000 bytes under way.
 fn with_reset(change: impl FnOnce(&mut Packet)) -> Segment {
     let mut each = vec![
@@ -65,10 +70,13 @@ fn with_reset(change: impl FnOnce(&mut Packet)) -> Segment {
 
 #[test]
 fn what_does_not_fit_about_a_reset_is_said() {
-    let unfit = |change: fn(&mut Packet)| {
+    let unfit = |change: Change| {
         let reset = with_reset(change);
-        let is_marked = reset.marks.has(Mark::UnfittingReset);
-        is_marked.then_some(reset.why).unwrap_or_default()
+        if reset.marks.has(Mark::UnfittingReset) {
+            reset.why
+        } else {
+            ""
+        }
     };
     assert_eq!(unfit(|_| ()), "");
     // An answer to what acknowledged less; a timeout went back; no timestamp, or one of 0.
@@ -79,7 +87,7 @@ fn what_does_not_fit_about_a_reset_is_said() {
     assert_eq!(unfit(|it| it.timestamps = Some((99_500, 1))), "");
     // A packet is missing before it.
     assert_eq!(unfit(|it| (it.sequence, it.id) = (9_000, it.id + 1)), "");
-    let cases: [(&str, fn(&mut Packet)); 6] = [
+    let cases: [(&str, Change); 6] = [
         ("TTL", |it| it.ttl = 50),
         ("IP id", |it| it.id = 40_000),
         ("timestamp is far behind", |it| it.timestamps = Some((5, 1))),
@@ -90,4 +98,95 @@ fn what_does_not_fit_about_a_reset_is_said() {
     for (what, change) in cases {
         assert!(unfit(change).contains(what), "{what}: {:?}", unfit(change));
     }
+}
+
+/// Only what the server sends was captured.
+#[test]
+fn a_syn_ack_of_a_new_number_begins_another_connection() {
+    let server = |each: &[(u8, (u32, u32), u16)]| {
+        let each: Vec<_> = each.iter().map(|it| (true, it.0, it.1, it.2)).collect();
+        packets(&each)
+    };
+    let first = (SYN | ACK, (7_000, 1_001), 0);
+    let data = (ACK, (7_001, 1_101), 1_000);
+    let other = (SYN | ACK, (900_000_000, 50_001), 0);
+    let answer = (ACK, (900_000_001, 50_101), 500);
+    let (segments, stories) = tell(&server(&[first, data, first, other, other, answer]));
+    assert_eq!(stories.len(), 2);
+    assert!(segments[3].marks.has(Mark::PortReuse));
+    assert!(!segments[2].marks.has(Mark::PortReuse) && !segments[4].marks.has(Mark::PortReuse));
+    let bytes = |index: usize| stories[index].sides.server.counts.unique_bytes;
+    assert_eq!((bytes(0), bytes(1)), (1_000, 500));
+    assert!(stories[1].reuses_ports && !stories[0].reuses_ports);
+    // In the middle of one, whose SYN-ACK may come late but not from far.
+    assert_eq!(tell(&server(&[data, first])).1.len(), 1);
+    assert_eq!(tell(&server(&[data, other, answer])).1.len(), 2);
+}
+
+#[test]
+fn a_second_answer_to_a_syn_begins_nothing() {
+    let it = packets(&[
+        (false, SYN, (1_000, 0), 0),
+        (true, SYN | ACK, (7_000, 1_001), 0),
+        (false, ACK, (1_001, 7_001), 0),
+        (true, SYN | ACK, (900_000_000, 1_001), 0),
+    ]);
+    assert_eq!(tell(&it).1.len(), 1);
+}
+
+#[test]
+fn windows_of_an_unknown_scale_are_not_told_in_bytes() {
+    let exchange = [
+        (false, ACK, (1_001, 7_001), 1_000),
+        (true, ACK, (7_001, 2_001), 0),
+        (false, ACK, (2_001, 7_001), 1_000),
+        (true, ACK, (7_001, 3_001), 0),
+    ];
+    let (segments, stories) = tell(&packets(&exchange));
+    assert!(segments.iter().all(|it| !it.marks.has(Mark::WindowFull)));
+    let sides = &stories[0].sides;
+    assert_eq!(
+        (sides.server.window_min, sides.server.window_max),
+        (None, 0)
+    );
+    assert_eq!(
+        (sides.client.window_min, sides.client.window_max),
+        (None, 0)
+    );
+
+    // A SYN-ACK with a scale answers one with a scale: the server's is known, the client's not.
+    let mut each = vec![(true, SYN | ACK, (7_000, 1_001), 0)];
+    each.extend(exchange);
+    let sides = &tell(&packets(&each)).1[0].sides;
+    assert_eq!(sides.server.window_min, Some(1_000 << 7));
+    assert_eq!(sides.client.window_min, None);
+}
+
+/// The first SYN is kept by itself until more is seen.
+#[test]
+fn a_syn_that_is_sent_again_with_its_ip_id_is_no_copy() {
+    let mut it = packets(&[(false, SYN, (1_000, 0), 0), (false, SYN, (1_000, 0), 0)]);
+    it[1].id = it[0].id;
+    it[1].timestamps = it[0].timestamps;
+    it[1].time_ns = 100_000_000;
+    let kind = LinkKind::from_linktype(1).expect("Ethernet");
+    let (mut layers, mut tracer) = (Layers::default(), Tracer::new(7));
+    let mut class = None;
+    for (index, packet) in it.iter().enumerate() {
+        let (ip, length) = packet.frame();
+        let link = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
+        let (bytes, length) = ([&link[..], &ip].concat(), length + 14);
+        let decoded = Decoded::of(&mut layers, &bytes, kind, length).expect("a TCP packet");
+        let number = index as u64 + 1;
+        class = tracer
+            .handle(&decoded.record(number, packet.time_ns, length, &bytes))
+            .class;
+    }
+    assert_eq!(class, Some(Class::Retransmission));
+    let story = tracer
+        .finish()
+        .map(|ended| ended.into_story())
+        .next()
+        .expect("a story");
+    assert_eq!(story.sides.client.counts.syns, 2);
 }

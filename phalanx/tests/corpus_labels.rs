@@ -91,17 +91,20 @@ const LABELS: &[(&str, &str, &str)] = &[
     ),
     (
         "deepflow/flow_generator__syn-retrans.pcap",
-        "client_syns=1 capture_duplicates=1 handshake_server_ms>=316",
-        "SYN loss (edited: the second SYN has the IP id of the first and another TTL)",
+        "client_syns=2 client_retransmitted_packets=1 capture_duplicates=0 \
+         handshake_server_ms>=216 handshake_server_ms<=217",
+        "SYN loss (edited: the second SYN has the IP id of the first)",
     ),
     (
         "deepflow/flow_generator__syn-syn-ack-retrans-2.pcap",
-        "server_syns=2 server_retransmitted_packets=1 capture_duplicates=1",
+        "client_syns=2 client_retransmitted_packets=1 server_syns=2 \
+         server_retransmitted_packets=1 capture_duplicates=0",
         "SYN and SYN/ACK retransmission (edited as above)",
     ),
     (
         "deepflow/flow_generator__syn-syn-ack-retrans.pcap",
-        "server_syns=2 server_retransmitted_packets=1 capture_duplicates=1",
+        "client_syns=2 client_retransmitted_packets=1 server_syns=2 \
+         server_retransmitted_packets=1 capture_duplicates=0",
         "SYN and SYN/ACK retransmission (edited as above)",
     ),
     (

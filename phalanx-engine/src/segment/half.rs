@@ -11,13 +11,14 @@ use super::id::Ids;
 use super::packet::{Acknowledged, Acknowledgement, Sending, Sent};
 use super::sender::{Sender, Step};
 use super::space::{Overlap, Run, Space, Unseen};
-use crate::limits::{RUN_COUNT_MAX, SEQUENCE_JUMP_MAX};
+use crate::limits::{REPEATED_COUNT_MAX, RUN_COUNT_MAX, RUN_COUNT_SCARCE_MAX, SEQUENCE_JUMP_MAX};
 
 /// Where unwrapped sequence numbers begin, so that smaller ones can be told.
 const ORIGIN: u64 = 1 << 32;
 
-/// Segments sent again that a DSACK may still call needless.
-const REPEATED_COUNT: usize = 8;
+/// Most bytes that may be sent before the first acknowledgement, by an initial window that somebody
+/// has raised.
+const FIRST_WINDOW_MAX: u32 = 1 << 16;
 
 /// Least silence before a segment that is taken for one lost before the hop, in nanoseconds: half
 /// of the least timeout of Linux.
@@ -74,7 +75,7 @@ pub(crate) struct Half {
     /// The byte that was sent into the closed window last, until it is known whether it was taken.
     probe: Option<Run>,
     implausible_next: Option<u64>,
-    repeated: [(u64, u64); REPEATED_COUNT],
+    repeated: [(u64, u64); REPEATED_COUNT_MAX],
     repeated_at: u8,
     unseen: Unseen,
     /// Largest payload.
@@ -156,6 +157,13 @@ impl Half {
         } else {
             ResetNumber::Expected
         }
+    }
+
+    /// Whether `sequence` may be the initial one: it is, where the SYN was seen, else it lies less
+    /// than a first window before all that was.
+    pub(crate) fn may_begin_at(&self, sequence: u32, has_syn: bool) -> bool {
+        let distance = (self.origin as u32).wrapping_sub(sequence);
+        !self.is_started || distance == 0 || (!has_syn && distance < FIRST_WINDOW_MAX)
     }
 
     /// Whether a segment brings bytes beyond all that were sent.
@@ -432,7 +440,7 @@ impl Half {
     }
 
     fn remember_repeat(&mut self, start: u64, end: u64) {
-        self.repeated[usize::from(self.repeated_at) % REPEATED_COUNT] = (start, end);
+        self.repeated[usize::from(self.repeated_at) % REPEATED_COUNT_MAX] = (start, end);
         self.repeated_at = self.repeated_at.wrapping_add(1);
     }
 
@@ -499,9 +507,10 @@ impl Half {
                 "what was sent later has arrived (RACK)",
             );
         }
-        // RFC 8985 section 7.3: new data goes first where there is some.
+        // RFC 8985 sections 7.2 and 7.3: the timer begins anew with each acknowledgement of data,
+        // and new data goes first where there is some.
         let is_tail = run.end == self.next && overlap.new == 0;
-        if is_tail && since_ns >= self.round_trips.probe_ns(sending.peer_rtt_ns) {
+        if is_tail && quiet_ns >= self.round_trips.probe_ns(sending.peer_rtt_ns) {
             return (
                 Class::TailLossProbe,
                 "the last segment again, before a timeout",
@@ -777,7 +786,11 @@ fn first_run(sending: &Sending, start: u64, end: u64) -> Run {
     }
 }
 
-/// Runs kept for one direction where memory is plentiful.
+/// Runs kept for one direction.
 pub(crate) const fn run_count_max(is_scarce: bool) -> usize {
-    if is_scarce { 64 } else { RUN_COUNT_MAX }
+    if is_scarce {
+        RUN_COUNT_SCARCE_MAX
+    } else {
+        RUN_COUNT_MAX
+    }
 }

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use crate::limits::{RUN_COUNT_MAX, RUN_WALK_MAX, UNSEEN_COUNT_MAX};
 
 /// Most bytes that a digest is of.
-const DIGEST_BYTES: u64 = 16;
+const DIGEST_BYTES: u64 = crate::limits::DIGEST_LENGTH_MAX as u64;
 
 /// What a run of bytes went through.
 #[derive(Clone, Copy, Debug, Default)]

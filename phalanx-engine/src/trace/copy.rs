@@ -9,10 +9,12 @@ use crate::limits::COPY_WINDOW;
 use crate::record::PacketRecord;
 use crate::segment::Class;
 
-/// Longest time between a packet and its copy where its IP id proves it, in nanoseconds.
+/// Longest time between a packet and its copy where its IP id proves it, in nanoseconds: the ids of
+/// a sender come again after 65,536 packets, and the other place of the way may lie behind a queue,
+/// which rarely holds more than a second.
 const PROVEN_NS: i64 = 1_000_000_000;
 
-/// The same where only its content is the same.
+/// The same where only its content is the same: less than any timer of TCP.
 const LIKELY_NS: i64 = 2_000_000;
 
 /// What a packet is known by.

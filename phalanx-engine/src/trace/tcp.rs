@@ -9,6 +9,7 @@ use super::sides::SideFacts;
 use crate::application::Application;
 use crate::budget::Bucket;
 use crate::distribution::Distribution;
+use crate::limits::DIGEST_LENGTH_MAX;
 use crate::record::PacketRecord;
 use crate::segment::{
     Acknowledged, Acknowledgement, Class, Half, Mark, Marks, Recovery, Segment, Sending, Sent,
@@ -93,10 +94,21 @@ impl TcpTrace {
         size_of::<Self>() + of(Side::Client) + of(Side::Server) + turns + boxed
     }
 
-    /// Whether a SYN begins a connection of its own, rather than this one again.
-    pub(crate) fn is_other_connection(&self, record: &PacketRecord<'_>) -> bool {
+    /// Whether a SYN, or a SYN-ACK whose SYN was not captured, begins a connection of its own,
+    /// rather than this one again. `side` is its sender.
+    pub(crate) fn is_other_connection(&self, record: &PacketRecord<'_>, side: Side) -> bool {
+        let headers = record.headers;
+        if record.flags().any(TcpFlags::ACK) {
+            let half = self.halves.get(side);
+            let has_syn = self.facts.get(side).has_syn;
+            // Two answers to one SYN are of one connection, be they ever so different.
+            let answers = self.handshake.syn_number.map(|it| it.wrapping_add(1));
+            return answers != Some(headers.acknowledgement)
+                && self.phase != Phase::Handshake
+                && !half.may_begin_at(headers.sequence, has_syn);
+        }
         match self.handshake.syn_number {
-            Some(number) => number != record.headers.sequence,
+            Some(number) => number != headers.sequence,
             None => self.halves.client.is_started() && self.phase != Phase::Handshake,
         }
     }
@@ -295,6 +307,8 @@ impl TcpTrace {
             (Some(scale), Some(_)) => Some(raw << scale),
             // RFC 7323 section 2.2: both or none, where both SYNs were seen.
             _ if own.has_syn && peer.has_syn => Some(raw),
+            // It answers the option of a SYN that was not captured.
+            (Some(scale), None) if side == Side::Server => Some(raw << scale),
             (None, _) if own.has_syn => Some(raw),
             (_, None) if peer.has_syn => Some(raw),
             _ => None,
@@ -544,10 +558,14 @@ impl TcpTrace {
             && !record
                 .flags()
                 .any(TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST);
-        let window = segment.window;
+        // One whose scale is not known says nothing in bytes.
+        let window = self.window(side, record.headers.window, false);
         let facts = self.facts.get_mut(side);
         facts.counts.pure_acks += u64::from(is_pure && record.flags().any(TcpFlags::ACK));
-        if record.flags().any(TcpFlags::ACK) && !record.flags().any(TcpFlags::SYN | TcpFlags::RST) {
+        if let Some(window) = window
+            && record.flags().any(TcpFlags::ACK)
+            && !record.flags().any(TcpFlags::SYN | TcpFlags::RST)
+        {
             facts.window_min = Some(facts.window_min.map_or(window, |it| it.min(window)));
             facts.window_max = facts.window_max.max(window);
         }
@@ -669,12 +687,12 @@ fn sending(record: &PacketRecord<'_>, peer_rtt_ns: Option<i64>) -> Sending {
 
 /// A hash of the first bytes of the payload, never 0; 0 where they were not captured.
 fn digest(record: &PacketRecord<'_>) -> u32 {
-    let wanted = record.headers.payload_length.min(16) as usize;
+    let wanted = record.headers.payload_length.min(DIGEST_LENGTH_MAX as u32) as usize;
     let payload = record.payload();
     if wanted == 0 || payload.len() < wanted {
         return 0;
     }
-    let mut bytes = [0; 16];
+    let mut bytes = [0; DIGEST_LENGTH_MAX];
     bytes[..wanted].copy_from_slice(&payload[..wanted]);
     let wide = u128::from_le_bytes(bytes) | 1 << 127;
     let folded = (wide as u64 ^ (wide >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
