@@ -7,7 +7,7 @@ use phalanx_common::packet::TcpFlags;
 
 use super::class::{Class, Mark};
 use super::clock::RoundTrips;
-use super::id::Ids;
+use super::id::{Ids, Silence};
 use super::packet::{Acknowledged, Acknowledgement, Sending, Sent};
 use super::sender::{Sender, Step};
 use super::space::{Overlap, Run, Space, Unseen};
@@ -19,10 +19,6 @@ const ORIGIN: u64 = 1 << 32;
 /// Most bytes that may be sent before the first acknowledgement, by an initial window that somebody
 /// has raised.
 const FIRST_WINDOW_MAX: u32 = 1 << 16;
-
-/// Least silence before a segment that is taken for one lost before the hop, in nanoseconds: half
-/// of the least timeout of Linux.
-const LOST_SILENCE_NS: i64 = 100_000_000;
 
 /// How a loss is being repaired.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -218,7 +214,7 @@ impl Half {
             return Sent::default();
         }
         self.ensure_started(sending.sequence, sending.is_syn);
-        let lost_ns = self.note_packet(sending);
+        let silence = self.note_packet(sending);
         let start = self.unwrap(sending.sequence);
         let length =
             u64::from(sending.length) + u64::from(sending.is_syn) + u64::from(sending.is_fin);
@@ -249,11 +245,13 @@ impl Half {
         sent.accepted = self.accept_probe(start, count_max);
         run.opened_gap = start > self.next;
         if start >= self.next {
+            let hole_count = (start - self.next).div_ceil(u64::from(self.segment_max).max(1));
+            let was_lost = silence.filter(|it| it.has_lost(hole_count));
             self.send_new(sending, &mut sent, run, count_max);
-            if let (Some(lateness_ns), false) = (lost_ns, run.opened_gap) {
+            if let Some(silence) = was_lost {
                 sent.class = Some(Class::FillsHole);
                 sent.why = "a packet is missing by its IP id, sent a timeout before it";
-                sent.lateness_ns = lateness_ns;
+                sent.lateness_ns = silence.passed_ns;
             }
         } else {
             self.send_old(sending, &mut sent, &run, count_max);
@@ -360,10 +358,10 @@ impl Half {
         });
     }
 
-    /// Notes a packet of the sender. Gives how long it was silent, where by its IP id a packet is
-    /// missing just before, it had nothing to acknowledge, and it was silent for as long as a
-    /// tail-loss probe takes: then what is missing is what it sends now.
-    fn note_packet(&mut self, sending: &Sending) -> Option<i64> {
+    /// Notes a packet of the sender. Gives its silence, where by its IP id packets are missing just
+    /// before, it had nothing to acknowledge, and it was silent for as long as a tail-loss probe
+    /// takes.
+    fn note_packet(&mut self, sending: &Sending) -> Option<Silence> {
         self.sender
             .see(sending.time_ns, self.next, self.segment_max.into());
         let before_ns = std::mem::replace(&mut self.sent_ns, sending.time_ns);
@@ -371,15 +369,18 @@ impl Half {
         if sending.ip_id == 0 {
             return None;
         }
-        let step = self.ids.step(sending.ip_id);
-        let is_missing = self.ids.tell_missing() && (2..=3).contains(&step);
+        let missing_count = self.ids.missing_before(sending.ip_id);
         self.ids.learn(sending.ip_id);
-        if !is_missing || has_capture_gap || sending.is_answer || before_ns == i64::MIN {
+        if has_capture_gap || sending.is_answer || before_ns == i64::MIN {
             return None;
         }
-        let silent_ns = sending.time_ns.saturating_sub(before_ns);
-        let is_late = silent_ns >= self.round_trips.probe_ns(sending.peer_rtt_ns);
-        (is_late && silent_ns >= LOST_SILENCE_NS).then_some(silent_ns)
+        let passed_ns = sending.time_ns.saturating_sub(before_ns);
+        let is_long = passed_ns >= self.round_trips.probe_ns(sending.peer_rtt_ns);
+        let missing_count = missing_count.filter(|_| is_long)?;
+        Some(Silence {
+            passed_ns,
+            missing_count,
+        })
     }
 
     /// Bytes of which some at least lie below the highest sent.
