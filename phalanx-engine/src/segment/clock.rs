@@ -63,11 +63,20 @@ impl RoundTrips {
     /// The least time after which a tail-loss probe may be sent (RFC 8985 section 7.2): twice the
     /// round trip, of which a fifth is allowed for what the hop does not see.
     pub(crate) fn probe_ns(&self, rest_ns: Option<i64>) -> i64 {
-        let smoothed_ns = self.smoothed_ns().unwrap_or(TIMEOUT_INITIAL_NS / 2);
-        (smoothed_ns.saturating_add(rest_ns.unwrap_or(0)) / 5 * 8).max(2_000_000)
+        probe_ns(self.smoothed_ns(), rest_ns)
+    }
+
+    /// The same by the least round trip.
+    pub(crate) fn probe_min_ns(&self, rest_ns: Option<i64>) -> i64 {
+        probe_ns(self.min_ns(), rest_ns)
     }
 
     pub(crate) fn capacity(&self) -> usize {
         self.samples.capacity()
     }
+}
+
+fn probe_ns(round_trip_ns: Option<i64>, rest_ns: Option<i64>) -> i64 {
+    let round_trip_ns = round_trip_ns.unwrap_or(TIMEOUT_INITIAL_NS / 2);
+    (round_trip_ns.saturating_add(rest_ns.unwrap_or(0)) / 5 * 8).max(2_000_000)
 }

@@ -7,7 +7,7 @@ use phalanx_common::packet::TcpFlags;
 
 use super::class::{Class, Mark};
 use super::clock::RoundTrips;
-use super::id::{Ids, Silence};
+use super::id::{Ids, LOST_SILENCE_NS, Silence};
 use super::packet::{Acknowledged, Acknowledgement, Sending, Sent};
 use super::sender::{Sender, Step};
 use super::space::{Overlap, Run, Space, Unseen};
@@ -82,6 +82,8 @@ pub(crate) struct Half {
     sent_ns: i64,
     /// Since then bytes were acknowledged that were not captured.
     has_capture_gap: bool,
+    /// Its highest data fills a segment: it is likely to have had more.
+    has_more: bool,
     /// Whether IP ids rise by a little from packet to packet.
     ids: Ids,
 }
@@ -246,7 +248,8 @@ impl Half {
         run.opened_gap = start > self.next;
         if start >= self.next {
             let hole_count = (start - self.next).div_ceil(u64::from(self.segment_max).max(1));
-            let was_lost = silence.filter(|it| it.has_lost(hole_count));
+            let was_lost = silence.filter(|it| it.has_lost(hole_count, self.has_more));
+            self.has_more = sending.length >= self.segment_max;
             self.send_new(sending, &mut sent, run, count_max);
             if let Some(silence) = was_lost {
                 sent.class = Some(Class::FillsHole);
@@ -343,8 +346,6 @@ impl Half {
             sent.why = "beyond bytes that were not captured yet";
             self.sender.disturb();
         }
-        self.sender
-            .see(sending.time_ns, self.next, self.segment_max.into());
         self.next = run.end;
         self.space.push(run, count_max);
         self.flight_max = self.flight_max.max(self.flight());
@@ -358,9 +359,8 @@ impl Half {
         });
     }
 
-    /// Notes a packet of the sender. Gives its silence, where by its IP id packets are missing just
-    /// before, it had nothing to acknowledge, and it was silent for as long as a tail-loss probe
-    /// takes.
+    /// Notes a packet of the sender. Gives its silence if that was as long as a tail-loss probe
+    /// takes, it had nothing to acknowledge, and by its IP id packets are missing just before.
     fn note_packet(&mut self, sending: &Sending) -> Option<Silence> {
         self.sender
             .see(sending.time_ns, self.next, self.segment_max.into());
@@ -375,12 +375,15 @@ impl Half {
             return None;
         }
         let passed_ns = sending.time_ns.saturating_sub(before_ns);
-        let is_long = passed_ns >= self.round_trips.probe_ns(sending.peer_rtt_ns);
-        let missing_count = missing_count.filter(|_| is_long)?;
-        Some(Silence {
-            passed_ns,
-            missing_count,
-        })
+        let is_meant = passed_ns >= self.round_trips.probe_min_ns(sending.peer_rtt_ns);
+        let probe_ns = self.round_trips.probe_ns(sending.peer_rtt_ns);
+        missing_count
+            .filter(|_| is_meant)
+            .map(|missing_count| Silence {
+                passed_ns,
+                is_long: passed_ns >= probe_ns.max(LOST_SILENCE_NS),
+                missing_count,
+            })
     }
 
     /// Bytes of which some at least lie below the highest sent.

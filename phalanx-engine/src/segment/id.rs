@@ -6,7 +6,7 @@ const STEP_MAX: u16 = 64;
 
 /// Least silence before a segment that is taken for one lost before the hop, in nanoseconds: half
 /// of the least timeout of Linux.
-const LOST_SILENCE_NS: i64 = 100_000_000;
+pub(super) const LOST_SILENCE_NS: i64 = 100_000_000;
 
 /// Whether a sender's IP ids tell the order of its packets.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,16 +63,18 @@ impl Ids {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Silence {
     pub(super) passed_ns: i64,
+    /// Longer than an application's pause is likely to be.
+    pub(super) is_long: bool,
     pub(super) missing_count: u64,
 }
 
 impl Silence {
     /// Whether what comes now was lost before: more packets are missing than the hole before it
-    /// takes, by one or two. Where there is no hole they may be lost acknowledgements: then the
-    /// silence must be longer.
-    pub(super) fn has_lost(&self, hole_count: u64) -> bool {
+    /// takes, by one or two. Without a hole they may be lost acknowledgements of a sender that had
+    /// nothing to send; one that is likely to have had (`has_more`) would not have waited.
+    pub(super) fn has_lost(&self, hole_count: u64, has_more: bool) -> bool {
         let lost_count = self.missing_count.saturating_sub(hole_count);
-        let is_long = hole_count > 0 || self.passed_ns >= LOST_SILENCE_NS;
-        is_long && (1..=2).contains(&lost_count)
+        let is_clear = hole_count > 0 || has_more || self.is_long;
+        is_clear && (1..=2).contains(&lost_count)
     }
 }
