@@ -18,8 +18,8 @@ const PLATEAU_ROUNDS: u16 = 8;
 struct View {
     /// When data can show that the sender knows, in nanoseconds.
     at_ns: i64,
-    /// From when on it is taken for known: a little before, since the round trip to the sender is
-    /// measured by few samples, mostly that of the handshake.
+    /// From when on rounds take it for known: a little before, since the round trip to the sender
+    /// is measured by few samples, mostly that of the handshake.
     early_ns: i64,
     acknowledged: u64,
     edge: Option<u64>,
@@ -28,6 +28,8 @@ struct View {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sender {
     pending: VecDeque<View>,
+    /// Of these, from the front, those that rounds have taken.
+    early_count: usize,
     acknowledged: u64,
     /// End of the peer's window.
     edge: Option<u64>,
@@ -92,31 +94,51 @@ impl Sender {
             acknowledged,
             edge,
         };
-        if self.pending.len() >= SENDER_VIEW_COUNT_MAX
-            && let Some(oldest) = self.pending.pop_front()
-        {
-            self.apply(oldest, next);
+        if self.pending.len() >= SENDER_VIEW_COUNT_MAX {
+            if self.early_count == 0
+                && let Some(oldest) = self.pending.front()
+            {
+                self.take_early(*oldest, next);
+            }
+            self.take_window();
         }
         self.pending.push_back(view);
     }
 
     /// Takes in what has reached the sender by now.
     pub(crate) fn see(&mut self, now_ns: i64, next: u64, segment_max: u64) {
-        while let Some(view) = self.pending.pop_front_if(|view| view.early_ns <= now_ns) {
-            self.apply(view, next);
+        while let Some(view) = self.pending.get(self.early_count)
+            && view.early_ns <= now_ns
+        {
+            self.take_early(*view, next);
             self.turn_round(next, segment_max);
+        }
+        while self.early_count > 0
+            && let Some(view) = self.pending.front()
+            && view.at_ns <= now_ns
+        {
+            self.take_window();
         }
     }
 
-    fn apply(&mut self, view: View, next: u64) {
+    fn take_early(&mut self, view: View, next: u64) {
+        self.early_count += 1;
         self.acknowledged = self.acknowledged.max(view.acknowledged);
+        if self.acknowledged >= next {
+            self.quiet_since_ns = Some(view.at_ns);
+        }
+    }
+
+    /// The oldest view's window is known.
+    fn take_window(&mut self) {
+        let Some(view) = self.pending.pop_front() else {
+            return;
+        };
+        self.early_count -= 1;
         self.edge = view.edge;
         if let Some(edge) = view.edge {
             let window = edge.saturating_sub(view.acknowledged);
             self.window_max = self.window_max.max(window);
-        }
-        if self.acknowledged >= next {
-            self.quiet_since_ns = Some(view.at_ns);
         }
     }
 
@@ -132,6 +154,10 @@ impl Sender {
             self.round_is_broken = true;
         }
         self.round_has_data = true;
+        // Who sends beyond a window knows the next one.
+        while self.early_count > 0 && self.edge.is_some_and(|edge| edge < step.next) {
+            self.take_window();
+        }
         let flight = step.next.saturating_sub(self.acknowledged);
         self.round_flight = self.round_flight.max(flight);
         if self.has_no_room(self.edge, step.next, step.segment_max) {

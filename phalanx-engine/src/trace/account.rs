@@ -66,6 +66,14 @@ pub(crate) struct Event {
     pub(crate) pause_ns: i64,
 }
 
+impl Event {
+    /// How much later than its round trip data may come and still be what an acknowledgement let
+    /// through, in nanoseconds.
+    fn slack_ns(&self) -> i64 {
+        (self.upstream_ns / 8).max(1_000_000)
+    }
+}
+
 /// The bucket and the answer time that a turn came to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Turned {
@@ -165,6 +173,13 @@ impl Account {
                 if let Some(until_ns) = situation.limited_until_ns {
                     let start_ns = self.last_ns.saturating_sub(passed_ns);
                     let limited_ns = until_ns.saturating_sub(start_ns).clamp(0, passed_ns);
+                    // Data that comes about then is what the window held back.
+                    let is_clocked = passed_ns - limited_ns <= event.slack_ns();
+                    let limited_ns = if event.has_new_data && is_clocked {
+                        passed_ns
+                    } else {
+                        limited_ns
+                    };
                     self.budget.add(Bucket::ReceiverWindow, limited_ns);
                     passed_ns -= limited_ns;
                 }
@@ -204,8 +219,7 @@ impl Account {
             };
             let quiet_ns = waiting.quiet_ns + waiting.closing_ns;
             // What the acknowledgement needed to reach the sender, and its data to come back.
-            let slack_ns = (event.upstream_ns / 8).max(1_000_000);
-            let clocked_ns = if quiet_ns <= event.upstream_ns.saturating_add(slack_ns) {
+            let clocked_ns = if quiet_ns <= event.upstream_ns.saturating_add(event.slack_ns()) {
                 quiet_ns
             } else {
                 event.upstream_ns
