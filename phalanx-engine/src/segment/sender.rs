@@ -46,6 +46,8 @@ pub(crate) struct Sender {
     round_is_broken: bool,
     plateau: u64,
     plateau_rounds: u16,
+    /// The round before was off the level.
+    is_off_level: bool,
     /// Since when nothing is under way.
     quiet_since_ns: Option<i64>,
     /// Most bytes under way since the last loss, half of what was at it (after Dapper, SOSR 2017).
@@ -189,8 +191,13 @@ impl Sender {
             // Only the rest of a flight was acknowledged.
         } else if self.is_level(segment) {
             self.plateau_rounds = self.plateau_rounds.saturating_add(1);
+            self.is_off_level = false;
+        } else if self.plateau_rounds > 0 && !self.is_off_level {
+            // A buffer may hold more for once; a congestion window that has grown stays so.
+            self.is_off_level = true;
         } else {
             (self.plateau, self.plateau_rounds) = (self.round_flight, 0);
+            self.is_off_level = false;
         }
         self.congestion_window = self.congestion_window.max(self.round_flight);
         self.round_flight = next.saturating_sub(self.acknowledged);
@@ -260,7 +267,7 @@ mod tests {
         let mut sender = Sender::new(0);
         let (mut next, mut time_ns) = (0, 0);
         for count in segments {
-            let first = next + SEGMENT;
+            let first = next + count.div_ceil(2) * SEGMENT;
             next += count * SEGMENT;
             sender.send(&Step {
                 time_ns,
@@ -291,5 +298,7 @@ mod tests {
         assert!(bursts([22, 24, 20, 17, 22, 24, 18, 22, 22]).is_at_plateau());
         assert!(!bursts(60..80).is_at_plateau());
         assert!(!bursts([22, 22, 22, 22, 12, 12, 22, 22, 22]).is_at_plateau());
+        assert!(bursts([22, 22, 22, 22, 40, 22, 22, 22, 22, 22, 22]).is_at_plateau());
+        assert!(!bursts([22, 22, 22, 22, 40, 40, 40, 22, 22, 22, 22]).is_at_plateau());
     }
 }
