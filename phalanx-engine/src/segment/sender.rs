@@ -31,8 +31,9 @@ pub(crate) struct Sender {
     /// Of these, from the front, those that rounds have taken.
     early_count: usize,
     acknowledged: u64,
-    /// End of the peer's window.
+    /// End of the peer's window, and as rounds take it.
     edge: Option<u64>,
+    early_edge: Option<u64>,
     /// The largest window so far.
     window_max: u64,
     /// Of the round trip that goes on: its number, the end of what was sent before it, and the most
@@ -48,8 +49,9 @@ pub(crate) struct Sender {
     round_is_full: bool,
     plateau: u64,
     plateau_rounds: u16,
-    /// The round before was off the level, or its window was full.
-    is_off_level: bool,
+    /// Most bytes under way in the round before, if that was off the level; 0 if its window was
+    /// full.
+    off_level: Option<u64>,
     /// Since when nothing is under way.
     quiet_since_ns: Option<i64>,
     /// Most bytes under way since the last loss, half of what was at it (after Dapper, SOSR 2017).
@@ -128,6 +130,7 @@ impl Sender {
     fn take_early(&mut self, view: View, next: u64) {
         self.early_count += 1;
         self.acknowledged = self.acknowledged.max(view.acknowledged);
+        self.early_edge = view.edge;
         if self.acknowledged >= next {
             self.quiet_since_ns = Some(view.at_ns);
         }
@@ -164,7 +167,7 @@ impl Sender {
         }
         let flight = step.next.saturating_sub(self.acknowledged);
         self.round_flight = self.round_flight.max(flight);
-        self.round_is_full |= self.has_no_room(self.edge, step.next, step.segment_max);
+        self.round_is_full |= self.has_no_room(self.early_edge, step.next, step.segment_max);
     }
 
     /// A loss was seen, or the order was not kept: the round says nothing of limits.
@@ -185,24 +188,32 @@ impl Sender {
             return;
         }
         let segment = segment_max.max(1);
+        let flight = if self.round_is_full {
+            0
+        } else {
+            self.round_flight
+        };
+        // Less than before tells as much: the congestion window has had room for more, and what a
+        // buffer holds varies with how it is cut into packets, which the kernel charges with their
+        // overhead. CUBIC grows by at least 0.53 segments a round trip (RFC 9438 section 4.3) and
+        // leaves the level in time.
+        let most = |level: u64| level.saturating_add(2 * segment);
         if self.round_is_broken || (self.round_has_data && self.round_flight < 2 * segment) {
             (self.plateau, self.plateau_rounds) = (0, 0);
         } else if !self.round_has_data {
             // Only the rest of a flight was acknowledged.
-        } else if self.is_level(segment) && !self.round_is_full {
+        } else if !self.round_is_full && self.round_flight <= most(self.plateau) {
             self.plateau_rounds = self.plateau_rounds.saturating_add(1);
-            self.is_off_level = false;
-        } else if self.plateau_rounds > 0 && !self.is_off_level {
+            self.off_level = None;
+        } else if self.plateau_rounds > 0 && self.off_level.is_none() {
             // A buffer may hold more for once; a congestion window that has grown stays so.
-            self.is_off_level = true;
+            self.off_level = Some(flight);
         } else {
-            let level = if self.round_is_full {
-                0
-            } else {
-                self.round_flight
+            let before = self.off_level.take().filter(|it| *it > 0);
+            (self.plateau, self.plateau_rounds) = match before {
+                Some(before) if flight > 0 && flight <= most(before) => (before, 1),
+                _ => (flight, 0),
             };
-            (self.plateau, self.plateau_rounds) = (level, 0);
-            self.is_off_level = false;
         }
         self.congestion_window = self.congestion_window.max(self.round_flight);
         self.round_flight = next.saturating_sub(self.acknowledged);
@@ -210,14 +221,6 @@ impl Sender {
         self.round_has_data = false;
         self.round_end = next;
         self.round = self.round.wrapping_add(1);
-    }
-
-    /// Whether the round's flight is within what was under way before. Less tells as much: the
-    /// congestion window has had room for more, and what a buffer holds varies with how it is cut
-    /// into packets, which the kernel charges with their overhead. CUBIC grows by at least 0.53
-    /// segments a round trip (RFC 9438 section 4.3) and leaves the level in time.
-    fn is_level(&self, segment: u64) -> bool {
-        self.round_flight <= self.plateau.saturating_add(2 * segment)
     }
 
     /// The number of the round trip that goes on.
@@ -228,6 +231,11 @@ impl Sender {
     /// Most bytes under way that the rounds of late keep within; 0 where there are none.
     pub(crate) fn plateau(&self) -> u64 {
         self.plateau
+    }
+
+    /// Rounds that have kept within that, beyond the first.
+    pub(crate) fn plateau_rounds(&self) -> u16 {
+        self.plateau_rounds
     }
 
     /// Whether its own buffer must hold the sender back.

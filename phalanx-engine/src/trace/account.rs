@@ -113,7 +113,9 @@ pub(crate) struct Account {
 #[derive(Clone, Copy, Debug, Default)]
 struct Level {
     round: u32,
+    /// At the beginning of the round that goes on, and of the one before.
     round_path_ns: i64,
+    before_path_ns: i64,
     plateau: u64,
     /// At the beginning of its first round.
     plateau_path_ns: i64,
@@ -289,10 +291,14 @@ impl Account {
         let level = self.level.get_mut(side);
         if level.plateau != sender.plateau() {
             level.plateau = sender.plateau();
-            level.plateau_path_ns = level.round_path_ns;
+            level.plateau_path_ns = match sender.plateau_rounds() {
+                0 => level.round_path_ns,
+                _ => level.before_path_ns,
+            };
         }
         if level.round != sender.round() {
             level.round = sender.round();
+            level.before_path_ns = level.round_path_ns;
             level.round_path_ns = path_ns;
         }
         if sender.is_at_plateau() {
@@ -300,7 +306,7 @@ impl Account {
             self.budget.add(Bucket::Path, -own_ns);
             self.budget.add(Bucket::SenderLimited, own_ns);
             level.plateau_path_ns = path_ns - own_ns;
-            level.round_path_ns = level.plateau_path_ns;
+            (level.before_path_ns, level.round_path_ns) = (path_ns - own_ns, path_ns - own_ns);
         }
     }
 
