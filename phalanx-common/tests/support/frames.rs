@@ -6,6 +6,9 @@
     reason = "a test whose captures cannot be read has failed"
 )]
 
+#[path = "random.rs"]
+mod random;
+
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -13,6 +16,8 @@ use std::rc::Rc;
 
 use pcap_file::pcap::PcapReader;
 use pcap_file::pcapng::{Block, PcapNgReader};
+
+use random::Random;
 
 /// One frame as a capture file holds it.
 #[derive(Clone, Debug)]
@@ -155,7 +160,7 @@ fn read_pcapng(path: &Path, file: &Rc<str>) -> Vec<Frame> {
 
 /// A seeded source of mutations: the same seed makes the same frames.
 pub struct Mutator {
-    state: u64,
+    random: Random,
 }
 
 /// No mutated frame is longer, in bytes.
@@ -167,22 +172,13 @@ const EDGES: [u8; 12] = [0, 1, 2, 4, 5, 6, 0x0f, 0x40, 0x45, 0x60, 0x80, 0xff];
 impl Mutator {
     pub const fn new(seed: u64) -> Self {
         Self {
-            state: seed ^ 0x9e37_79b9_7f4a_7c15,
+            random: Random(seed ^ 0x9e37_79b9_7f4a_7c15),
         }
     }
 
-    /// A number below `bound` (SplitMix64).
+    /// A number below `bound`.
     pub const fn below(&mut self, bound: usize) -> usize {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        if bound == 0 {
-            0
-        } else {
-            (mixed % bound as u64) as usize
-        }
+        self.random.below(bound)
     }
 
     /// A frame made from `seed` by one to four changes, most of them in its first 128 bytes, where

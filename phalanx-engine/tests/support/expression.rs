@@ -2,8 +2,13 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+#[path = "../../../phalanx-common/tests/support/random.rs"]
+mod random;
+
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
+
+pub(crate) use random::Random;
 
 use super::corpus::Frame;
 
@@ -48,22 +53,7 @@ pub(crate) struct Sample {
     pub(crate) constructs: BTreeSet<&'static str>,
 }
 
-/// splitmix64: small, seeded, good enough to draw samples.
-pub(crate) struct Random(pub(crate) u64);
-
 impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound as u64).expect("below a usize")
-    }
-
     pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]
     }

@@ -3,6 +3,9 @@
 //! `PHALANX_FUZZ_SEED`; what breaks an invariant is written beside the seeds and replayed from then
 //! on.
 
+#[path = "../../../phalanx-common/tests/support/random.rs"]
+mod random;
+
 use std::collections::HashSet;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -10,27 +13,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+pub(crate) use random::Random;
+
 /// Seeds that are kept; what is found beyond is tried once and dropped.
 const SEED_COUNT_MAX: usize = 20_000;
-
-/// Numbers from a seed (SplitMix64): the same seed gives the same ones.
-pub(crate) struct Random(u64);
-
-impl Random {
-    /// A number below `bound`, or 0.
-    pub(crate) const fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        if bound == 0 {
-            0
-        } else {
-            (mixed % bound as u64) as usize
-        }
-    }
-}
 
 /// A number from the environment.
 fn number(name: &str, default: u64) -> u64 {

@@ -2,13 +2,18 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+#[path = "../../../phalanx-common/tests/support/random.rs"]
+mod random;
+
 use std::io::Cursor;
 
 use phalanx::capture_file::{CaptureFile, Chunk};
 
-/// Numbers from a seed (SplitMix64).
+use random::Random;
+
+/// Changes that a seed decides.
 pub(crate) struct Mutator {
-    state: u64,
+    random: Random,
 }
 
 /// Values on the edge of a field's range.
@@ -29,21 +34,14 @@ const EDGES: [u32; 12] = [
 
 impl Mutator {
     pub(crate) const fn new(seed: u64) -> Self {
-        Self { state: seed }
+        Self {
+            random: Random(seed),
+        }
     }
 
     /// A number below a bound.
     pub(crate) const fn below(&mut self, bound: usize) -> usize {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        if bound == 0 {
-            0
-        } else {
-            (mixed % bound as u64) as usize
-        }
+        self.random.below(bound)
     }
 
     /// A file with one to eight changes; `other` lends bytes.
