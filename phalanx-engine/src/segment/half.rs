@@ -126,6 +126,12 @@ impl Half {
     #[cfg(test)]
     pub(crate) const PART_BYTES: [usize; 2] = [Space::RUN_BYTES, Sender::VIEW_BYTES];
 
+    /// Gives memory back that is not in use.
+    pub(crate) fn shrink(&mut self) {
+        self.space.shrink();
+        self.sender.shrink();
+    }
+
     pub(crate) fn capacity(&self) -> usize {
         self.space.capacity() + self.round_trips.capacity() + self.sender.capacity()
     }
@@ -247,8 +253,10 @@ impl Half {
         sent.accepted = self.accept_probe(start, count_max);
         run.opened_gap = start > self.next;
         if start >= self.next {
-            let hole_count = (start - self.next).div_ceil(u64::from(self.segment_max).max(1));
-            let was_lost = silence.filter(|it| it.has_lost(hole_count, self.has_more));
+            let was_lost = silence.filter(|it| {
+                let hole_count = (start - self.next).div_ceil(u64::from(self.segment_max).max(1));
+                it.has_lost(hole_count, self.has_more)
+            });
             self.has_more = sending.length >= self.segment_max;
             self.send_new(sending, &mut sent, run, count_max);
             if let Some(silence) = was_lost {

@@ -30,6 +30,8 @@ pub(crate) struct Sender {
     pending: VecDeque<View>,
     /// Of these, from the front, those that rounds have taken.
     early_count: usize,
+    /// Nothing of what is pending is taken before this time, in nanoseconds.
+    due_ns: i64,
     acknowledged: u64,
     /// End of the peer's window, and as rounds take it.
     edge: Option<u64>,
@@ -80,6 +82,7 @@ impl Sender {
         Self {
             acknowledged: next,
             round_end: next,
+            due_ns: i64::MAX,
             ..Self::default()
         }
     }
@@ -108,11 +111,19 @@ impl Sender {
             }
             self.take_window();
         }
+        self.due_ns = self.due_ns.min(view.early_ns);
         self.pending.push_back(view);
     }
 
     /// Takes in what has reached the sender by now.
+    #[inline]
     pub(crate) fn see(&mut self, now_ns: i64, next: u64, segment_max: u64) {
+        if now_ns >= self.due_ns {
+            self.take_due(now_ns, next, segment_max);
+        }
+    }
+
+    fn take_due(&mut self, now_ns: i64, next: u64, segment_max: u64) {
         while let Some(view) = self.pending.get(self.early_count)
             && view.early_ns <= now_ns
         {
@@ -125,6 +136,14 @@ impl Sender {
         {
             self.take_window();
         }
+        self.note_due();
+    }
+
+    fn note_due(&mut self) {
+        let early_ns = self.pending.get(self.early_count).map(|it| it.early_ns);
+        let first = self.pending.front().filter(|_| self.early_count > 0);
+        let at_ns = first.map(|it| it.at_ns);
+        self.due_ns = early_ns.into_iter().chain(at_ns).min().unwrap_or(i64::MAX);
     }
 
     fn take_early(&mut self, view: View, next: u64) {
@@ -147,6 +166,12 @@ impl Sender {
             let window = edge.saturating_sub(view.acknowledged);
             self.window_max = self.window_max.max(window);
         }
+        self.note_due();
+    }
+
+    /// Gives memory back that is not in use.
+    pub(crate) fn shrink(&mut self) {
+        self.pending.shrink_to_fit();
     }
 
     /// New data was sent; `step.next` is its end.

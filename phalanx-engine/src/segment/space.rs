@@ -128,6 +128,11 @@ impl Space {
         self.runs.capacity() * size_of::<Run>()
     }
 
+    /// Gives memory back that is not in use.
+    pub(crate) fn shrink(&mut self) {
+        self.runs.shrink_to_fit();
+    }
+
     /// Whether bytes below the highest seen are missing.
     pub(crate) fn has_hole(&self) -> bool {
         self.runs

@@ -130,9 +130,13 @@ fn place(record: &PacketRecord<'_>) -> u32 {
     let headers = record.headers;
     let link = record
         .bytes
-        .get(..12)
+        .first_chunk::<12>()
         .filter(|_| headers.network_offset >= 14);
-    let addresses = link.map_or(0, |it| mix(mix(FACTOR, word(&it[..8])), word(&it[8..])));
+    let addresses = link.map_or(0, |it| {
+        let [a, b, c, d, e, f, g, h, rest @ ..] = *it;
+        let first = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+        mix(mix(FACTOR, first), u32::from_be_bytes(rest).into())
+    });
     let wrapping = u64::from(headers.network_offset) << 32 | u64::from(headers.vlan);
     let hash = mix(mix(addresses, wrapping), u64::from(headers.ttl));
     (hash ^ (hash >> 32)) as u32

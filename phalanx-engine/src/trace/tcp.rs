@@ -173,6 +173,11 @@ impl TcpTrace {
         self.turn(&event, turned);
         self.read(record, side, &sent);
         self.live(record, side, &sent, acknowledged.as_ref());
+        if situation.phase != self.phase && self.phase == Phase::Closed {
+            // What has ended stays for as long as copies may come, and needs little.
+            self.halves.client.shrink();
+            self.halves.server.shrink();
+        }
         self.fill(&mut segment, side, &sent, acknowledged.as_ref());
         if let Some(why) = unfit {
             segment.marks.set(Mark::UnfittingReset);

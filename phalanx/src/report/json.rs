@@ -7,6 +7,7 @@
 mod application;
 mod conversation;
 mod feature;
+mod out;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};

@@ -1,15 +1,17 @@
 //! One conversation as JSON.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use phalanx_common::packet::protocol;
-use phalanx_engine::budget::TimeBudget;
-use phalanx_engine::story::{FlowStory, SideStory, TurnStory};
+use phalanx_engine::budget::{Bucket, TimeBudget};
+use phalanx_engine::story::{FlowStory, SideCounts, TurnStory};
 use phalanx_engine::{Distribution, Endpoint, Side};
-use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde::ser::{Serialize, Serializer};
 
 use super::application::Application;
 use super::feature;
+use super::out::{Out, SpreadNames, name};
 use crate::report::ConversationReport;
 use crate::report::word::{self, milliseconds};
 use crate::view::protocol_name;
@@ -22,7 +24,7 @@ pub(super) fn write(report: &ConversationReport, line: &mut Vec<u8>) -> serde_js
     line.extend_from_slice(b",\"features\":");
     feature::write(&report.story, line)?;
     let at = line.len();
-    serde_json::to_writer(&mut *line, &Tail::new(report))?;
+    tail(report, line)?;
     line[at] = b',';
     Ok(())
 }
@@ -59,60 +61,38 @@ impl<'a> Head<'a> {
 }
 
 /// What stands after them.
-#[derive(serde::Serialize)]
-struct Tail<'a> {
-    /// What lies between hops: one hop has none.
-    legs: [(); 0],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    time_budget_ms: Option<Budget<'a>>,
-    /// Nobody judges yet.
-    verdicts: [(); 0],
-    score: f64,
-    worst_because: &'a str,
-    state: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    role_basis: Option<&'static str>,
-    starts_mid_stream: bool,
-    reuses_ports: bool,
-    frames: Frames,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    network_identifier: Option<u32>,
-    #[serde(skip_serializing_if = "OptionsOfSides::is_empty")]
-    options: OptionsOfSides,
-    turns: Turns<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    datagram_gaps_ms: Option<Spread<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    application: Option<Application<'a>>,
-    capture: Capture,
-}
-
-impl<'a> Tail<'a> {
-    fn new(report: &'a ConversationReport) -> Self {
-        let story = &report.story;
-        let budget = story.budget.as_ref();
-        Self {
-            legs: [],
-            time_budget_ms: budget.filter(|_| is_tcp(story)).map(Budget),
-            verdicts: [],
-            score: report.score,
-            worst_because: &report.worst_because,
-            state: story.state.name(),
-            role_basis: story.role_basis.map(word::role_basis),
-            starts_mid_stream: story.starts_mid_stream,
-            reuses_ports: story.reuses_ports,
-            frames: Frames {
-                first: story.flow,
-                last: story.last_frame,
-            },
-            network_identifier: story.network_identifier,
-            options: OptionsOfSides::new(story),
-            turns: Turns::new(&story.turns),
-            datagram_gaps_ms: story.gaps.as_ref().and_then(Spread::new),
-            application: Application::new(&story.application),
-            capture: Capture::new(story),
-        }
+fn tail(report: &ConversationReport, line: &mut Vec<u8>) -> serde_json::Result<()> {
+    let story = &report.story;
+    let mut out = Out::begin(line);
+    // What lies between hops: one hop has none.
+    out.put(name!("legs"), Some([(); 0]))?;
+    let budget = story.budget.as_ref().filter(|_| is_tcp(story));
+    if let Some(budget) = budget {
+        time_budget(budget, out.object(name!("time_budget_ms")))?;
     }
+    // Nobody judges yet.
+    out.put(name!("verdicts"), Some([(); 0]))?;
+    out.put(name!("score"), Some(report.score))?;
+    out.put(name!("worst_because"), Some(&report.worst_because))?;
+    out.put(name!("state"), Some(story.state.name()))?;
+    let role_basis = story.role_basis.map(word::role_basis);
+    out.put(name!("role_basis"), role_basis)?;
+    out.put(name!("starts_mid_stream"), Some(story.starts_mid_stream))?;
+    out.put(name!("reuses_ports"), Some(story.reuses_ports))?;
+    let mut frames = out.object(name!("frames"));
+    frames.put(name!("first"), Some(story.flow))?;
+    frames.put(name!("last"), Some(story.last_frame))?;
+    frames.end();
+    out.put(name!("network_identifier"), story.network_identifier)?;
+    options(story, &mut out)?;
+    turns(&story.turns, out.object(name!("turns")))?;
+    if let Some(gaps) = &story.gaps {
+        spread(gaps, name!("datagram_gaps_ms"), &mut out)?;
+    }
+    out.put(name!("application"), Application::new(&story.application))?;
+    capture(story, out.object(name!("capture")))?;
+    out.end();
+    Ok(())
 }
 
 pub(super) fn is_tcp(story: &FlowStory) -> bool {
@@ -150,138 +130,84 @@ impl Serialize for Path<'_> {
     }
 }
 
+/// A bucket and its name as it stands in the text.
+static BUCKETS: LazyLock<Vec<(Bucket, String)>> = LazyLock::new(|| {
+    let named = |bucket: Bucket| (bucket, format!(",\"{}\":", bucket.name()));
+    Bucket::ALL.into_iter().map(named).collect()
+});
+
 /// Nanoseconds as decimal milliseconds: the sum is the duration to the nanosecond.
-struct Budget<'a>(&'a TimeBudget);
-
-impl Serialize for Budget<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let times = self.0.iter();
-        serializer.collect_map(times.map(|(bucket, ns)| (bucket.name(), milliseconds(ns))))
+fn time_budget(budget: &TimeBudget, mut out: Out<'_>) -> serde_json::Result<()> {
+    for (bucket, name) in BUCKETS.iter() {
+        out.put(name, Some(milliseconds(budget.get(*bucket))))?;
     }
-}
-
-#[derive(serde::Serialize)]
-struct Frames {
-    first: u64,
-    last: u64,
+    out.end();
+    Ok(())
 }
 
 /// TCP options of the two SYNs, of each side whose SYN was seen.
-#[derive(serde::Serialize)]
-struct OptionsOfSides {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client: Option<Options>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    server: Option<Options>,
-}
-
-impl OptionsOfSides {
-    fn new(story: &FlowStory) -> Self {
-        Self {
-            client: Options::new(&story.sides.client),
-            server: Options::new(&story.sides.server),
+fn options(story: &FlowStory, out: &mut Out<'_>) -> serde_json::Result<()> {
+    let names = [name!("client"), name!("server")];
+    let sides = [&story.sides.client, &story.sides.server];
+    if sides.iter().all(|side| side.counts.syns == 0) {
+        return Ok(());
+    }
+    let mut out = out.object(name!("options"));
+    for (name, side) in names.into_iter().zip(sides) {
+        if side.counts.syns == 0 {
+            continue;
         }
+        let mut out = out.object(name);
+        out.put(name!("mss_bytes"), (side.mss > 0).then_some(side.mss))?;
+        out.put(name!("window_scale"), side.window_scale)?;
+        out.put(name!("sack_permitted"), Some(side.sack_permitted))?;
+        out.put(name!("timestamps"), Some(side.has_timestamps))?;
+        out.end();
     }
-
-    const fn is_empty(&self) -> bool {
-        self.client.is_none() && self.server.is_none()
-    }
+    out.end();
+    Ok(())
 }
 
-#[derive(serde::Serialize)]
-struct Options {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mss_bytes: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    window_scale: Option<u8>,
-    sack_permitted: bool,
-    timestamps: bool,
+fn turns(turns: &TurnStory, mut out: Out<'_>) -> serde_json::Result<()> {
+    out.put(name!("count"), Some(turns.count))?;
+    out.put(name!("is_last_unanswered"), Some(turns.is_last_unanswered))?;
+    spread(&turns.think, name!("think_ms"), &mut out)?;
+    spread(&turns.idle, name!("idle_ms"), &mut out)?;
+    spread(&turns.transfer, name!("transfer_ms"), &mut out)?;
+    out.end();
+    Ok(())
 }
 
-impl Options {
-    fn new(side: &SideStory) -> Option<Self> {
-        (side.counts.syns > 0).then_some(Self {
-            mss_bytes: (side.mss > 0).then_some(side.mss),
-            window_scale: side.window_scale,
-            sack_permitted: side.sack_permitted,
-            timestamps: side.has_timestamps,
-        })
+const SPREAD: SpreadNames = SpreadNames {
+    count: name!("count"),
+    min: name!("min"),
+    mean: name!("mean"),
+    p50: name!("p50"),
+    p95: name!("p95"),
+    max: name!("max"),
+};
+
+/// How times are distributed, as an object of its own; nothing where there are none.
+fn spread(times: &Distribution, name: &str, out: &mut Out<'_>) -> serde_json::Result<()> {
+    if times.count() == 0 {
+        return Ok(());
     }
-}
-
-#[derive(serde::Serialize)]
-struct Turns<'a> {
-    count: u64,
-    is_last_unanswered: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    think_ms: Option<Spread<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    idle_ms: Option<Spread<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    transfer_ms: Option<Spread<'a>>,
-}
-
-impl<'a> Turns<'a> {
-    fn new(turns: &'a TurnStory) -> Self {
-        Self {
-            count: turns.count,
-            is_last_unanswered: turns.is_last_unanswered,
-            think_ms: Spread::new(&turns.think),
-            idle_ms: Spread::new(&turns.idle),
-            transfer_ms: Spread::new(&turns.transfer),
-        }
-    }
-}
-
-/// How times are distributed.
-struct Spread<'a>(&'a Distribution);
-
-impl<'a> Spread<'a> {
-    fn new(distribution: &'a Distribution) -> Option<Self> {
-        (distribution.count() > 0).then_some(Self(distribution))
-    }
-}
-
-impl Serialize for Spread<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let quantile = |percent| self.0.quantile_ns(percent).map(milliseconds);
-        let times = [
-            ("min", self.0.min_ns().map(milliseconds)),
-            ("mean", self.0.mean_ns().map(|ns| ns / 1e6)),
-            ("p50", quantile(50)),
-            ("p95", quantile(95)),
-            ("max", self.0.max_ns().map(milliseconds)),
-        ];
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("count", &self.0.count())?;
-        for (name, time) in times {
-            if let Some(time) = time {
-                map.serialize_entry(name, &time)?;
-            }
-        }
-        map.end()
-    }
+    let mut out = out.object(name);
+    out.spread(&SPREAD, times)?;
+    out.end();
+    Ok(())
 }
 
 /// Properties of the capture, which say nothing of the network.
-#[derive(serde::Serialize)]
-struct Capture {
-    duplicates: u64,
-    unseen_bytes: u64,
-    acks_of_unseen: u64,
-    cut_packets: u64,
-    one_way: bool,
-}
-
-impl Capture {
-    fn new(story: &FlowStory) -> Self {
-        let (client, server) = (&story.sides.client.counts, &story.sides.server.counts);
-        Self {
-            duplicates: client.capture_duplicates + server.capture_duplicates,
-            unseen_bytes: client.unseen_bytes + server.unseen_bytes,
-            acks_of_unseen: client.acks_of_unseen + server.acks_of_unseen,
-            cut_packets: client.cut_packets + server.cut_packets,
-            one_way: (client.packets == 0) != (server.packets == 0),
-        }
-    }
+fn capture(story: &FlowStory, mut out: Out<'_>) -> serde_json::Result<()> {
+    let (client, server) = (&story.sides.client.counts, &story.sides.server.counts);
+    let sum = |of: fn(&SideCounts) -> u64| Some(of(client) + of(server));
+    out.put(name!("duplicates"), sum(|it| it.capture_duplicates))?;
+    out.put(name!("unseen_bytes"), sum(|it| it.unseen_bytes))?;
+    out.put(name!("acks_of_unseen"), sum(|it| it.acks_of_unseen))?;
+    out.put(name!("cut_packets"), sum(|it| it.cut_packets))?;
+    let is_one_way = (client.packets == 0) != (server.packets == 0);
+    out.put(name!("one_way"), Some(is_one_way))?;
+    out.end();
+    Ok(())
 }

@@ -1,22 +1,20 @@
 //! The features of a conversation as one flat object of numbers, units last in each name. Names
 //! that `phalanx_engine::Features` has too mean the same there.
 //!
-//! Most of a report are names of features: they are kept as they are written, with the comma before
-//! and the colon behind, and go past the serializer.
+//! Most of a report are names of features: see `out`.
 
 use std::sync::LazyLock;
 
+use phalanx_engine::Side;
 use phalanx_engine::story::{FlowStory, SideCounts, SideStory};
-use phalanx_engine::{Distribution, Side};
-use serde::Serialize;
 
 use super::conversation::is_tcp;
+use super::out::{Out, SpreadNames, name};
 use crate::report::word::{milliseconds, ratio, seconds};
 
 /// Writes what was measured of a story; what was not is absent.
 pub(super) fn write(story: &FlowStory, line: &mut Vec<u8>) -> serde_json::Result<()> {
-    let at = line.len();
-    let mut out = Out(line);
+    let mut out = Out::begin(line);
     times(story, &mut out)?;
     for side in [Side::Client, Side::Server] {
         counts(story, side, &mut out)?;
@@ -24,10 +22,8 @@ pub(super) fn write(story: &FlowStory, line: &mut Vec<u8>) -> serde_json::Result
     }
     let (client, server) = (&story.sides.client.counts, &story.sides.server.counts);
     let errors = client.icmp_errors + server.icmp_errors;
-    out.put(",\"icmp_error_count\":", Some(errors))?;
-    // The first comma is the brace that begins it: there is always a duration.
-    line[at] = b'{';
-    line.push(b'}');
+    out.put(name!("icmp_error_count"), Some(errors))?;
+    out.end();
     Ok(())
 }
 
@@ -56,13 +52,13 @@ struct CountName {
 }
 
 static COUNT_NAMES: LazyLock<Vec<CountName>> = LazyLock::new(|| {
-    let name = |name: &&str| CountName {
+    let count_name = |name: &&str| CountName {
         client: format!(",\"client_{name}\":"),
         server: format!(",\"server_{name}\":"),
         is_of_all: COUNTS_OF_ALL.contains(name),
         is_presence: ["packets", "bytes"].contains(name),
     };
-    SideCounts::NAMES.iter().map(name).collect()
+    SideCounts::NAMES.iter().map(count_name).collect()
 });
 
 /// The names of what else is measured of a side.
@@ -89,23 +85,23 @@ struct SideNames {
 macro_rules! side_names {
     ($side:literal) => {
         SideNames {
-            retransmitted_ratio: concat!(",\"", $side, "_retransmitted_ratio\":"),
-            ecn_marked_ratio: concat!(",\"", $side, "_ecn_marked_ratio\":"),
-            reset_count: concat!(",\"", $side, "_reset_count\":"),
-            mss_bytes: concat!(",\"", $side, "_mss_bytes\":"),
-            ttl_range: concat!(",\"", $side, "_ttl_range\":"),
-            ttl_min: concat!(",\"", $side, "_ttl_min\":"),
-            ttl_max: concat!(",\"", $side, "_ttl_max\":"),
-            window_min_bytes: concat!(",\"", $side, "_window_min_bytes\":"),
-            window_max_bytes: concat!(",\"", $side, "_window_max_bytes\":"),
-            flight_max_bytes: concat!(",\"", $side, "_flight_max_bytes\":"),
-            congestion_window_bytes: concat!(",\"", $side, "_congestion_window_bytes\":"),
-            segment_max_bytes: concat!(",\"", $side, "_segment_max_bytes\":"),
-            icmp_mtu_bytes: concat!(",\"", $side, "_icmp_mtu_bytes\":"),
-            rto_ms: concat!(",\"", $side, "_rto_ms\":"),
-            silence_max_ms: concat!(",\"", $side, "_silence_max_ms\":"),
-            data_time_ms: concat!(",\"", $side, "_data_time_ms\":"),
-            goodput_bytes_per_s: concat!(",\"", $side, "_goodput_bytes_per_s\":"),
+            retransmitted_ratio: name!($side, "_retransmitted_ratio"),
+            ecn_marked_ratio: name!($side, "_ecn_marked_ratio"),
+            reset_count: name!($side, "_reset_count"),
+            mss_bytes: name!($side, "_mss_bytes"),
+            ttl_range: name!($side, "_ttl_range"),
+            ttl_min: name!($side, "_ttl_min"),
+            ttl_max: name!($side, "_ttl_max"),
+            window_min_bytes: name!($side, "_window_min_bytes"),
+            window_max_bytes: name!($side, "_window_max_bytes"),
+            flight_max_bytes: name!($side, "_flight_max_bytes"),
+            congestion_window_bytes: name!($side, "_congestion_window_bytes"),
+            segment_max_bytes: name!($side, "_segment_max_bytes"),
+            icmp_mtu_bytes: name!($side, "_icmp_mtu_bytes"),
+            rto_ms: name!($side, "_rto_ms"),
+            silence_max_ms: name!($side, "_silence_max_ms"),
+            data_time_ms: name!($side, "_data_time_ms"),
+            goodput_bytes_per_s: name!($side, "_goodput_bytes_per_s"),
         }
     };
 }
@@ -114,14 +110,14 @@ const CLIENT: SideNames = side_names!("client");
 const SERVER: SideNames = side_names!("server");
 
 fn times(story: &FlowStory, out: &mut Out<'_>) -> serde_json::Result<()> {
-    out.put(",\"duration_s\":", Some(seconds(story.duration_ns)))?;
+    out.put(name!("duration_s"), Some(seconds(story.duration_ns)))?;
     let (server, client) = (story.handshake_server_ns, story.handshake_client_ns);
     let both = server
         .zip(client)
         .map(|(server, client)| server.saturating_add(client));
-    out.put(",\"handshake_rtt_ms\":", both.map(milliseconds))?;
-    out.put(",\"handshake_server_ms\":", server.map(milliseconds))?;
-    out.put(",\"handshake_client_ms\":", client.map(milliseconds))?;
+    out.put(name!("handshake_rtt_ms"), both.map(milliseconds))?;
+    out.put(name!("handshake_server_ms"), server.map(milliseconds))?;
+    out.put(name!("handshake_client_ms"), client.map(milliseconds))?;
     // What a side sends is acknowledged by the other: its round trips are to the other.
     out.spread(&RTT_SERVER, &story.sides.client.rtt)?;
     out.spread(&RTT_CLIENT, &story.sides.server.rtt)?;
@@ -220,25 +216,15 @@ fn positive(value: u32) -> Option<u32> {
     (value > 0).then_some(value)
 }
 
-/// The names of what is told of a distribution; an empty one is not told.
-struct SpreadNames {
-    count: &'static str,
-    min: &'static str,
-    mean: &'static str,
-    p50: &'static str,
-    p95: &'static str,
-    max: &'static str,
-}
-
 macro_rules! spread_names {
     ($what:literal) => {
         SpreadNames {
-            count: concat!(",\"", $what, "_count\":"),
-            min: concat!(",\"", $what, "_min_ms\":"),
-            mean: concat!(",\"", $what, "_mean_ms\":"),
-            p50: concat!(",\"", $what, "_p50_ms\":"),
-            p95: concat!(",\"", $what, "_p95_ms\":"),
-            max: concat!(",\"", $what, "_max_ms\":"),
+            count: name!($what, "_count"),
+            min: name!($what, "_min_ms"),
+            mean: name!($what, "_mean_ms"),
+            p50: name!($what, "_p50_ms"),
+            p95: name!($what, "_p95_ms"),
+            max: name!($what, "_max_ms"),
         }
     };
 }
@@ -247,28 +233,3 @@ const RTT_SERVER: SpreadNames = spread_names!("rtt_server");
 const RTT_CLIENT: SpreadNames = spread_names!("rtt_client");
 const THINK: SpreadNames = spread_names!("think");
 const IDLE: SpreadNames = spread_names!("idle");
-
-/// The object that is written: a comma before each name.
-struct Out<'a>(&'a mut Vec<u8>);
-
-impl Out<'_> {
-    fn put(&mut self, name: &str, value: Option<impl Serialize>) -> serde_json::Result<()> {
-        let Some(value) = value else {
-            return Ok(());
-        };
-        self.0.extend_from_slice(name.as_bytes());
-        serde_json::to_writer(&mut *self.0, &value)
-    }
-
-    fn spread(&mut self, names: &SpreadNames, times: &Distribution) -> serde_json::Result<()> {
-        if times.count() == 0 {
-            return Ok(());
-        }
-        self.put(names.count, Some(times.count()))?;
-        self.put(names.min, times.min_ns().map(milliseconds))?;
-        self.put(names.mean, times.mean_ns().map(|ns| ns / 1e6))?;
-        self.put(names.p50, times.quantile_ns(50).map(milliseconds))?;
-        self.put(names.p95, times.quantile_ns(95).map(milliseconds))?;
-        self.put(names.max, times.max_ns().map(milliseconds))
-    }
-}
