@@ -236,6 +236,9 @@ pub struct FlowStory {
     pub start_ns: i64,
     /// First to last packet in nanoseconds, never negative.
     pub duration_ns: i64,
+    /// How long it was watched after its last packet, in nanoseconds; a second stands for that and
+    /// all beyond. Less means that the capture ended, or that room was needed.
+    pub watched_after_ns: i64,
     /// How it began and ended.
     pub state: ConnectionState,
     /// Whether its first packet was not the beginning of the connection.
@@ -259,4 +262,13 @@ pub struct FlowStory {
     pub application: ApplicationStory,
     /// VXLAN or Geneve network identifier.
     pub network_identifier: Option<u32>,
+}
+
+impl FlowStory {
+    /// How long it was watched in all, from its first packet, in nanoseconds; at least, where that
+    /// was more than a second after its last one.
+    #[must_use]
+    pub const fn watched_ns(&self) -> i64 {
+        self.duration_ns.saturating_add(self.watched_after_ns)
+    }
 }

@@ -43,6 +43,10 @@ pub use self::ended::Ended;
 /// that any two have a difference. 146 years.
 const TIME_MAX_NS: i64 = i64::MAX / 2;
 
+/// Beyond this how long a flow was watched after its last packet is not told: when a silent flow
+/// makes room depends on the others.
+const WATCHED_AFTER_MAX_NS: i64 = 1_000_000_000;
+
 /// What tells flows apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TraceKey {
@@ -107,6 +111,8 @@ struct Trace {
     reuses_ports: bool,
     /// The tracer's clock at its last packet.
     clock_ns: i64,
+    /// See [`FlowStory::watched_after_ns`]; set at the end.
+    watched_after_ns: i64,
     /// Whether its silence is watched.
     is_watched: bool,
     /// Seen since the eviction looked at it last.
@@ -140,6 +146,13 @@ impl Trace {
         }
     }
 
+    /// Ends it at a time of the tracer's clock.
+    fn end(mut self, clock_ns: i64) -> Ended {
+        let after_ns = clock_ns.saturating_sub(self.clock_ns);
+        self.watched_after_ns = after_ns.clamp(0, WATCHED_AFTER_MAX_NS);
+        Ended::from(self)
+    }
+
     /// Whether it has ended by silence.
     fn is_silent(&self, clock_ns: i64) -> bool {
         let silence_ns = clock_ns.saturating_sub(self.clock_ns);
@@ -161,6 +174,7 @@ impl Trace {
             role_basis: Some(self.role_basis),
             start_ns: self.start_ns,
             duration_ns: self.end_ns.saturating_sub(self.start_ns),
+            watched_after_ns: self.watched_after_ns,
             reuses_ports: self.reuses_ports,
             network_identifier: self.key.network_identifier.checked_sub(1),
             ..FlowStory::default()
@@ -354,8 +368,9 @@ impl Tracer {
     pub fn finish(&mut self) -> impl Iterator<Item = Ended> + use<> {
         (self.detail_count, self.run_count) = (0, 0);
         let done = std::mem::take(&mut self.done);
+        let clock_ns = self.clock_ns;
         done.into_iter()
-            .chain(self.traces.take_all().map(Ended::from))
+            .chain(self.traces.take_all().map(move |trace| trace.end(clock_ns)))
     }
 
     /// Drains the flows that have ended.
@@ -441,6 +456,7 @@ impl Tracer {
             end_ns: record.time_ns,
             reuses_ports,
             clock_ns: self.clock_ns,
+            watched_after_ns: 0,
             is_watched: false,
             is_fresh: false,
             detail,
@@ -546,7 +562,7 @@ impl Tracer {
             }
             Detail::Datagram(_) => self.detail_count -= 1,
         }
-        self.done.push(Ended::from(trace));
+        self.done.push(trace.end(self.clock_ns));
     }
 
     /// Ends a flow that was silent for a round of the hand, of those that are meant. Only so many

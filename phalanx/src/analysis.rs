@@ -334,12 +334,14 @@ impl Shared<'_> {
         self.finish_fragments();
         self.drain(true);
         let sequence = self.sequence.into_inner();
-        let assembly = sequence.unwrap_or_else(PoisonError::into_inner).assembly;
+        let Sequence {
+            clock_ns, assembly, ..
+        } = sequence.unwrap_or_else(PoisonError::into_inner);
         let source = self
             .source
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
-        let conversation_count = finish_all(self.shards, &self.worst);
+        let conversation_count = finish_all(self.shards, clock_ns, &self.worst);
         let worst = self
             .worst
             .into_inner()
@@ -371,12 +373,12 @@ impl Shared<'_> {
 }
 
 /// Ends all flows, those of each shard by a thread of its own: how many there were.
-fn finish_all(mut shards: Vec<Shard>, worst: &Mutex<Worst>) -> u64 {
+fn finish_all(mut shards: Vec<Shard>, clock_ns: i64, worst: &Mutex<Worst>) -> u64 {
     let last = shards.pop();
     std::thread::scope(|scope| {
-        let spawn = |shard: Shard| scope.spawn(|| shard.finish(worst));
+        let spawn = |shard: Shard| scope.spawn(move || shard.finish(clock_ns, worst));
         let others: Vec<_> = shards.into_iter().map(spawn).collect();
-        let mut count = last.map_or(0, |shard| shard.finish(worst));
+        let mut count = last.map_or(0, |shard| shard.finish(clock_ns, worst));
         for other in others {
             match other.join() {
                 Ok(more) => count += more,

@@ -18,7 +18,7 @@ use phalanx_engine::Side;
 use phalanx_engine::segment::Segment;
 use phalanx_engine::story::FlowStory;
 
-pub use score::{LONE_SYN_POINTS, points, rank, score};
+pub use score::{lone_syn_points, points, rank, score};
 
 /// What a whole run came to.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -448,6 +448,10 @@ impl Half {
             let (class, why) = self.hole_kind(sending, &opener, sent.lateness_ns);
             sent.class = Some(class);
             sent.why = why;
+            let rto_ns = self.round_trips.timeout_ns(sending.peer_rtt_ns);
+            if class == Class::FillsHole && sent.lateness_ns / 4 >= rto_ns / 5 {
+                self.begin_timeout();
+            }
         }
     }
 
@@ -630,6 +634,10 @@ impl Half {
             let at = ORIGIN + u64::from(ack.number);
             self.start(at - 1, at);
             self.unseen.push(at - 1, at);
+        }
+        if ack.has_ecn_echo {
+            // The sender cuts its window as after a loss (RFC 3168 section 6.1.2).
+            self.sender.disturb();
         }
         let number = self.unwrap(ack.number);
         let mut out = Acknowledged {

@@ -63,6 +63,8 @@ pub(crate) struct Acknowledgement<'a> {
     /// SYN, FIN or RST.
     pub(crate) is_control: bool,
     pub(crate) is_reset: bool,
+    /// ECE, other than in the handshake.
+    pub(crate) has_ecn_echo: bool,
     pub(crate) sacks: &'a [(u32, u32)],
     /// Most runs that there may be.
     pub(crate) run_count_max: usize,

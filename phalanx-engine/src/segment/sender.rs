@@ -10,7 +10,9 @@ use crate::limits::SENDER_VIEW_COUNT_MAX;
 
 /// Rounds in a row with no more bytes under way than before, after which the sender is taken to be
 /// limited by its own buffer: a congestion window would have grown, and does not shrink without a
-/// loss or a pause (RFC 5681 sections 3.1 and 4.1).
+/// loss, a pause (RFC 5681 sections 3.1 and 4.1) or an echo of congestion (RFC 3168 section 6.1.2).
+/// That of CUBIC hardly grows for as long as it is about where the loss before was, and one that
+/// goes by delays keeps a level: these are told as the sender's limit too.
 const PLATEAU_ROUNDS: u16 = 8;
 
 /// Acknowledgement and window on their way to the sender.
@@ -220,8 +222,8 @@ impl Sender {
         };
         // Less than before tells as much: the congestion window has had room for more, and what a
         // buffer holds varies with how it is cut into packets, which the kernel charges with their
-        // overhead. CUBIC grows by at least 0.53 segments a round trip (RFC 9438 section 4.3) and
-        // leaves the level in time.
+        // overhead. What grows as Reno does, by 0.53 segments a round trip and more (RFC 9438
+        // section 4.3), leaves the level in time.
         let most = |level: u64| level.saturating_add(2 * segment);
         if self.round_is_broken || (self.round_has_data && self.round_flight < 2 * segment) {
             (self.plateau, self.plateau_rounds) = (0, 0);

@@ -14,8 +14,10 @@
 //! What waits is settled by the next data or the end. Data from the other side: server think or
 //! client idle. Data from the same side: what the acknowledgement needed to reach the sender, and
 //! the data to come, is the path's; what is beyond is the sender's own (sender limited), as is the
-//! path's where round trips have the same most bytes under way ([`Sender`]). FIN, RST
-//! or end: the time of whom the last data was sent to; the close's if a FIN was seen before.
+//! path's where no round trip has more bytes under way than the first of them ([`Sender`]). FIN, RST
+//! or end: the time of whom the last data was sent to, once that is acknowledged; the close's if a
+//! FIN was seen before; the path's while it is not acknowledged, and unknown beyond a second of
+//! that. An acknowledgement of bytes that were not captured: unknown.
 //!
 //! Buckets after the triage of web100, Dapper (SOSR 2017) and TAPO (CoNEXT 2015).
 
@@ -55,9 +57,13 @@ pub(crate) struct Event {
     pub(crate) class: Option<Class>,
     /// It carries payload that was not sent before, as far as is known.
     pub(crate) has_new_data: bool,
+    /// FIN or RST, unless bytes are missing before it: what comes next tells whether they are
+    /// under way or not in the capture.
     pub(crate) is_end: bool,
-    /// Bytes are missing in the capture before it.
+    /// It acknowledges bytes that are not in the capture.
     pub(crate) is_after_capture_gap: bool,
+    /// It carries payload once more that has not arrived, as far as is known.
+    pub(crate) repeats_data: bool,
     /// Round trip from the hop to the other side and back, for what the packet carries.
     pub(crate) reach_ns: i64,
     /// Round trip from the hop to the packet's sender and back.
@@ -93,6 +99,12 @@ struct Waiting {
     closing_ns: i64,
 }
 
+impl Waiting {
+    const fn all_ns(self) -> i64 {
+        self.outstanding_ns + self.quiet_ns + self.closing_ns
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Account {
     budget: TimeBudget,
@@ -120,6 +132,10 @@ struct Level {
     /// At the beginning of its first round.
     plateau_path_ns: i64,
 }
+
+/// Bytes that have waited longer than this for an acknowledgement, and were neither acknowledged nor
+/// sent again, say nothing of the path: the initial timeout (RFC 6298 section 2.1).
+const UNANSWERED_NS: i64 = 1_000_000_000;
 
 /// What may have been a loss being repaired, before that was known.
 const ORDINARY: [Bucket; 3] = [Bucket::Path, Bucket::SenderLimited, Bucket::Unknown];
@@ -150,6 +166,12 @@ impl Account {
             self.reach_left_ns = event.reach_ns;
         } else if event.is_end {
             self.settle_end();
+        } else if event.is_after_capture_gap {
+            self.last_data = Some(event.side.other());
+            (self.last_data_ns, self.last_reach_ns) = (event.time_ns, 0);
+        } else if event.repeats_data && self.last_data == Some(event.side) {
+            // An answer to what was lost can be to the repetition alone.
+            self.last_data_ns = event.time_ns;
         }
         turned
     }
@@ -162,7 +184,12 @@ impl Account {
         let bucket = match (situation.phase, situation.recovery) {
             (Phase::Handshake, _) => Bucket::Handshake,
             (Phase::Closed, _) => Bucket::Close,
-            _ if event.is_after_capture_gap => Bucket::Unknown,
+            _ if event.is_after_capture_gap => {
+                // What came in between may have ended what was waited for.
+                let waiting = std::mem::take(&mut self.waiting);
+                self.budget.add(Bucket::Unknown, waiting.all_ns());
+                Bucket::Unknown
+            }
             _ if situation.is_blocked => Bucket::ZeroWindow,
             _ if is_timeout => {
                 let waited_ns = std::mem::take(&mut self.waiting.outstanding_ns);
@@ -211,7 +238,6 @@ impl Account {
         passed_ns: i64,
     ) -> Option<Turned> {
         let waiting = std::mem::take(&mut self.waiting);
-        let all_ns = waiting.outstanding_ns + waiting.quiet_ns + waiting.closing_ns;
         if self.last_data == Some(event.side) {
             // The last wait was the sender's own where no acknowledgement ended it.
             let own_ns = if situation.is_outstanding && passed_ns > event.pause_ns {
@@ -237,7 +263,7 @@ impl Account {
             Side::Client => Bucket::ClientIdle,
             Side::Server => Bucket::ServerThink,
         };
-        self.budget.add(own, all_ns);
+        self.budget.add(own, waiting.all_ns());
         self.last_data?;
         let since_ns = event.time_ns.saturating_sub(self.last_data_ns);
         Some(Turned {
@@ -248,13 +274,25 @@ impl Account {
 
     fn settle_end(&mut self) {
         let waiting = std::mem::take(&mut self.waiting);
-        self.budget.add(Bucket::Path, waiting.outstanding_ns);
+        let outstanding = if waiting.outstanding_ns > UNANSWERED_NS {
+            Bucket::Unknown
+        } else {
+            Bucket::Path
+        };
+        self.budget.add(outstanding, waiting.outstanding_ns);
         self.budget.add(Bucket::Close, waiting.closing_ns);
         let own = match self.last_data {
             Some(Side::Client) => Bucket::ServerThink,
             _ => Bucket::ClientIdle,
         };
         self.budget.add(own, waiting.quiet_ns);
+    }
+
+    /// A connection that was taken for closed is still being opened: the RST was not of the peer.
+    pub(crate) fn reopen(&mut self) {
+        let from = Checkpoint::default();
+        self.budget
+            .move_since(&from, &[Bucket::Close], Bucket::Handshake);
     }
 
     /// Notes the first sign of a loss of what `side` sends.
@@ -283,7 +321,7 @@ impl Account {
         }
     }
 
-    /// `side` has sent new data. Follows its rounds with the same most bytes under way: once there
+    /// `side` has sent new data. Follows its rounds with no more under way than before: once there
     /// are enough, what passed since the first of them began was the sender's own, as it had more
     /// to send.
     pub(crate) fn level(&mut self, side: Side, sender: &Sender) {

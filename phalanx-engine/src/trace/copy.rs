@@ -1,7 +1,8 @@
 //! Copies: packets that were captured before, on the same way or at another place of it.
 //!
 //! A packet is known again by its IP id, numbers, options and length. What a sender sends again has
-//! another IP id, or another timestamp, or comes later than a copy would.
+//! another IP id, or another timestamp, or comes later than a copy would: some stacks send the very
+//! same packet again after a timeout.
 
 use phalanx_common::packet::protocol;
 
@@ -53,8 +54,14 @@ impl Recent {
     }
 
     /// Whether the packet is a copy of one seen of late, and of which kind. `tells_order` says that
-    /// the sender's IP ids rise, so that an equal one proves it.
-    pub(crate) fn find(&self, record: &PacketRecord<'_>, tells_order: bool) -> Option<Class> {
+    /// the sender's IP ids rise, so that an equal one proves it; from `again_ns` on, in nanoseconds,
+    /// the sender may send it again.
+    pub(crate) fn find(
+        &self,
+        record: &PacketRecord<'_>,
+        tells_order: bool,
+        again_ns: i64,
+    ) -> Option<Class> {
         let content = content(record);
         let found = self.prints.iter().rev().find(|it| it.content == content)?;
         let headers = record.headers;
@@ -65,7 +72,8 @@ impl Recent {
         let is_here = found.place == place(record);
         let has_id = headers.ip_id != 0;
         let limit_ns = match (has_id, record.options.has_timestamps) {
-            (true, _) if tells_order || !is_here => PROVEN_NS,
+            (true, _) if !is_here => PROVEN_NS,
+            (true, _) if tells_order => PROVEN_NS.min(again_ns),
             (true, _) | (false, true) => LIKELY_NS,
             // Nothing but the content: duplicate acknowledgements look the same, and who sends
             // datagrams may send the same twice.

@@ -51,7 +51,7 @@ impl DatagramTrace {
 
     pub(crate) fn take(&mut self, record: &PacketRecord<'_>, side: Side) -> Segment {
         let mut segment = blank(record, side);
-        if let Some(class) = self.recent.get(side).find(record, false) {
+        if let Some(class) = self.recent.get(side).find(record, false, i64::MAX) {
             self.facts.get_mut(side).count_copy(class);
             segment.class = Some(class);
             segment.why = "same IP id and content as a packet just before";

@@ -45,6 +45,16 @@ impl Ended {
         }
     }
 
+    /// How long it was watched in all, from its first packet, in nanoseconds: at least, where more
+    /// than a second after its last packet (see [`FlowStory::watched_after_ns`]).
+    #[must_use]
+    pub fn watched_ns(&self) -> i64 {
+        match &self.0 {
+            Kind::Story(story) => story.watched_ns(),
+            Kind::Opening(trace) => trace.watched_after_ns,
+        }
+    }
+
     /// Its story; `None` where all that was seen is one SYN, whose story is not made yet.
     #[must_use]
     pub fn story(&self) -> Option<&FlowStory> {

@@ -171,6 +171,9 @@ impl TcpTrace {
             self.account.level(side, &self.halves.get(side).sender);
         }
         self.turn(&event, turned);
+        if event.is_after_capture_gap {
+            self.last_data = Some(other);
+        }
         self.read(record, side, &sent);
         self.live(record, side, &sent, acknowledged.as_ref());
         if situation.phase != self.phase && self.phase == Phase::Closed {
@@ -213,7 +216,12 @@ impl TcpTrace {
         if is_news {
             return None;
         }
-        self.recent.get(side).find(record, half.ids_tell_order())
+        // What a sender sends again after a timeout may have the same IP id.
+        let rest_ns = self.halves.get(side.other()).round_trips.smoothed_ns();
+        let timeout_ns = half.round_trips.timeout_ns(rest_ns);
+        self.recent
+            .get(side)
+            .find(record, half.ids_tell_order(), timeout_ns / 5 * 4)
     }
 
     /// Whether the server's packet belongs to an earlier connection of the same 5-tuple (RFC 9293
@@ -240,6 +248,7 @@ impl TcpTrace {
             has_new_data: false,
             is_end: false,
             is_after_capture_gap: false,
+            repeats_data: false,
             reach_ns: 0,
             upstream_ns: 0,
             pause_ns: 0,
@@ -291,6 +300,7 @@ impl TcpTrace {
             is_pure: record.headers.payload_length == 0 && !is_control,
             is_control,
             is_reset: flags.any(TcpFlags::RST),
+            has_ecn_echo: flags.any(TcpFlags::ECE) && !is_syn,
             sacks: &blocks[..count],
             run_count_max,
             echo: record.options.timestamp_echo,
@@ -350,8 +360,12 @@ impl TcpTrace {
             side,
             class: sent.class,
             has_new_data,
-            is_end: record.flags().any(TcpFlags::FIN | TcpFlags::RST),
+            is_end: record.flags().any(TcpFlags::FIN | TcpFlags::RST) && !sent.marks.has(Mark::Gap),
             is_after_capture_gap: acknowledged.is_some_and(|it| it.unseen > 0),
+            repeats_data: record.headers.payload_length > 0
+                && sent.class.is_some_and(|class| {
+                    class.is_retransmission() && class != Class::SpuriousRetransmission
+                }),
             reach_ns,
             upstream_ns,
             pause_ns: ((reach_ns + upstream_ns) / 2).max(2_000_000),
@@ -489,6 +503,9 @@ impl TcpTrace {
             self.handshake.syn_number = Some(record.headers.sequence);
         }
         if !self.starts_mid_stream && !self.handshake.is_complete {
+            if self.phase == Phase::Closed {
+                self.account.reopen();
+            }
             self.phase = Phase::Handshake;
         }
     }

@@ -8,7 +8,7 @@ use phalanx_engine::trace::{Ended, Tracer};
 
 use super::batch::{Batch, ItemRole};
 use super::lock;
-use crate::report::{LONE_SYN_POINTS, points};
+use crate::report::{lone_syn_points, points};
 
 /// Where the flows of one part of the 5-tuples are followed.
 pub(super) struct Shard {
@@ -69,12 +69,13 @@ impl Shard {
         }
     }
 
-    /// Ends all flows: how many there were.
-    pub(super) fn finish(self, worst: &Mutex<Worst>) -> u64 {
+    /// Ends all flows at the latest time of the capture: how many there were.
+    pub(super) fn finish(self, clock_ns: i64, worst: &Mutex<Worst>) -> u64 {
         let mut state = self
             .state
             .into_inner()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
+        state.tracer.advance(clock_ns);
         state.gathering.collect(state.tracer.finish(), worst);
         state.gathering.count
     }
@@ -163,7 +164,8 @@ struct Rank {
 
 impl Rank {
     fn of(ended: &Ended) -> Self {
-        let points = ended.story().map_or(LONE_SYN_POINTS, points);
+        let lone_syn = || lone_syn_points(ended.watched_ns());
+        let points = ended.story().map_or_else(lone_syn, points);
         Self {
             score: (points * 1e3) as u64,
             hop: std::cmp::Reverse(ended.hop()),

@@ -1,7 +1,9 @@
 //! What an application says went wrong, from what was in clear.
 
-use phalanx_engine::application::{Alert, ApplicationStory, DnsStory, HttpStory, Rcode};
+use phalanx_engine::application::{Alert, DnsStory, HttpStory, Rcode};
+use phalanx_engine::story::FlowStory;
 
+use super::score::ANSWER_FREE_NS;
 use super::word;
 
 /// The level of an alert that ends a connection (RFC 8446 section 6).
@@ -29,7 +31,11 @@ pub(super) enum Failure {
 }
 
 /// The failure that is told of, if there is any.
-pub(super) fn of(story: &ApplicationStory) -> Option<Failure> {
+pub(super) fn of(story: &FlowStory) -> Option<Failure> {
+    let has_all = story.sides.server.counts.unseen_bytes == 0;
+    // A capture often ends while an answer is under way.
+    let has_time = story.watched_ns() >= ANSWER_FREE_NS;
+    let story = &story.application;
     let alerts = story.tls.iter().flat_map(|tls| &tls.alerts);
     let fatal = |alert: &&Alert| alert.level == FATAL && alert.description != CLOSE_NOTIFY;
     let alert = alerts
@@ -38,14 +44,20 @@ pub(super) fn of(story: &ApplicationStory) -> Option<Failure> {
         .map(Failure::Alert);
     let http = [&story.http, &story.inner_http];
     alert
-        .or_else(|| story.dns.as_deref().and_then(of_dns))
+        .or_else(|| {
+            story
+                .dns
+                .as_deref()
+                .and_then(|dns| of_dns(dns, has_all && has_time))
+        })
         .or_else(|| http.into_iter().flatten().find_map(|http| of_http(http)))
 }
 
-fn of_dns(dns: &DnsStory) -> Option<Failure> {
+/// `tells_unanswered` says that what has no answer here had none.
+fn of_dns(dns: &DnsStory, tells_unanswered: bool) -> Option<Failure> {
     // Answers to multicast queries come by other flows.
     let is_unicast = dns.kind == phalanx_engine::application::DnsKind::Unicast;
-    if dns.counts.unanswered > 0 && is_unicast {
+    if dns.counts.unanswered > 0 && is_unicast && tells_unanswered {
         return Some(Failure::DnsUnanswered(dns.counts.unanswered));
     }
     let failures = dns.rcodes.iter().filter(|(rcode, _)| rcode.is_failure());

@@ -3,7 +3,8 @@
 //! The score is a sum of points, each for one thing that went wrong:
 //!
 //! - 100 for a connection that never came to be: no answer, refused, unreachable, half open, given
-//!   up.
+//!   up. What was not answered yet when the capture ended, less than a second after its beginning,
+//!   is not one.
 //! - 50 for a reset, 25 where only the client sent RST and had its answers; 20 more where the RST
 //!   does not fit its sender.
 //! - 20·log₁₀(1 + t / 10 ms) for the time *t* lost in timeout recovery, fast recovery and behind
@@ -18,7 +19,7 @@
 //! - 30 for an application that failed: a fatal TLS alert, DNS without an answer or with an error,
 //!   an HTTP status from 500 on; 10 for an HTTP status from 400 on.
 //! - 20 for a last request of a TCP connection without an answer, where the server is heard at
-//!   all and the connection ended so, or a second passed.
+//!   all, the capture lacks none of its bytes, and the connection ended so, or a second passed.
 //! - 15 for ICMP errors.
 //!
 //! A zero is a conversation with nothing to be said against it. Properties of the capture (copies,
@@ -50,11 +51,19 @@ const THINK_POINTS_PER_DECADE: f64 = 10.0;
 const THINK_UNIT_NS: f64 = 1e8;
 const THINK_FREE_NS: i64 = 100_000_000;
 const UNANSWERED_POINTS: f64 = 20.0;
-const ANSWER_FREE_NS: i64 = 1_000_000_000;
+/// Less than this after a request its answer may just not have come yet.
+pub(super) const ANSWER_FREE_NS: i64 = 1_000_000_000;
 const ICMP_POINTS: f64 = 15.0;
 
-/// The points of a connection of which one SYN was seen, and nothing else.
-pub const LONE_SYN_POINTS: f64 = FAILED_POINTS;
+/// The points of a connection of which one SYN was seen, and nothing else for `watched_ns`.
+#[must_use]
+pub const fn lone_syn_points(watched_ns: i64) -> f64 {
+    if watched_ns < ANSWER_FREE_NS {
+        0.0
+    } else {
+        FAILED_POINTS
+    }
+}
 
 /// What is said where there are no points.
 const NOTHING: &str = "nothing wrong";
@@ -130,7 +139,12 @@ const UNEXPLAINED: &str = "that cannot be explained";
 type Part = Option<(f64, Reason)>;
 
 fn failed(story: &FlowStory) -> Part {
-    let is_so = story.state.is_failed();
+    // A capture often ends while an answer is under way.
+    let is_pending = matches!(
+        story.state,
+        ConnectionState::Unanswered | ConnectionState::HalfOpen
+    ) && story.watched_ns() < ANSWER_FREE_NS;
+    let is_so = story.state.is_failed() && !is_pending;
     is_so.then_some((FAILED_POINTS, Reason::Failed))
 }
 
@@ -155,22 +169,23 @@ fn reset(story: &FlowStory) -> Part {
 }
 
 fn application(story: &FlowStory) -> Part {
-    let failure = failure::of(&story.application)?;
+    let failure = failure::of(story)?;
     Some((failure.points(), Reason::Application))
 }
 
 fn unanswered(story: &FlowStory) -> Part {
     let is_heard = story.sides.server.counts.packets > 0;
     let is_asked = story.turns.is_last_unanswered && story.protocol == protocol::TCP;
+    let is_whole = story.sides.server.counts.unseen_bytes == 0;
     // A capture often ends while an answer is under way.
-    let end_ns = story.start_ns.saturating_add(story.duration_ns);
+    let end_ns = story.start_ns.saturating_add(story.watched_ns());
     let asked_ns = story.sides.client.data_last_ns.unwrap_or(end_ns);
     let is_over = matches!(
         story.state,
         ConnectionState::Closed | ConnectionState::HalfClosed | ConnectionState::Reset
     );
     let is_late = is_over || end_ns.saturating_sub(asked_ns) >= ANSWER_FREE_NS;
-    let is_so = is_asked && is_heard && is_late && !story.state.is_failed();
+    let is_so = is_asked && is_heard && is_whole && is_late && !story.state.is_failed();
     is_so.then_some((UNANSWERED_POINTS, Reason::Unanswered))
 }
 
@@ -247,7 +262,7 @@ fn say(story: &FlowStory, reason: Reason) -> String {
         Reason::Failed => say_failed(story),
         Reason::Reset => say_reset(story),
         Reason::Application => {
-            let failure = failure::of(&story.application);
+            let failure = failure::of(story);
             failure.map_or_else(String::new, |failure| failure.say())
         }
         Reason::Unanswered => "the last request has no answer".to_owned(),
@@ -342,6 +357,7 @@ mod tests {
     fn failures_are_worse_than_losses_and_unknown_time_counts_a_quarter() {
         let mut story = story(ConnectionState::Unanswered);
         story.sides.client.counts.syns = 3;
+        story.duration_ns = 3_000_000_000;
         let failed = score(&story);
         assert_eq!(failed, (100.0, "no answer to 3 SYNs".to_owned()));
         let unknown = score(&lost_in(Bucket::Unknown, 4_000_000_000));
@@ -358,7 +374,24 @@ mod tests {
         story.sides.client.counts.packets = 1;
         story.sides.client.counts.syns = 1;
         story.budget = Some(TimeBudget::default());
-        assert!((points(&story) - LONE_SYN_POINTS).abs() < 1e-9);
+        for watched_ns in [0, ANSWER_FREE_NS - 1, ANSWER_FREE_NS] {
+            story.watched_after_ns = watched_ns;
+            assert!((points(&story) - lone_syn_points(watched_ns)).abs() < 1e-9);
+        }
+    }
+
+    #[test]
+    fn a_capture_that_ends_during_a_handshake_or_a_query_blames_nobody() {
+        for state in [ConnectionState::Unanswered, ConnectionState::HalfOpen] {
+            let mut story = story(state);
+            (story.duration_ns, story.watched_after_ns) = (300_000_000, 600_000_000);
+            assert_eq!(score(&story), (0.0, NOTHING.to_owned()));
+            story.watched_after_ns = ANSWER_FREE_NS;
+            assert!((points(&story) - FAILED_POINTS).abs() < 1e-9);
+        }
+        let mut refused = story(ConnectionState::Refused);
+        refused.watched_after_ns = 0;
+        assert!((points(&refused) - FAILED_POINTS).abs() < 1e-9);
     }
 
     #[test]
@@ -435,10 +468,13 @@ mod tests {
                 decoded.headers.tcp_flags = TcpFlags(TcpFlags::SYN | others);
                 let mut tracer = Tracer::new(1);
                 tracer.handle(&decoded.record(1, 0, 54, &[]));
+                tracer.advance(i64::from(port) * 10_000_000);
                 let ended: Vec<Ended> = tracer.finish().collect();
                 assert!(ended.len() == 1 && ended.iter().all(|it| it.story().is_none()));
                 for ended in ended {
-                    assert_eq!(points(&ended.into_story()), LONE_SYN_POINTS);
+                    let said = lone_syn_points(ended.watched_ns());
+                    assert_eq!(points(&ended.into_story()), said);
+                    assert_eq!(said > 0.0, port > 99);
                 }
             }
         }
