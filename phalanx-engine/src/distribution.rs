@@ -7,7 +7,7 @@ use crate::histogram::Histogram;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Distribution {
     histogram: Histogram,
-    sum_ns: i128,
+    sum_ns: i64,
     min_ns: i64,
     max_ns: i64,
 }
@@ -20,7 +20,7 @@ impl Distribution {
         }
         self.min_ns = self.min_ns.min(nanoseconds);
         self.max_ns = self.max_ns.max(nanoseconds);
-        self.sum_ns += i128::from(nanoseconds);
+        self.sum_ns = self.sum_ns.saturating_add(nanoseconds);
         let microseconds = (nanoseconds.max(0) / 1_000).min(i64::from(u32::MAX));
         self.histogram
             .add(u32::try_from(microseconds).unwrap_or(u32::MAX));
@@ -49,10 +49,10 @@ impl Distribution {
         (self.count() > 0).then_some(self.max_ns)
     }
 
-    /// The sum, in nanoseconds.
+    /// The sum, in nanoseconds; of 292 years and more that.
     #[must_use]
-    pub fn sum_ns(&self) -> i64 {
-        i64::try_from(self.sum_ns).unwrap_or(i64::MAX)
+    pub const fn sum_ns(&self) -> i64 {
+        self.sum_ns
     }
 
     /// The mean, in nanoseconds.

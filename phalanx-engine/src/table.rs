@@ -101,9 +101,16 @@ impl<T: Keyed> Table<T> {
         if self.is_full() {
             return None;
         }
-        let key = entry.key();
-        self.hide(&key);
-        let hash = self.hash_of(&key);
+        self.hide(&entry.key());
+        self.insert_new(entry)
+    }
+
+    /// Puts an entry in whose key no other one has. `None` where it is full.
+    pub(crate) fn insert_new(&mut self, entry: T) -> Option<Slot> {
+        if self.is_full() {
+            return None;
+        }
+        let hash = self.hash_of(&entry.key());
         let slot = match self.free.pop() {
             Some(slot) => {
                 *self.room(slot)? = Some(entry);

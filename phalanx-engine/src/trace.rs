@@ -83,8 +83,8 @@ impl TraceKey {
 
 /// How much of a flow is kept.
 enum Detail {
-    /// A SYN, maybe repeated, and nothing else: its first packet, to be taken in once there is
-    /// more. A scan leaves a million of these: they stand in a row, without memory of their own.
+    /// A SYN and nothing else, or a SYN and the RST that refused it: kept as they are, to be taken
+    /// in once there is more. A scan leaves a million of these, in a row and small.
     Opening(Opening),
     Tcp(Box<TcpTrace>),
     Datagram(Box<DatagramTrace>),
@@ -93,6 +93,21 @@ enum Detail {
 /// One SYN. Its number and time are those of its flow.
 #[derive(Clone, Debug)]
 struct Opening {
+    syn: Kept,
+    refusal: Option<Box<Refusal>>,
+}
+
+/// The RST that answered a SYN.
+#[derive(Clone, Debug)]
+struct Refusal {
+    number: u64,
+    time_ns: i64,
+    packet: Kept,
+}
+
+/// A packet without payload.
+#[derive(Clone, Debug)]
+struct Kept {
     decoded: Decoded,
     wire_length: u32,
     /// The bytes that the addresses of the link layer are in, by which copies are told.
@@ -137,12 +152,24 @@ impl Trace {
         }
     }
 
+    /// Whether a packet is the RST that answers its SYN, of which nothing else was seen.
+    fn is_refused_by(&self, end: End, record: &PacketRecord<'_>) -> bool {
+        let Detail::Opening(opening) = &self.detail else {
+            return false;
+        };
+        opening.refusal.is_none()
+            && self.side(end) == Side::Server
+            && record.flags().any(TcpFlags::RST)
+            && record.headers.payload_length == 0
+            && record.options.sack_block_count == 0
+    }
+
     /// How it ends by silence, where it does.
     fn watched(&self) -> Option<Watched> {
         match &self.detail {
             Detail::Tcp(tcp) => tcp.is_over().then_some(Watched::Closed),
             Detail::Datagram(_) => Some(Watched::Datagram),
-            Detail::Opening(_) => None,
+            Detail::Opening(opening) => opening.refusal.as_ref().map(|_| Watched::Closed),
         }
     }
 
@@ -193,6 +220,38 @@ impl Trace {
 impl Opening {
     fn new(record: &PacketRecord<'_>) -> Self {
         Self {
+            syn: Kept::new(record),
+            refusal: None,
+        }
+    }
+
+    /// The trace of the packets that were kept: the first of `flow`, at `time_ns`.
+    fn trace(&self, flow: u64, time_ns: i64) -> TcpTrace {
+        let syn = self.syn.record(flow, time_ns);
+        let mut trace = TcpTrace::new(&syn, Side::Client);
+        trace.take(&syn, Side::Client, false);
+        if let Some(refusal) = &self.refusal {
+            let rst = refusal.packet.record(refusal.number, refusal.time_ns);
+            trace.take(&rst, Side::Server, false);
+        }
+        trace
+    }
+
+    /// Takes the RST in that refuses the SYN.
+    fn refuse(&mut self, record: &PacketRecord<'_>, flow: u64, time_ns: i64) -> Segment {
+        let segment = self.trace(flow, time_ns).take(record, Side::Server, false);
+        self.refusal = Some(Box::new(Refusal {
+            number: record.number,
+            time_ns: record.time_ns,
+            packet: Kept::new(record),
+        }));
+        segment
+    }
+}
+
+impl Kept {
+    fn new(record: &PacketRecord<'_>) -> Self {
+        Self {
             decoded: Decoded {
                 headers: *record.headers,
                 options: *record.options,
@@ -204,14 +263,9 @@ impl Opening {
         }
     }
 
-    /// The trace of the packet that was kept: the first of `flow`, at `time_ns`.
-    fn trace(&self, flow: u64, time_ns: i64) -> TcpTrace {
-        let record = self
-            .decoded
-            .record(flow, time_ns, self.wire_length, &self.link);
-        let mut trace = TcpTrace::new(&record, Side::Client);
-        trace.take(&record, Side::Client, false);
-        trace
+    fn record(&self, number: u64, time_ns: i64) -> PacketRecord<'_> {
+        self.decoded
+            .record(number, time_ns, self.wire_length, &self.link)
     }
 }
 
@@ -301,7 +355,10 @@ impl Tracer {
         let of = |slot| match self.traces.get(slot).map(|trace| &trace.detail) {
             Some(Detail::Tcp(trace)) => trace.size(),
             Some(Detail::Datagram(trace)) => trace.size(),
-            Some(Detail::Opening(_)) | None => 0,
+            Some(Detail::Opening(opening)) => {
+                opening.refusal.as_deref().map_or(0, size_of_val::<Refusal>)
+            }
+            None => 0,
         };
         (0..self.traces.slot_end())
             .map(|slot| size_of::<Option<Trace>>() + of(slot))
@@ -417,7 +474,8 @@ impl Tracer {
         };
         match &trace.detail {
             Detail::Opening(opening) => {
-                is_first_syn(record) && opening.decoded.headers.sequence != record.headers.sequence
+                is_first_syn(record)
+                    && opening.syn.decoded.headers.sequence != record.headers.sequence
             }
             Detail::Tcp(tcp) => tcp.is_other_connection(record, trace.side(end)),
             Detail::Datagram(_) => false,
@@ -446,7 +504,7 @@ impl Tracer {
             };
             new_detail(record, side)
         };
-        self.traces.insert(Trace {
+        self.traces.insert_new(Trace {
             key,
             flow: record.number,
             last_frame: record.number,
@@ -492,7 +550,7 @@ impl Tracer {
 
     fn take(&mut self, slot: Slot, end: End, record: &PacketRecord<'_>) -> Option<Segment> {
         let trace = self.traces.get(slot)?;
-        if trace.flow != record.number {
+        if trace.flow != record.number && !trace.is_refused_by(end, record) {
             self.detail(slot);
         }
         let is_scarce = self.run_count > self.limits.run_total_max;
@@ -513,6 +571,9 @@ impl Tracer {
                 segment
             }
             Detail::Datagram(datagram) => datagram.take(record, side),
+            Detail::Opening(opening) if !is_first => {
+                opening.refuse(record, trace.flow, trace.start_ns)
+            }
             Detail::Opening(_) => {
                 let mut segment = tcp::blank(record, side);
                 segment.class = Some(Class::New);

@@ -8,7 +8,7 @@ use conversation::{ACK, Packet, RST, SYN, trace};
 use phalanx_common::packet::{Layers, LinkKind};
 use phalanx_engine::record::Decoded;
 use phalanx_engine::segment::{Class, Mark, Segment};
-use phalanx_engine::story::FlowStory;
+use phalanx_engine::story::{ConnectionState, FlowStory};
 use phalanx_engine::trace::Tracer;
 
 /// Every 20 ms a packet; the client's clock ticks in milliseconds.
@@ -189,4 +189,39 @@ fn a_syn_that_is_sent_again_with_its_ip_id_is_no_copy() {
         .next()
         .expect("a story");
     assert_eq!(story.sides.client.counts.syns, 2);
+}
+
+/// The SYN and its refusal are kept as they are until more is seen.
+#[test]
+fn what_follows_a_refusal_is_of_the_same_connection() {
+    let mut it = packets(&[
+        (false, SYN, (1_000, 0), 0),
+        (true, RST | ACK, (0, 1_001), 0),
+        (true, RST | ACK, (0, 1_001), 0),
+        (false, SYN, (1_000, 0), 0),
+        (true, SYN | ACK, (7_000, 1_001), 0),
+        (false, ACK, (1_001, 7_001), 0),
+        (false, ACK, (1_001, 7_001), 500),
+    ]);
+    // A copy of the refusal comes at once.
+    (it[2].id, it[2].timestamps) = (it[1].id, it[1].timestamps);
+    it[2].time_ns = it[1].time_ns + 1_000;
+    let (segments, stories) = tell(&it[..2]);
+    assert_eq!(stories[0].state, ConnectionState::Refused);
+    assert_eq!(stories[0].sides.server.counts.resets, 1);
+    assert_eq!(stories[0].duration_ns, 20_000_000);
+    assert_eq!(segments[1].acknowledgement, Some(1));
+    assert_eq!(segments[1].acknowledged_frame, Some(1));
+
+    let (segments, stories) = tell(&it);
+    assert_eq!(stories.len(), 1);
+    assert_eq!(stories[0].state, ConnectionState::Established);
+    assert_eq!(segments[2].class, Some(Class::NetworkDuplicate));
+    let sides = &stories[0].sides;
+    assert_eq!(
+        (sides.client.counts.syns, sides.server.counts.resets),
+        (2, 1)
+    );
+    assert_eq!(sides.server.counts.network_duplicates, 1);
+    assert_eq!(sides.client.counts.unique_bytes, 500);
 }

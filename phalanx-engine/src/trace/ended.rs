@@ -1,7 +1,7 @@
 //! Flows that have ended: makes a [`FlowStory`] from each, of a lone SYN only where it is wanted. A
 //! scan leaves a million of these, and a report shows some.
 
-use super::{Detail, Trace};
+use super::{Detail, Opening, Trace};
 use crate::story::FlowStory;
 
 /// A flow that has ended.
@@ -20,7 +20,7 @@ enum Kind {
 impl From<Trace> for Ended {
     fn from(trace: Trace) -> Self {
         Self(match trace.detail {
-            Detail::Opening(_) => Kind::Opening(trace),
+            Detail::Opening(Opening { refusal: None, .. }) => Kind::Opening(trace),
             _ => Kind::Story(trace.finish()),
         })
     }
