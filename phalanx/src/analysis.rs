@@ -10,6 +10,7 @@
 mod batch;
 mod fragment;
 mod hop;
+mod refusal;
 mod shard;
 mod walk;
 
@@ -33,6 +34,7 @@ use crate::capture_file::{
 use crate::report::Damage;
 
 pub use self::hop::hop_reports;
+pub use self::refusal::{Refusal, Refusals};
 pub use self::walk::{Outside, Told, Walked, plots, walk};
 
 /// Batches between the file and the shards, for each thread: enough that nobody waits for a slow
@@ -102,6 +104,8 @@ pub struct Outcome {
     pub stories: Vec<Box<FlowStory>>,
     /// Conversations that were found.
     pub conversation_count: u64,
+    /// What the filter could not be applied to.
+    pub refusals: Refusals,
     /// Counted oddities of the file.
     pub notes: BTreeMap<String, u64>,
     /// Where the file is damaged.
@@ -354,7 +358,10 @@ impl Shared<'_> {
         for (hop, facts) in hops.iter_mut().zip(assembly.facts()) {
             hop.add(facts);
         }
+        let left_out = |index: u32| hops.get(index as usize).map_or(0, |hop| hop.left_out);
+        let filter = self.request.filter.as_ref();
         Outcome {
+            refusals: Refusals::new(filter, &interfaces, left_out),
             hops,
             interfaces,
             stories: worst.into_stories(),

@@ -108,7 +108,7 @@ struct ReaderGone;
 /// The command line is wrong in a way that its parser does not know.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct WrongUsage(&'static str);
+struct WrongUsage(String);
 
 /// Says what failed. It may name what others have named.
 fn complain(error: &anyhow::Error) {

@@ -9,8 +9,9 @@ use phalanx_engine::segment::Segment;
 use phalanx_engine::trace::Tracer;
 
 use super::Request;
-use super::batch::Selection;
+use super::batch::{Choice, Selection};
 use super::fragment::{Assembly, is_part};
+use super::refusal::Refusals;
 use crate::capture_file::{CaptureFile, Chunk, FrameAt, OpenError, ReadError};
 use crate::report::{Plot, SackBlock};
 
@@ -50,6 +51,8 @@ pub struct Walked {
     pub file: CaptureFile,
     /// Why reading ended early.
     pub error: Option<ReadError>,
+    /// What the filter could not be applied to.
+    pub refusals: Refusals,
 }
 
 /// Takes all frames that count in, one after the other, until `tell` breaks.
@@ -66,6 +69,7 @@ pub fn walk(
         layers: Layers::default(),
         tracer: Tracer::new(std::process::id().into()),
         assembly: Assembly::default(),
+        left_out: BTreeMap::new(),
         tell: &mut tell,
     };
     let mut selection = Selection::default();
@@ -91,7 +95,13 @@ pub fn walk(
         // Nobody is left to be told that the last one was enough.
         let _ = teller.finish();
     }
-    Ok(Walked { file, error })
+    let left_out = |index: u32| teller.left_out.get(&index).copied().unwrap_or(0);
+    let refusals = Refusals::new(request.filter.as_ref(), file.interfaces(), left_out);
+    Ok(Walked {
+        file,
+        error,
+        refusals,
+    })
 }
 
 /// What stands between the decoded frames and who is told of them.
@@ -99,14 +109,21 @@ struct Teller<'a, Tell> {
     layers: Layers,
     tracer: Tracer,
     assembly: Assembly,
+    /// Frames that the filter could not be applied to, by interface.
+    left_out: BTreeMap<u32, u64>,
     tell: &'a mut Tell,
 }
 
 impl<Tell: FnMut(Told<'_>) -> ControlFlow<()>> Teller<'_, Tell> {
     fn chunk(&mut self, chunk: &Chunk, selection: &Selection) -> ControlFlow<()> {
         for (frame, bytes) in chunk.iter() {
-            if !selection.holds(frame, bytes) {
-                continue;
+            match selection.choose(frame, bytes) {
+                Choice::In => {}
+                Choice::Out => continue,
+                Choice::Unknown => {
+                    *self.left_out.entry(frame.interface).or_default() += 1;
+                    continue;
+                }
             }
             let Some(kind) = selection.kind(frame.interface) else {
                 self.packet(frame, bytes, &Err(Unparsed::UnknownLink))?;

@@ -14,7 +14,7 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::selection::{EXIT_DAMAGED, SelectionArguments, warn};
+use super::selection::{EXIT_DAMAGED, SelectionArguments, refused, warn, warn_of_refusals};
 use super::{EXIT_FAILURE, ReaderGone, WrongUsage, complain};
 use crate::analysis::{self, Outcome, Request, hop_reports};
 use crate::report::limits::PLOT_COUNT_MAX;
@@ -111,7 +111,8 @@ struct Reading {
 pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
     let files = name_files(&arguments.files, &arguments.hops);
     if arguments.selection.follow && files.len() > 1 {
-        return Err(WrongUsage("--follow takes one file; run it once for each").into());
+        let error = "--follow takes one file; run it once for each";
+        return Err(WrongUsage(error.to_owned()).into());
     }
     let mut reading = read(arguments, &files)?;
     if let Some(wanted) = &arguments.selection.conversation {
@@ -139,12 +140,18 @@ pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
 fn read(arguments: &AnalyzeArguments, files: &[Named]) -> anyhow::Result<Reading> {
     let stop = arguments.selection.stop()?;
     let mut reading = Reading::default();
+    let (mut refusals, mut is_filtered) = (Vec::new(), false);
     for file in files {
         let request = request(arguments, file, &stop)?;
         match analyze(&request, &stop) {
             Ok(outcome) => {
                 reading.is_damaged |=
                     warn(&file.path, outcome.error.as_ref(), outcome.damage.as_ref());
+                warn_of_refusals(&file.path, &outcome.refusals);
+                match outcome.refusals.are_all {
+                    true => refusals.extend(outcome.refusals.list.first().cloned()),
+                    false => is_filtered = true,
+                }
                 reading.add(file, outcome, files.len() == 1);
                 reading.files.push((request, file.name.clone()));
             }
@@ -157,6 +164,10 @@ fn read(arguments: &AnalyzeArguments, files: &[Named]) -> anyhow::Result<Reading
     }
     if reading.files.is_empty() {
         bail!("none of the captures could be read");
+    }
+    match refusals.first() {
+        Some(refusal) if !is_filtered => return Err(refused(refusal)),
+        _ => {}
     }
     Ok(reading)
 }

@@ -14,7 +14,7 @@ use phalanx_engine::segment::Segment;
 use phalanx_engine::wireshark::{Analysis, Wireshark};
 use serde::Serialize;
 
-use super::selection::{EXIT_DAMAGED, SelectionArguments, warn};
+use super::selection::{EXIT_DAMAGED, SelectionArguments, refused, warn, warn_of_refusals};
 use super::{Format, ReaderGone};
 use crate::analysis::{self, Told};
 use crate::view::protocol_name;
@@ -62,6 +62,12 @@ pub(super) fn run(arguments: &PacketsArguments) -> anyhow::Result<ExitCode> {
     printer.finish()?;
     let (error, damage) = (walked.error.as_ref(), walked.file.damage());
     let is_damaged = warn(&arguments.file, error, damage);
+    warn_of_refusals(&arguments.file, &walked.refusals);
+    if let Some(refusal) = walked.refusals.list.first()
+        && walked.refusals.are_all
+    {
+        return Err(refused(refusal));
+    }
     Ok(ExitCode::from(if is_damaged { EXIT_DAMAGED } else { 0 }))
 }
 

@@ -11,8 +11,9 @@ use anyhow::Context;
 use phalanx_engine::filter::Filter;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::analysis::Request;
-use crate::capture_file::{Follow, ReadError};
+use super::WrongUsage;
+use crate::analysis::{Refusal, Refusals, Request};
+use crate::capture_file::{Follow, ReadError, link_type_name};
 use crate::plain::plain;
 
 /// Exit code where a capture was damaged and all before the damage counts.
@@ -100,6 +101,38 @@ pub(super) fn warn(path: &Path, error: Option<&ReadError>, damage: Option<&impl 
         eprintln!("phalanx: {}; all before it counts", plain(&told));
     }
     error.is_some() || damage.is_some()
+}
+
+/// Says what the filter could not be applied to.
+pub(super) fn warn_of_refusals(path: &Path, refusals: &Refusals) {
+    for refusal in refusals.list.iter().filter(|it| it.frame_count > 0) {
+        let told = format!("{}: {}", path.display(), describe(refusal));
+        let count = match refusal.frame_count {
+            1 => "1 frame".to_owned(),
+            count => format!("{count} frames"),
+        };
+        eprintln!("phalanx: {}: {count} left out", plain(&told));
+    }
+}
+
+/// The error where the filter can be applied to no capture at all.
+pub(super) fn refused(refusal: &Refusal) -> anyhow::Error {
+    WrongUsage(format!(
+        "{}: {}; without --filter all frames count, and `tcpdump -r FILE -w - EXPRESSION` may know \
+         how to choose",
+        describe(refusal),
+        refusal.reason
+    ))
+    .into()
+}
+
+fn describe(refusal: &Refusal) -> String {
+    let name = link_type_name(refusal.link_type);
+    let name = match name {
+        "unknown" | "private use" => refusal.link_type.to_string(),
+        name => name.to_owned(),
+    };
+    format!("the filter cannot be applied to link type {name}")
 }
 
 /// The name of a conversation: `HOP/tcp-17` or `tcp-17`.

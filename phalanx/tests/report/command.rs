@@ -100,8 +100,12 @@ fn syn() -> Vec<u8> {
 }
 
 fn pcap(frames: &[Vec<u8>]) -> Vec<u8> {
+    pcap_of(1, frames)
+}
+
+fn pcap_of(link_type: u32, frames: &[Vec<u8>]) -> Vec<u8> {
     let order = Order::Little;
-    let mut file = builder::pcap_header(order, MICROSECONDS, 65_535, 1);
+    let mut file = builder::pcap_header(order, MICROSECONDS, 65_535, link_type);
     for frame in frames {
         let length = frame.len() as u32;
         file.extend(builder::pcap_record(
@@ -310,4 +314,65 @@ fn each_interface_tells_what_it_lost_and_names_its_conversations() {
     let wanted = ["--conversation", "lost:1/tcp-2"];
     let output = phalanx(&[&["analyze", "--format", "json", &path], &wanted[..]].concat());
     assert_eq!(ids(&output), ["tcp-2"]);
+}
+
+/// The SYN in PPP.
+fn syn_in_ppp() -> Vec<u8> {
+    [&[0xff, 3, 0, 0x21], &syn()[14..]].concat()
+}
+
+#[test]
+fn a_filter_goes_by_the_link_layer() {
+    let scratch = Scratch::new("ppp");
+    let ppp = scratch.file("ppp.pcap", &pcap_of(9, &[syn_in_ppp()]));
+    let of = |filter| phalanx(&["analyze", "--format", "json", "--filter", filter, &ppp]);
+    assert_eq!(ids(&of("tcp dst port 80")), ["tcp-1"]);
+    assert!(ids(&of("udp")).is_empty());
+}
+
+#[test]
+fn what_a_filter_cannot_be_applied_to_is_told() {
+    let order = Order::Little;
+    let mut file = builder::section(order, &[]);
+    file.extend(builder::interface(order, 1, 0, &[]));
+    file.extend(builder::interface(order, 127, 0, &[]));
+    file.extend(builder::enhanced(order, 0, 1, 54, &syn(), &[]));
+    file.extend(builder::enhanced(order, 1, 1, 54, &syn(), &[]));
+    let scratch = Scratch::new("filter");
+    let path = scratch.file("both.pcapng", &file);
+    let output = phalanx(&["analyze", "--format", "json", "--filter", "tcp", &path]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let told = "the filter cannot be applied to link type IEEE802_11_RADIOTAP: 1 frame left out";
+    assert!(errors(&output).contains(told), "{output:?}");
+    assert_eq!(ids(&output), ["tcp-1"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["hops"][1]["packets"], 0, "{report}");
+    assert_eq!(report["hops"][1]["notes"]["filter_not_applicable"], 1);
+    let output = phalanx(&["packets", "--filter", "tcp", &path]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(errors(&output).contains(told), "{output:?}");
+}
+
+#[test]
+fn a_filter_that_no_capture_can_take_is_wrong_usage() {
+    let scratch = Scratch::new("refused");
+    let radio = scratch.file("radio.pcap", &pcap_of(127, &[syn()]));
+    let raw = scratch.file("raw.pcap", &pcap_of(101, &[syn()[14..].to_vec()]));
+    for (command, filter, path, told) in [
+        ("analyze", "tcp", &radio, "docs/filter.md"),
+        ("packets", "tcp", &radio, "docs/filter.md"),
+        ("analyze", "vlan", &raw, "needs Ethernet"),
+        ("packets", "vlan", &raw, "needs Ethernet"),
+    ] {
+        let output = phalanx(&[command, "--filter", filter, path]);
+        assert_eq!(output.status.code(), Some(2), "{command}: {output:?}");
+        assert!(output.stdout.is_empty(), "{command}: {output:?}");
+        assert!(errors(&output).contains(told), "{command}: {output:?}");
+        let output = phalanx(&[command, "--filter", "", path]);
+        assert_eq!(output.status.code(), Some(0), "{command}: {output:?}");
+    }
+    let one = scratch.file("one.pcap", &pcap(&[syn()]));
+    let output = phalanx(&["analyze", "--filter", "vlan or tcp", &raw, &one]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(errors(&output).contains("1 frame left out"), "{output:?}");
 }
