@@ -2,9 +2,10 @@
 
 mod spool;
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{BufWriter, IsTerminal, Write};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -114,6 +115,7 @@ pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
         let error = "--follow takes one file; run it once for each";
         return Err(WrongUsage(error.to_owned()).into());
     }
+    spare_inputs(arguments, &files)?;
     let mut reading = read(arguments, &files)?;
     if let Some(wanted) = &arguments.selection.conversation {
         reading.choose(&wanted.text)?;
@@ -134,6 +136,31 @@ pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
     } else {
         0
     }))
+}
+
+/// Refuses to write the report over a capture that it is made from.
+fn spare_inputs(arguments: &AnalyzeArguments, files: &[Named]) -> anyhow::Result<()> {
+    let Some(output) = &arguments.output else {
+        return Ok(());
+    };
+    let identity = |path: &Path| {
+        let path = match path.as_os_str() == "-" {
+            true => Path::new("/dev/stdin"),
+            false => path,
+        };
+        // What is no file, as a terminal, may be read and written.
+        let metadata = std::fs::metadata(path).ok().filter(Metadata::is_file)?;
+        Some((metadata.dev(), metadata.ino()))
+    };
+    let Some(taken) = identity(output) else {
+        return Ok(());
+    };
+    if files.iter().any(|it| identity(&it.path) == Some(taken)) {
+        let output = output.display();
+        let error = format!("--output {output} is a capture to be read; name another file");
+        return Err(WrongUsage(error).into());
+    }
+    Ok(())
 }
 
 /// Reads all files that can be read.

@@ -376,3 +376,32 @@ fn a_filter_that_no_capture_can_take_is_wrong_usage() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(errors(&output).contains("1 frame left out"), "{output:?}");
 }
+
+#[test]
+fn a_report_is_not_written_over_its_capture() {
+    let scratch = Scratch::new("keep");
+    let capture = pcap(&[syn()]);
+    let keep = scratch.file("keep.pcap", &capture);
+    let other = scratch.file("other.pcap", &capture);
+    let link = scratch.path("link");
+    std::os::unix::fs::symlink(&keep, &link).unwrap();
+    let hard = scratch.path("hard");
+    fs::hard_link(&keep, &hard).unwrap();
+    let hop = format!("edge={keep}");
+    for arguments in [
+        &["-o", &*keep, &*keep][..],
+        &["-o", &link, &other, &keep],
+        &["-o", &hard, &other, "--hop", &hop],
+    ] {
+        let output = phalanx(&[&["analyze"], arguments].concat());
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
+        assert!(errors(&output).contains("is a capture to be read"));
+    }
+    let input = fs::File::open(&keep).unwrap().into();
+    let output = finish(spawn(&["analyze", "-o", &keep, "-"], input));
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert_eq!(fs::read(&keep).unwrap(), capture);
+    let output = phalanx(&["analyze", "-o", &other, &keep]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(fs::read_to_string(&other).unwrap().contains("tcp-1"));
+}
