@@ -114,7 +114,12 @@ struct WrongUsage(String);
 fn complain(error: &anyhow::Error) {
     let text = format!("{error:#}");
     let lines: Vec<String> = text.lines().map(plain).collect();
-    eprintln!("phalanx: {}", lines.join("\n"));
+    say(&format!("phalanx: {}", lines.join("\n")));
+}
+
+/// Prints a line to the standard error, which may be full or gone: the work goes on without it.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Prints to the standard output.

@@ -11,7 +11,7 @@ use anyhow::Context;
 use phalanx_engine::filter::Filter;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::WrongUsage;
+use super::{WrongUsage, say};
 use crate::analysis::{Refusal, Refusals, Request};
 use crate::capture_file::{Follow, ReadError, link_type_name};
 use crate::plain::plain;
@@ -91,14 +91,14 @@ fn stop_at_interrupt(stop: &Arc<AtomicBool>) -> std::io::Result<()> {
 /// Says why a capture was not read to its end; whether it was not.
 pub(super) fn warn(path: &Path, error: Option<&ReadError>, damage: Option<&impl Display>) -> bool {
     if let Some(error) = error {
-        eprintln!(
+        say(&format!(
             "phalanx: {}; all before it counts",
             plain(&error.to_string())
-        );
+        ));
     }
     if let Some(damage) = damage {
         let told = format!("{}: {damage}", path.display());
-        eprintln!("phalanx: {}; all before it counts", plain(&told));
+        say(&format!("phalanx: {}; all before it counts", plain(&told)));
     }
     error.is_some() || damage.is_some()
 }
@@ -111,7 +111,7 @@ pub(super) fn warn_of_refusals(path: &Path, refusals: &Refusals) {
             1 => "1 frame".to_owned(),
             count => format!("{count} frames"),
         };
-        eprintln!("phalanx: {}: {count} left out", plain(&told));
+        say(&format!("phalanx: {}: {count} left out", plain(&told)));
     }
 }
 

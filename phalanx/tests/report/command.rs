@@ -405,3 +405,30 @@ fn a_report_is_not_written_over_its_capture() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(fs::read_to_string(&other).unwrap().contains("tcp-1"));
 }
+
+#[test]
+fn a_full_standard_error_costs_its_words_only() {
+    let scratch = Scratch::new("full");
+    let cut = pcap(&[syn(), syn()]);
+    let cut = scratch.file("cut.pcap", &cut[..cut.len() - 1]);
+    let missing = scratch.path("missing.pcap");
+    let of = |arguments: &[&str]| {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        Command::new(env!("CARGO_BIN_EXE_phalanx"))
+            .args(arguments)
+            .stderr(full)
+            .output()
+            .unwrap()
+    };
+    for (arguments, code) in [
+        (&["analyze", &*cut][..], 3),
+        (&["packets", &cut], 3),
+        (&["analyze", &cut, &missing], 1),
+    ] {
+        let output = of(arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("tcp-1"), "{arguments:?}: {text}");
+    }
+    assert_eq!(of(&["packets", &missing]).status.code(), Some(1));
+}
