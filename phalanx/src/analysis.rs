@@ -34,6 +34,7 @@ use crate::capture_file::{
 use crate::report::Damage;
 
 pub use self::hop::hop_reports;
+pub(crate) use self::hop::interface_ids;
 pub use self::refusal::{Refusal, Refusals};
 pub use self::walk::{Outside, Told, Walked, plots, walk};
 

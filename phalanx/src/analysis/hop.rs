@@ -69,19 +69,13 @@ pub fn hop_reports(outcome: &Outcome, name: &str, source: &str) -> BTreeMap<u32,
         0 => &alone[..],
         _ => &outcome.hops,
     };
-    let mut taken = BTreeSet::new();
+    let ids = interface_ids(name, &outcome.interfaces, hops.len());
     let mut reports = BTreeMap::new();
-    for (index, hop) in (0_u32..).zip(hops) {
+    for ((index, hop), id) in (0_u32..).zip(hops).zip(ids) {
         let interface = outcome.interfaces.get(index as usize);
-        let id = match interface.map(|it| it.name.as_str()) {
-            _ if seen_count <= 1 => name.to_owned(),
-            Some(label) if !label.is_empty() => format!("{name}:{label}"),
-            _ => format!("{name}:{index}"),
-        };
-        let id = if taken.insert(id.clone()) {
-            id
-        } else {
-            format!("{id}#{index}")
+        let id = match seen_count {
+            0 | 1 => name.to_owned(),
+            _ => id,
         };
         // A file may describe as many interfaces as it likes that saw nothing.
         if !hop.has_seen() && seen_count > 0 {
@@ -114,6 +108,24 @@ pub fn hop_reports(outcome: &Outcome, name: &str, source: &str) -> BTreeMap<u32,
         reports.insert(index, report);
     }
     reports
+}
+
+/// The names of a file's first `count` hops where more than one of them saw frames; `name` is the
+/// file's.
+pub(crate) fn interface_ids(name: &str, interfaces: &[Interface], count: usize) -> Vec<String> {
+    let mut taken = BTreeSet::new();
+    let id = |index: usize| {
+        let id = match interfaces.get(index).map(|it| it.name.as_str()) {
+            Some(label) if !label.is_empty() => format!("{name}:{label}"),
+            _ => format!("{name}:{index}"),
+        };
+        if taken.insert(id.clone()) {
+            id
+        } else {
+            format!("{id}#{index}")
+        }
+    };
+    (0..count).map(id).collect()
 }
 
 /// What was odd about a file and its fragments, counted by name.

@@ -12,7 +12,7 @@ use super::Request;
 use super::batch::{Choice, Selection};
 use super::fragment::{Assembly, is_part};
 use super::refusal::Refusals;
-use crate::capture_file::{CaptureFile, Chunk, FrameAt, OpenError, ReadError};
+use crate::capture_file::{CaptureFile, Chunk, FrameAt, Interface, OpenError, ReadError};
 use crate::report::{Plot, SackBlock};
 
 /// One frame, and what is told of it.
@@ -22,6 +22,8 @@ pub struct Told<'a> {
     /// The record and what the engine says of it, or why it is part of no flow. What was put
     /// together from fragments is told with the frame that completed it.
     pub packet: Result<(PacketRecord<'a>, Segment), Outside>,
+    /// The interfaces that the file has described so far.
+    pub interfaces: &'a [Interface],
 }
 
 /// Why a frame is part of no flow.
@@ -70,6 +72,7 @@ pub fn walk(
         tracer: Tracer::new(std::process::id().into()),
         assembly: Assembly::default(),
         left_out: BTreeMap::new(),
+        interfaces: Vec::new(),
         tell: &mut tell,
     };
     let mut selection = Selection::default();
@@ -86,6 +89,7 @@ pub fn walk(
         }
         if let Some(more) = Selection::beyond(&selection, request, file.interfaces()) {
             selection = more;
+            teller.interfaces = file.interfaces().to_vec();
         }
         is_whole = teller.chunk(&chunk, &selection);
         // Their stories are not asked for.
@@ -111,6 +115,7 @@ struct Teller<'a, Tell> {
     assembly: Assembly,
     /// Frames that the filter could not be applied to, by interface.
     left_out: BTreeMap<u32, u64>,
+    interfaces: Vec<Interface>,
     tell: &'a mut Tell,
 }
 
@@ -160,7 +165,11 @@ impl<Tell: FnMut(Told<'_>) -> ControlFlow<()>> Teller<'_, Tell> {
             let segment = self.tracer.handle(&record);
             (record, segment)
         });
-        (self.tell)(Told { frame, packet })
+        (self.tell)(Told {
+            frame,
+            packet,
+            interfaces: &self.interfaces,
+        })
     }
 
     /// A fragment that was taken in, and what it completes.
@@ -170,6 +179,7 @@ impl<Tell: FnMut(Told<'_>) -> ControlFlow<()>> Teller<'_, Tell> {
             (self.tell)(Told {
                 frame,
                 packet: Err(Outside::Fragment),
+                interfaces: &self.interfaces,
             })?;
         }
         ControlFlow::Continue(())

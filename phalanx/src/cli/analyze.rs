@@ -15,7 +15,9 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::selection::{EXIT_DAMAGED, SelectionArguments, refused, warn, warn_of_refusals};
+use super::selection::{
+    ConversationName, EXIT_DAMAGED, SelectionArguments, hop_name, refused, warn, warn_of_refusals,
+};
 use super::{EXIT_FAILURE, ReaderGone, WrongUsage, complain};
 use crate::analysis::{self, Outcome, Request, hop_reports};
 use crate::report::limits::PLOT_COUNT_MAX;
@@ -118,7 +120,7 @@ pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
     spare_inputs(arguments, &files)?;
     let mut reading = read(arguments, &files)?;
     if let Some(wanted) = &arguments.selection.conversation {
-        reading.choose(&wanted.text)?;
+        reading.choose(wanted)?;
     }
     report::rank(&mut reading.report.conversations);
     reading.report.conversations.truncate(top(arguments));
@@ -234,11 +236,8 @@ impl Reading {
     }
 
     /// Leaves only the conversations of a name: `HOP/tcp-17`, or `tcp-17` of any hop.
-    fn choose(&mut self, wanted: &str) -> anyhow::Result<()> {
-        let (hop, bare) = match wanted.rsplit_once('/') {
-            Some((hop, bare)) => (Some(hop), bare),
-            None => (None, wanted),
-        };
+    fn choose(&mut self, wanted: &ConversationName) -> anyhow::Result<()> {
+        let (hop, bare) = wanted.parts();
         let files = &self.files;
         let is_wanted = |it: &ConversationReport| {
             let file = files.get(it.file).map(|(_, name)| name.as_str());
@@ -247,7 +246,7 @@ impl Reading {
         };
         self.report.conversations.retain(is_wanted);
         if self.report.conversations.is_empty() {
-            bail!("there is no conversation {wanted}; a report without --conversation names them");
+            return Err(wanted.missing());
         }
         Ok(())
     }
@@ -300,20 +299,8 @@ fn top(arguments: &AnalyzeArguments) -> usize {
 fn name_files(files: &[PathBuf], hops: &[Named]) -> Vec<Named> {
     let mut named: Vec<Named> = Vec::new();
     for path in files {
-        let stem = path
-            .file_name()
-            .and_then(|it| it.to_str())
-            .unwrap_or("capture");
-        let stem = match stem {
-            "-" => "stdin",
-            _ => stem
-                .split('.')
-                .next()
-                .filter(|it| !it.is_empty())
-                .unwrap_or(stem),
-        };
         named.push(Named {
-            name: stem.to_owned(),
+            name: hop_name(path).to_owned(),
             path: path.clone(),
         });
     }

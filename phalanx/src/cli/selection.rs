@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use phalanx_engine::filter::Filter;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -140,7 +140,36 @@ fn describe(refusal: &Refusal) -> String {
 pub(super) struct ConversationName {
     pub(super) text: String,
     /// Number of its first frame.
-    flow: u64,
+    pub(super) flow: u64,
+}
+
+impl ConversationName {
+    /// The hop, where it is named, and `tcp-17`.
+    pub(super) fn parts(&self) -> (Option<&str>, &str) {
+        match self.text.rsplit_once('/') {
+            Some((hop, bare)) => (Some(hop), bare),
+            None => (None, &self.text),
+        }
+    }
+
+    /// The error where there is no such conversation.
+    pub(super) fn missing(&self) -> anyhow::Error {
+        let text = &self.text;
+        anyhow!("there is no conversation {text}; a report without --conversation names them")
+    }
+}
+
+/// The name of a file's hop.
+pub(super) fn hop_name(path: &Path) -> &str {
+    let name = path.file_name().and_then(|it| it.to_str());
+    match name.unwrap_or("capture") {
+        "-" => "stdin",
+        name => name
+            .split('.')
+            .next()
+            .filter(|it| !it.is_empty())
+            .unwrap_or(name),
+    }
 }
 
 fn parse_conversation(text: &str) -> Result<ConversationName, String> {

@@ -258,6 +258,31 @@ fn a_conversation_goes_by_both_its_names() {
 }
 
 #[test]
+fn packets_of_a_conversation_go_by_both_its_names() {
+    let order = Order::Little;
+    let mut file = builder::section(order, &[]);
+    file.extend(builder::interface(order, 1, 0, &[]));
+    file.extend(builder::interface(order, 1, 0, &[]));
+    file.extend(builder::enhanced(order, 0, 1, 54, &syn(), &[]));
+    file.extend(builder::enhanced(order, 1, 1, 54, &syn(), &[]));
+    let scratch = Scratch::new("packets");
+    let path = scratch.file("one.pcapng", &file);
+    for wanted in ["tcp-2", "one/tcp-2", "one:1/tcp-2"] {
+        let output = phalanx(&["packets", "--conversation", wanted, &path]);
+        assert_eq!(output.status.code(), Some(0), "{wanted}: {output:?}");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let is_it = text.lines().count() == 1 && text.contains("tcp-2");
+        assert!(is_it, "{wanted}: {text}");
+    }
+    for wanted in ["one:0/tcp-2", "two/tcp-2", "nope-2", "one/udp-2", "tcp-7"] {
+        let output = phalanx(&["packets", "--conversation", wanted, &path]);
+        assert_eq!(output.status.code(), Some(1), "{wanted}: {output:?}");
+        assert!(output.stdout.is_empty(), "{wanted}: {output:?}");
+        assert!(errors(&output).contains("there is no conversation"));
+    }
+}
+
+#[test]
 fn names_of_files_do_not_reach_the_terminal_as_they_are() {
     let scratch = Scratch::new("hostile");
     let cut = pcap(&[syn()]);
