@@ -1,6 +1,7 @@
 //! What counts of a capture: the arguments that `phalanx analyze` and `phalanx packets` share, the
 //! request made from them, and the words for a capture that could not be read to its end.
 
+use std::error::Error as _;
 use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
@@ -91,10 +92,11 @@ fn stop_at_interrupt(stop: &Arc<AtomicBool>) -> std::io::Result<()> {
 /// Says why a capture was not read to its end; whether it was not.
 pub(super) fn warn(path: &Path, error: Option<&ReadError>, damage: Option<&impl Display>) -> bool {
     if let Some(error) = error {
-        say(&format!(
-            "phalanx: {}; all before it counts",
-            plain(&error.to_string())
-        ));
+        let told = match error.source() {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        };
+        say(&format!("phalanx: {}; all before it counts", plain(&told)));
     }
     if let Some(damage) = damage {
         let told = format!("{}: {damage}", path.display());

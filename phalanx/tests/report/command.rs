@@ -457,3 +457,17 @@ fn a_full_standard_error_costs_its_words_only() {
     }
     assert_eq!(of(&["packets", &missing]).status.code(), Some(1));
 }
+
+#[test]
+fn what_the_system_says_is_told_once() {
+    let scratch = Scratch::new("once-told");
+    let missing = scratch.path("missing.pcap");
+    let folder = scratch.0.display().to_string();
+    for command in ["analyze", "packets"] {
+        let error = errors(&phalanx(&[command, &missing]));
+        let told = format!("phalanx: read {missing}: No such file or directory (os error 2)\n");
+        assert_eq!(error, told);
+        let error = errors(&phalanx(&[command, &folder]));
+        assert_eq!(error.matches("os error 21").count(), 1, "{error}");
+    }
+}
