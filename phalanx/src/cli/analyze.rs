@@ -2,6 +2,7 @@
 
 mod spool;
 
+use std::collections::BTreeSet;
 use std::fs::{File, Metadata};
 use std::io::{BufWriter, IsTerminal, Write};
 use std::os::unix::fs::MetadataExt;
@@ -305,10 +306,18 @@ fn name_files(files: &[PathBuf], hops: &[Named]) -> Vec<Named> {
         });
     }
     named.extend(hops.iter().cloned());
-    for index in 1..named.len() {
-        let is_taken = named[..index].iter().any(|it| it.name == named[index].name);
-        if is_taken {
-            named[index].name = format!("{}#{}", named[index].name, index + 1);
+    // The first of a name keeps it; behind a later one stands a number, the first that is free.
+    let mut taken: BTreeSet<String> = BTreeSet::new();
+    for (index, it) in named.iter_mut().enumerate() {
+        let name = &it.name;
+        let numbered = (index + 1..).map(|number| format!("{name}#{number}"));
+        let free = std::iter::once(name.clone())
+            .chain(numbered)
+            .find(|name| !taken.contains(name));
+        // Some number is always free.
+        if let Some(free) = free {
+            taken.insert(free.clone());
+            it.name = free;
         }
     }
     named

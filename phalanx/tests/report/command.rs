@@ -258,6 +258,19 @@ fn a_conversation_goes_by_both_its_names() {
 }
 
 #[test]
+fn no_two_hops_have_one_name() {
+    let scratch = Scratch::new("hops");
+    let named = scratch.file("a#3.pcap", &pcap(&[syn()]));
+    let one = scratch.file("a.pcap", &pcap(&[syn()]));
+    let output = phalanx(&["analyze", "--format", "json", &named, &one, &one, &one]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let hops: Vec<&str> = (0..4)
+        .map(|hop| report["hops"][hop]["id"].as_str().unwrap())
+        .collect();
+    assert_eq!(hops, ["a#3", "a", "a#4", "a#5"]);
+}
+
+#[test]
 fn packets_of_a_conversation_go_by_both_its_names() {
     let order = Order::Little;
     let mut file = builder::section(order, &[]);
