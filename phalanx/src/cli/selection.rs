@@ -35,10 +35,10 @@ pub(super) struct SelectionArguments {
     #[arg(long, value_name = "ID", value_parser = parse_conversation)]
     pub(super) conversation: Option<ConversationName>,
     /// Only frames from this time on: 2026-01-31T12:00:00Z, or seconds since 1970
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, allow_negative_numbers = true)]
     since: Option<i64>,
     /// Only frames up to this time
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, allow_negative_numbers = true)]
     until: Option<i64>,
     /// Wait for more at the end of the file, until interrupted; takes one file
     #[arg(long)]

@@ -484,3 +484,21 @@ fn what_the_system_says_is_told_once() {
         assert_eq!(error.matches("os error 21").count(), 1, "{error}");
     }
 }
+
+#[test]
+fn a_time_may_lie_before_the_epoch() {
+    let scratch = Scratch::new("epoch");
+    let one = scratch.file("one.pcap", &pcap(&[syn()]));
+    for command in ["analyze", "packets"] {
+        for (option, time, is_in) in [
+            ("--since", "-5", true),
+            ("--since", "-1.5", true),
+            ("--until", "-5", false),
+        ] {
+            let output = phalanx(&[command, option, time, &one]);
+            assert_eq!(output.status.code(), Some(0), "{command}: {output:?}");
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert_eq!(text.contains("tcp-1"), is_in, "{option} {time}: {text}");
+        }
+    }
+}
