@@ -20,6 +20,9 @@ use crate::plain::plain;
 /// Exit code where a capture was damaged and all before the damage counts.
 pub(super) const EXIT_DAMAGED: u8 = 3;
 
+/// Exit code of what a second interrupt ended, as shells have it: 128 and the signal.
+const EXIT_INTERRUPTED: i32 = 130;
+
 /// How long to wait at the end of a file before looking for more.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -40,7 +43,8 @@ pub(super) struct SelectionArguments {
     /// Only frames up to this time
     #[arg(long, value_name = "TIME", value_parser = parse_time, allow_negative_numbers = true)]
     until: Option<i64>,
-    /// Wait for more at the end of the file, until interrupted; takes one file
+    /// Wait for more at the end of the file, until interrupted; takes one file. A second interrupt
+    /// ends the program at once
     #[arg(long)]
     pub(super) follow: bool,
 }
@@ -71,7 +75,7 @@ impl SelectionArguments {
     }
 }
 
-/// From here on an interrupt sets `stop` and does nothing else.
+/// From here on an interrupt sets `stop` and does nothing else; a second one ends the program.
 fn stop_at_interrupt(stop: &Arc<AtomicBool>) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -84,6 +88,10 @@ fn stop_at_interrupt(stop: &Arc<AtomicBool>) -> std::io::Result<()> {
     std::thread::spawn(move || {
         if runtime.block_on(interrupt.recv()).is_some() {
             stop.store(true, Ordering::Relaxed);
+        }
+        // Whoever does not want to wait for the report either.
+        if runtime.block_on(interrupt.recv()).is_some() {
+            std::process::exit(EXIT_INTERRUPTED);
         }
     });
     Ok(())

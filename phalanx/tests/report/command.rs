@@ -2,7 +2,7 @@
 //! interrupts and with names of an enemy.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::channel;
@@ -99,6 +99,13 @@ fn syn() -> Vec<u8> {
     frame
 }
 
+/// The same from another port.
+fn syn_from(port: u16) -> Vec<u8> {
+    let mut frame = syn();
+    frame[34..36].copy_from_slice(&(10_000 + port).to_be_bytes());
+    frame
+}
+
 fn pcap(frames: &[Vec<u8>]) -> Vec<u8> {
     pcap_of(1, frames)
 }
@@ -184,6 +191,26 @@ fn an_interrupt_ends_what_follows_with_its_report() {
         assert!(report.contains("tcp-1"), "{format}: {report}");
         drop(input);
     }
+}
+
+#[test]
+fn a_second_interrupt_ends_what_writes_its_report() {
+    // As in the test above: all of them have been read when the last is written.
+    let mut frames: Vec<Vec<u8>> = (0..400_u16).map(syn_from).collect();
+    frames.resize(4_000, vec![0; 60]);
+    let arguments = ["analyze", "--follow", "--format", "json", "-"];
+    let mut child = spawn(&arguments, Stdio::piped());
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(&pcap(&frames)).unwrap();
+    await_handler(&child);
+    kill(pid(&child), Signal::SIGINT).unwrap();
+    // A pipe holds less than the report: once it has begun, it waits to be read.
+    let mut output = child.stdout.take().unwrap();
+    output.read_exact(&mut [0]).unwrap();
+    kill(pid(&child), Signal::SIGINT).unwrap();
+    let ended = finish(child);
+    assert_eq!(ended.status.code(), Some(130), "{}", errors(&ended));
+    drop((input, output));
 }
 
 #[test]
