@@ -27,7 +27,7 @@ use phalanx_engine::story::FlowStory;
 use self::batch::{Batch, Selection, decode};
 use self::fragment::Assembly;
 use self::hop::HopFacts;
-use self::shard::{Drain, Shard, Worst};
+use self::shard::{Drain, FlowCounts, Shard, Worst};
 use crate::capture_file::{
     self, CaptureFile, Follow, Interface, OpenError, OpenOptions, ReadError,
 };
@@ -105,6 +105,9 @@ pub struct Outcome {
     pub stories: Vec<Box<FlowStory>>,
     /// Conversations that were found.
     pub conversation_count: u64,
+    /// Of these, flows that were ended early to make room for others: one that went on is a
+    /// conversation once more, in the middle.
+    pub evicted_count: u64,
     /// What the filter could not be applied to.
     pub refusals: Refusals,
     /// Counted oddities of the file.
@@ -344,7 +347,7 @@ impl Shared<'_> {
             .source
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
-        let conversation_count = finish_all(self.shards, &self.worst);
+        let flow_counts = finish_all(self.shards, &self.worst);
         let worst = self
             .worst
             .into_inner()
@@ -366,7 +369,8 @@ impl Shared<'_> {
             hops,
             interfaces,
             stories: worst.into_stories(),
-            conversation_count,
+            conversation_count: flow_counts.all,
+            evicted_count: flow_counts.evicted,
             notes: hop::notes(source.file.notes(), assembly.counts()),
             damage: source.file.damage().map(|damage| Damage {
                 offset: damage.offset,
@@ -379,18 +383,19 @@ impl Shared<'_> {
 }
 
 /// Ends all flows, those of each shard by a thread of its own: how many there were.
-fn finish_all(mut shards: Vec<Shard>, worst: &Mutex<Worst>) -> u64 {
+fn finish_all(mut shards: Vec<Shard>, worst: &Mutex<Worst>) -> FlowCounts {
     let last = shards.pop();
     std::thread::scope(|scope| {
         let spawn = |shard: Shard| scope.spawn(|| shard.finish(worst));
         let others: Vec<_> = shards.into_iter().map(spawn).collect();
-        let mut count = last.map_or(0, |shard| shard.finish(worst));
+        let last = last.map(|shard| shard.finish(worst));
+        let mut counts = last.unwrap_or_default();
         for other in others {
             match other.join() {
-                Ok(more) => count += more,
+                Ok(more) => counts = counts.plus(more),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        count
+        counts
     })
 }

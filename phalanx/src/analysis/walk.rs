@@ -55,6 +55,8 @@ pub struct Walked {
     pub error: Option<ReadError>,
     /// What the filter could not be applied to.
     pub refusals: Refusals,
+    /// Flows that were ended early to make room for others.
+    pub evicted_count: u64,
 }
 
 /// Takes all frames that count in, one after the other, until `tell` breaks.
@@ -102,6 +104,7 @@ pub fn walk(
     let left_out = |index: u32| teller.left_out.get(&index).copied().unwrap_or(0);
     let refusals = Refusals::new(request.filter.as_ref(), file.interfaces(), left_out);
     Ok(Walked {
+        evicted_count: teller.tracer.tally().evicted,
         file,
         error,
         refusals,

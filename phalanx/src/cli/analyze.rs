@@ -17,7 +17,8 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::selection::{
-    ConversationName, EXIT_DAMAGED, SelectionArguments, hop_name, refused, warn, warn_of_refusals,
+    ConversationName, EXIT_DAMAGED, SelectionArguments, hop_name, refused, warn, warn_of_evicted,
+    warn_of_refusals,
 };
 use super::{EXIT_FAILURE, ReaderGone, WrongUsage, complain};
 use crate::analysis::{self, Outcome, Request, hop_reports};
@@ -178,6 +179,7 @@ fn read(arguments: &AnalyzeArguments, files: &[Named]) -> anyhow::Result<Reading
                 reading.is_damaged |=
                     warn(&file.path, outcome.error.as_ref(), outcome.damage.as_ref());
                 warn_of_refusals(&file.path, &outcome.refusals);
+                warn_of_evicted(&file.path, outcome.evicted_count);
                 match outcome.refusals.are_all {
                     true => refusals.extend(outcome.refusals.list.first().cloned()),
                     false => is_filtered = true,
@@ -209,6 +211,7 @@ impl Reading {
         let report = &mut self.report;
         let totals = &mut report.totals;
         totals.conversations += outcome.conversation_count;
+        totals.evicted_flows += outcome.evicted_count;
         totals.packets += outcome.hops.iter().map(|hop| hop.frames).sum::<u64>();
         totals.bytes += outcome.hops.iter().map(|hop| hop.bytes).sum::<u64>();
         for story in outcome.stories {

@@ -16,7 +16,8 @@ use phalanx_engine::wireshark::{Analysis, Wireshark};
 use serde::Serialize;
 
 use super::selection::{
-    ConversationName, EXIT_DAMAGED, SelectionArguments, hop_name, refused, warn, warn_of_refusals,
+    ConversationName, EXIT_DAMAGED, SelectionArguments, hop_name, refused, warn, warn_of_evicted,
+    warn_of_refusals,
 };
 use super::{Format, ReaderGone};
 use crate::analysis::{self, Told, interface_ids};
@@ -67,6 +68,7 @@ pub(super) fn run(arguments: &PacketsArguments) -> anyhow::Result<ExitCode> {
     let (error, damage) = (walked.error.as_ref(), walked.file.damage());
     let is_damaged = warn(&arguments.file, error, damage);
     warn_of_refusals(&arguments.file, &walked.refusals);
+    warn_of_evicted(&arguments.file, walked.evicted_count);
     if let Some(refusal) = walked.refusals.list.first()
         && walked.refusals.are_all
     {

@@ -125,6 +125,20 @@ pub(super) fn warn_of_refusals(path: &Path, refusals: &Refusals) {
     }
 }
 
+/// Says that flows had to make room.
+pub(super) fn warn_of_evicted(path: &Path, count: u64) {
+    let flows = match count {
+        0 => return,
+        1 => "1 flow was".to_owned(),
+        count => format!("{count} flows were"),
+    };
+    let told = plain(&path.display().to_string());
+    say(&format!(
+        "phalanx: {told}: {flows} ended early to make room for others and may come again as new \
+         conversations; take fewer at once with --filter, --since or --until"
+    ));
+}
+
 /// The error where the filter can be applied to no capture at all.
 pub(super) fn refused(refusal: &Refusal) -> anyhow::Error {
     WrongUsage(format!(

@@ -529,3 +529,30 @@ fn a_time_may_lie_before_the_epoch() {
         }
     }
 }
+
+/// A datagram in IPv4 in Ethernet, of a flow of its own.
+fn datagram(flow: u32) -> Vec<u8> {
+    let mut frame = syn();
+    let [_, rest @ ..] = flow.to_be_bytes();
+    frame[23] = 17;
+    frame[27..30].copy_from_slice(&rest);
+    frame[38..40].copy_from_slice(&[0, 20]);
+    frame
+}
+
+#[test]
+fn flows_that_make_room_are_told_of() {
+    // More than are followed at once, whatever the number of threads.
+    let frames: Vec<Vec<u8>> = (0..66_000).map(datagram).collect();
+    let scratch = Scratch::new("evicted");
+    let path = scratch.file("many.pcap", &pcap(&frames));
+    let output = phalanx(&["analyze", "--format", "json", "--top", "1", &path]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let evicted = report["totals"]["evicted_flows"].as_u64().unwrap();
+    assert!(evicted >= 66_000 - 65_536, "{report}");
+    let told = format!("{evicted} flows were ended early to make room");
+    assert!(errors(&output).contains(&told), "{}", errors(&output));
+    let output = phalanx(&["packets", "--conversation", "udp-1", &path]);
+    let told = "464 flows were ended early to make room";
+    assert!(errors(&output).contains(told), "{}", errors(&output));
+}
