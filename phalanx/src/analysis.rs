@@ -10,6 +10,7 @@
 mod batch;
 mod fragment;
 mod hop;
+mod refusal;
 mod shard;
 mod walk;
 
@@ -26,13 +27,15 @@ use phalanx_engine::story::FlowStory;
 use self::batch::{Batch, Selection, decode};
 use self::fragment::Assembly;
 use self::hop::HopFacts;
-use self::shard::{Drain, Shard, Worst};
+use self::shard::{Drain, FlowCounts, Shard, Worst};
 use crate::capture_file::{
     self, CaptureFile, Follow, Interface, OpenError, OpenOptions, ReadError,
 };
 use crate::report::Damage;
 
 pub use self::hop::hop_reports;
+pub(crate) use self::hop::interface_ids;
+pub use self::refusal::{Refusal, Refusals};
 pub use self::walk::{Outside, Told, Walked, plots, walk};
 
 /// Batches between the file and the shards, for each thread: enough that nobody waits for a slow
@@ -102,6 +105,11 @@ pub struct Outcome {
     pub stories: Vec<Box<FlowStory>>,
     /// Conversations that were found.
     pub conversation_count: u64,
+    /// Of these, flows that were ended early to make room for others: one that went on is a
+    /// conversation once more, in the middle.
+    pub evicted_count: u64,
+    /// What the filter could not be applied to.
+    pub refusals: Refusals,
     /// Counted oddities of the file.
     pub notes: BTreeMap<String, u64>,
     /// Where the file is damaged.
@@ -341,7 +349,7 @@ impl Shared<'_> {
             .source
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
-        let conversation_count = finish_all(self.shards, clock_ns, &self.worst);
+        let flow_counts = finish_all(self.shards, clock_ns, &self.worst);
         let worst = self
             .worst
             .into_inner()
@@ -356,11 +364,15 @@ impl Shared<'_> {
         for (hop, facts) in hops.iter_mut().zip(assembly.facts()) {
             hop.add(facts);
         }
+        let left_out = |index: u32| hops.get(index as usize).map_or(0, |hop| hop.left_out);
+        let filter = self.request.filter.as_ref();
         Outcome {
+            refusals: Refusals::new(filter, &interfaces, left_out),
             hops,
             interfaces,
             stories: worst.into_stories(),
-            conversation_count,
+            conversation_count: flow_counts.all,
+            evicted_count: flow_counts.evicted,
             notes: hop::notes(source.file.notes(), assembly.counts()),
             damage: source.file.damage().map(|damage| Damage {
                 offset: damage.offset,
@@ -373,18 +385,19 @@ impl Shared<'_> {
 }
 
 /// Ends all flows, those of each shard by a thread of its own: how many there were.
-fn finish_all(mut shards: Vec<Shard>, clock_ns: i64, worst: &Mutex<Worst>) -> u64 {
+fn finish_all(mut shards: Vec<Shard>, clock_ns: i64, worst: &Mutex<Worst>) -> FlowCounts {
     let last = shards.pop();
     std::thread::scope(|scope| {
         let spawn = |shard: Shard| scope.spawn(move || shard.finish(clock_ns, worst));
         let others: Vec<_> = shards.into_iter().map(spawn).collect();
-        let mut count = last.map_or(0, |shard| shard.finish(clock_ns, worst));
+        let last = last.map(|shard| shard.finish(clock_ns, worst));
+        let mut counts = last.unwrap_or_default();
         for other in others {
             match other.join() {
-                Ok(more) => count += more,
+                Ok(more) => counts = counts.plus(more),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        count
+        counts
     })
 }

@@ -56,7 +56,7 @@ pub struct OpenOptions {
 #[derive(Debug, Error)]
 pub enum OpenError {
     /// It cannot be opened or its first bytes cannot be read.
-    #[error("read {path}: {source}")]
+    #[error("read {path}")]
     Io {
         /// Which file.
         path: String,
@@ -106,7 +106,7 @@ pub enum OpenError {
 
 /// The disk or pipe failed in the middle.
 #[derive(Debug, Error)]
-#[error("read {path}: {source}")]
+#[error("read {path}")]
 pub struct ReadError {
     path: String,
     #[source]

@@ -108,13 +108,18 @@ struct ReaderGone;
 /// The command line is wrong in a way that its parser does not know.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct WrongUsage(&'static str);
+struct WrongUsage(String);
 
 /// Says what failed. It may name what others have named.
 fn complain(error: &anyhow::Error) {
     let text = format!("{error:#}");
     let lines: Vec<String> = text.lines().map(plain).collect();
-    eprintln!("phalanx: {}", lines.join("\n"));
+    say(&format!("phalanx: {}", lines.join("\n")));
+}
+
+/// Prints a line to the standard error, which may be full or gone: the work goes on without it.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Prints to the standard output.

@@ -38,6 +38,9 @@ pub struct Totals {
     pub conversations: u64,
     /// Of these, how many the report leaves out: more than were asked for, or than fit.
     pub omitted: u64,
+    /// Flows that were ended early to make room for others: one that went on is a conversation once
+    /// more, in the middle.
+    pub evicted_flows: u64,
     /// Frames that were read, those that were not understood too.
     pub packets: u64,
     /// Their bytes on the wire.

@@ -7,7 +7,7 @@ use super::program::{Compare, Load, Test};
 pub enum LinkType {
     /// 1.
     Ethernet,
-    /// 101 (and 12): bare IPv4 or IPv6.
+    /// 101 (and 12, 14): bare IPv4 or IPv6.
     Raw,
     /// 228: bare IPv4.
     Ipv4,
@@ -22,6 +22,14 @@ pub enum LinkType {
     Null,
     /// 108: the same in network byte order.
     Loop,
+    /// 9: PPP with its HDLC address and control bytes, as libpcap takes for granted.
+    Ppp,
+    /// 50: the same, or Cisco HDLC; the protocol is told as in PPP.
+    PppSerial,
+    /// 51: PPP in a PPPoE session header.
+    PppEther,
+    /// 104: Cisco HDLC.
+    CiscoHdlc,
 }
 
 /// The answer of a link layer to "does it carry this EtherType?".
@@ -39,6 +47,9 @@ pub(super) const IPV4: u16 = 0x0800;
 pub(super) const IPV6: u16 = 0x86dd;
 pub(super) const ARP: u16 = 0x0806;
 pub(super) const RARP: u16 = 0x8035;
+const XNS: u16 = 0x0600;
+const DECNET: u16 = 0x6003;
+const APPLETALK: u16 = 0x809b;
 
 impl LinkType {
     /// From the number in a file; `None` if filters on it are not supported.
@@ -47,7 +58,11 @@ impl LinkType {
         Some(match number {
             0 => Self::Null,
             1 => Self::Ethernet,
-            12 | 101 => Self::Raw,
+            9 => Self::Ppp,
+            12 | 14 | 101 => Self::Raw,
+            50 => Self::PppSerial,
+            51 => Self::PppEther,
+            104 => Self::CiscoHdlc,
             108 => Self::Loop,
             113 => Self::LinuxSll,
             228 => Self::Ipv4,
@@ -63,7 +78,11 @@ impl LinkType {
         match self {
             Self::Null => 0,
             Self::Ethernet => 1,
+            Self::Ppp => 9,
+            Self::PppSerial => 50,
+            Self::PppEther => 51,
             Self::Raw => 101,
+            Self::CiscoHdlc => 104,
             Self::Loop => 108,
             Self::LinuxSll => 113,
             Self::Ipv4 => 228,
@@ -79,7 +98,8 @@ impl LinkType {
             Self::Raw | Self::Ipv4 | Self::Ipv6 => 0,
             Self::LinuxSll => 16,
             Self::LinuxSll2 => 20,
-            Self::Null | Self::Loop => 4,
+            Self::Null | Self::Loop | Self::Ppp | Self::PppSerial | Self::CiscoHdlc => 4,
+            Self::PppEther => 8,
         }
     }
 
@@ -107,6 +127,9 @@ impl LinkType {
             (Self::Ethernet, _) => field(12 + shift, 2, word, u32::from(ether_type)),
             (Self::LinuxSll, _) => field(14, 2, word, u32::from(ether_type)),
             (Self::LinuxSll2, _) => field(0, 2, word, u32::from(ether_type)),
+            (Self::CiscoHdlc, _) => field(2, 2, word, u32::from(ether_type)),
+            (Self::Ppp | Self::PppSerial, _) => field(2, 2, word, ppp_protocol(ether_type)),
+            (Self::PppEther, _) => field(6, 2, word, ppp_protocol(ether_type)),
             (Self::Raw, IPV4) => field(0, 1, 0xf0, 0x40),
             (Self::Raw, IPV6) => field(0, 1, 0xf0, 0x60),
             (Self::Ipv4, IPV4) | (Self::Ipv6, IPV6) => Carries::Always,
@@ -116,5 +139,17 @@ impl LinkType {
             (Self::Loop, IPV6) => families(|family| family),
             _ => Carries::Never,
         }
+    }
+}
+
+/// The protocol number of PPP for an EtherType (IANA's PPP numbers); as in libpcap, others stay.
+fn ppp_protocol(ether_type: u16) -> u32 {
+    match ether_type {
+        IPV4 => 0x0021,
+        IPV6 => 0x0057,
+        XNS => 0x0025,
+        DECNET => 0x0027,
+        APPLETALK => 0x0029,
+        other => u32::from(other),
     }
 }

@@ -316,7 +316,21 @@ fn encapsulate(ether_type: u16, packet: &[u8]) -> Vec<(LinkType, Vec<u8>)> {
             LinkType::LinuxSll2,
             [&kind[..], &[0; 6], &macs, packet].concat(),
         ),
+        (
+            LinkType::CiscoHdlc,
+            [&[0x0f, 0][..], &kind, packet].concat(),
+        ),
     ];
+    let ppp = match ether_type {
+        0x0800 => [0, 0x21],
+        0x86dd => [0, 0x57],
+        _ => kind,
+    };
+    for link in [LinkType::Ppp, LinkType::PppSerial] {
+        frames.push((link, [&[0xff, 3][..], &ppp, packet].concat()));
+    }
+    let session = [0x11, 0, 0, 7, 0, 40];
+    frames.push((LinkType::PppEther, [&session[..], &ppp, packet].concat()));
     let family = match ether_type {
         0x0800 => 2,
         0x86dd => 10,

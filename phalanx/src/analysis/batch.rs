@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use phalanx_common::packet::{Headers, Layers, LinkKind, Unparsed, is_error, parse_quote};
-use phalanx_engine::filter::{LinkType, Program};
+use phalanx_engine::filter::Program;
 use phalanx_engine::record::Decoded;
 
 use super::Request;
 use super::fragment::is_part;
 use super::hop::HopFacts;
+use super::refusal::compile;
 use crate::capture_file::{Chunk, FrameAt, Interface};
 
 /// A chunk on its way from the file to the shards.
@@ -133,12 +134,21 @@ pub(super) enum ItemRole {
     Quote,
 }
 
+/// Whether a frame counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Choice {
+    In,
+    Out,
+    /// It is left out since the filter cannot be applied to its link type.
+    Unknown,
+}
+
 /// Which frames count, and how they begin.
 #[derive(Debug, Default)]
 pub(super) struct Selection {
     since_ns: Option<i64>,
     until_ns: Option<i64>,
-    /// By link type; `None` where the filter asks for what the link type has not.
+    /// By link type; `None` where the filter cannot be applied to it.
     programs: Option<BTreeMap<u16, Option<Program>>>,
     /// By interface: the link type, and what the parser makes of it.
     links: Vec<(u16, Option<LinkKind>)>,
@@ -160,11 +170,8 @@ impl Selection {
         let programs = request.filter.as_ref().map(|filter| {
             // A file may have as many interfaces as it likes: each link type is compiled once.
             let link_types: BTreeSet<u16> = interfaces.iter().map(|it| it.link_type).collect();
-            let compile = |number: u16| {
-                let link = LinkType::from_number(u32::from(number));
-                (number, link.and_then(|link| filter.compile(link).ok()))
-            };
-            link_types.into_iter().map(compile).collect()
+            let program = |number| (number, compile(filter, number).ok());
+            link_types.into_iter().map(program).collect()
         });
         Self {
             since_ns: request.since_ns,
@@ -179,18 +186,21 @@ impl Selection {
         self.links.get(interface as usize)?.1
     }
 
-    pub(super) fn holds(&self, frame: &FrameAt, bytes: &[u8]) -> bool {
+    pub(super) fn choose(&self, frame: &FrameAt, bytes: &[u8]) -> Choice {
         if self.since_ns.is_some_and(|since| frame.time_ns < since)
             || self.until_ns.is_some_and(|until| frame.time_ns > until)
         {
-            return false;
+            return Choice::Out;
         }
         let Some(programs) = &self.programs else {
-            return true;
+            return Choice::In;
         };
         let link = self.links.get(frame.interface as usize);
-        let program = link.and_then(|(link_type, _)| programs.get(link_type)?.as_ref());
-        program.is_some_and(|program| program.matches(bytes, frame.wire_length))
+        match link.and_then(|(link_type, _)| programs.get(link_type)?.as_ref()) {
+            None => Choice::Unknown,
+            Some(program) if program.matches(bytes, frame.wire_length) => Choice::In,
+            Some(_) => Choice::Out,
+        }
     }
 }
 
@@ -203,7 +213,8 @@ pub(super) fn decode(
 ) {
     batch.clear(shard_count);
     for (index, (frame, bytes)) in batch.chunk.iter().enumerate() {
-        if !batch.selection.holds(frame, bytes) {
+        let choice = batch.selection.choose(frame, bytes);
+        if choice == Choice::Out {
             continue;
         }
         let hop = frame.interface as usize;
@@ -211,6 +222,10 @@ pub(super) fn decode(
             facts.resize_with(hop + 1, HopFacts::default);
         }
         let fact = &mut facts[hop];
+        if choice == Choice::Unknown {
+            fact.left_out += 1;
+            continue;
+        }
         fact.pass(frame);
         let decoded = match batch.selection.kind(frame.interface) {
             Some(kind) => {

@@ -18,6 +18,8 @@ pub struct HopFacts {
     pub bytes: u64,
     /// Frames that are part of no conversation, by reason.
     pub unparsed: [u64; Unparsed::COUNT],
+    /// Frames that do not count since the filter cannot be applied to their link type.
+    pub left_out: u64,
     /// Earliest and latest time in nanoseconds since the epoch.
     pub times_ns: Option<(i64, i64)>,
 }
@@ -36,12 +38,18 @@ impl HopFacts {
     pub(super) fn add(&mut self, other: &Self) {
         self.frames += other.frames;
         self.bytes += other.bytes;
+        self.left_out += other.left_out;
         for (count, more) in self.unparsed.iter_mut().zip(other.unparsed) {
             *count += more;
         }
         if let Some((first_ns, last_ns)) = other.times_ns {
             self.widen(first_ns, last_ns);
         }
+    }
+
+    /// Whether it saw anything that is told of.
+    const fn has_seen(&self) -> bool {
+        self.frames > 0 || self.left_out > 0
     }
 
     fn widen(&mut self, first_ns: i64, last_ns: i64) {
@@ -54,29 +62,23 @@ impl HopFacts {
 /// that saw frames. `name` is the file's.
 #[must_use]
 pub fn hop_reports(outcome: &Outcome, name: &str, source: &str) -> BTreeMap<u32, HopReport> {
-    let seen_count = outcome.hops.iter().filter(|hop| hop.frames > 0).count();
+    let seen_count = outcome.hops.iter().filter(|hop| hop.has_seen()).count();
     // A file without any frame was a place of observation all the same.
     let alone = [HopFacts::default()];
     let hops = match seen_count {
         0 => &alone[..],
         _ => &outcome.hops,
     };
-    let mut taken = BTreeSet::new();
+    let ids = interface_ids(name, &outcome.interfaces, hops.len());
     let mut reports = BTreeMap::new();
-    for (index, hop) in (0_u32..).zip(hops) {
+    for ((index, hop), id) in (0_u32..).zip(hops).zip(ids) {
         let interface = outcome.interfaces.get(index as usize);
-        let id = match interface.map(|it| it.name.as_str()) {
-            _ if seen_count <= 1 => name.to_owned(),
-            Some(label) if !label.is_empty() => format!("{name}:{label}"),
-            _ => format!("{name}:{index}"),
-        };
-        let id = if taken.insert(id.clone()) {
-            id
-        } else {
-            format!("{id}#{index}")
+        let id = match seen_count {
+            0 | 1 => name.to_owned(),
+            _ => id,
         };
         // A file may describe as many interfaces as it likes that saw nothing.
-        if hop.frames == 0 && seen_count > 0 {
+        if !hop.has_seen() && seen_count > 0 {
             continue;
         }
         let unparsed = Unparsed::ALL
@@ -86,9 +88,12 @@ pub fn hop_reports(outcome: &Outcome, name: &str, source: &str) -> BTreeMap<u32,
         let link_type = interface.map(|it| (link_type_name(it.link_type).to_string(), hop.frames));
         let lost_count = interface.map_or(0, Interface::lost_count);
         let mut notes = outcome.notes.clone();
-        if lost_count > 0 {
-            notes.insert("lost_by_capture".to_owned(), lost_count);
-        }
+        let own = [
+            ("lost_by_capture", lost_count),
+            ("filter_not_applicable", hop.left_out),
+        ];
+        let own = own.into_iter().filter(|(_, count)| *count > 0);
+        notes.extend(own.map(|(name, count)| (name.to_owned(), count)));
         let report = HopReport {
             id,
             source: source.to_owned(),
@@ -103,6 +108,24 @@ pub fn hop_reports(outcome: &Outcome, name: &str, source: &str) -> BTreeMap<u32,
         reports.insert(index, report);
     }
     reports
+}
+
+/// The names of a file's first `count` hops where more than one of them saw frames; `name` is the
+/// file's.
+pub(crate) fn interface_ids(name: &str, interfaces: &[Interface], count: usize) -> Vec<String> {
+    let mut taken = BTreeSet::new();
+    let id = |index: usize| {
+        let id = match interfaces.get(index).map(|it| it.name.as_str()) {
+            Some(label) if !label.is_empty() => format!("{name}:{label}"),
+            _ => format!("{name}:{index}"),
+        };
+        if taken.insert(id.clone()) {
+            id
+        } else {
+            format!("{id}#{index}")
+        }
+    };
+    (0..count).map(id).collect()
 }
 
 /// What was odd about a file and its fragments, counted by name.

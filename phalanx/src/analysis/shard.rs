@@ -29,6 +29,23 @@ struct Gathering {
     count: u64,
 }
 
+/// How many flows there were.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct FlowCounts {
+    pub(super) all: u64,
+    /// Of these, flows that were ended early to make room.
+    pub(super) evicted: u64,
+}
+
+impl FlowCounts {
+    pub(super) const fn plus(self, other: Self) -> Self {
+        Self {
+            all: self.all + other.all,
+            evicted: self.evicted + other.evicted,
+        }
+    }
+}
+
 /// Flows that are ranked before they are handed on.
 const RANKED_COUNT: usize = 1 << 10;
 
@@ -70,14 +87,17 @@ impl Shard {
     }
 
     /// Ends all flows at the latest time of the capture: how many there were.
-    pub(super) fn finish(self, clock_ns: i64, worst: &Mutex<Worst>) -> u64 {
+    pub(super) fn finish(self, clock_ns: i64, worst: &Mutex<Worst>) -> FlowCounts {
         let mut state = self
             .state
             .into_inner()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         state.tracer.advance(clock_ns);
         state.gathering.collect(state.tracer.finish(), worst);
-        state.gathering.count
+        FlowCounts {
+            all: state.gathering.count,
+            evicted: state.tracer.tally().evicted,
+        }
     }
 }
 

@@ -9,9 +9,10 @@ use phalanx_engine::segment::Segment;
 use phalanx_engine::trace::Tracer;
 
 use super::Request;
-use super::batch::Selection;
+use super::batch::{Choice, Selection};
 use super::fragment::{Assembly, is_part};
-use crate::capture_file::{CaptureFile, Chunk, FrameAt, OpenError, ReadError};
+use super::refusal::Refusals;
+use crate::capture_file::{CaptureFile, Chunk, FrameAt, Interface, OpenError, ReadError};
 use crate::report::{Plot, SackBlock};
 
 /// One frame, and what is told of it.
@@ -21,6 +22,8 @@ pub struct Told<'a> {
     /// The record and what the engine says of it, or why it is part of no flow. What was put
     /// together from fragments is told with the frame that completed it.
     pub packet: Result<(PacketRecord<'a>, Segment), Outside>,
+    /// The interfaces that the file has described so far.
+    pub interfaces: &'a [Interface],
 }
 
 /// Why a frame is part of no flow.
@@ -50,6 +53,10 @@ pub struct Walked {
     pub file: CaptureFile,
     /// Why reading ended early.
     pub error: Option<ReadError>,
+    /// What the filter could not be applied to.
+    pub refusals: Refusals,
+    /// Flows that were ended early to make room for others.
+    pub evicted_count: u64,
 }
 
 /// Takes all frames that count in, one after the other, until `tell` breaks.
@@ -66,6 +73,8 @@ pub fn walk(
         layers: Layers::default(),
         tracer: Tracer::new(std::process::id().into()),
         assembly: Assembly::default(),
+        left_out: BTreeMap::new(),
+        interfaces: Vec::new(),
         tell: &mut tell,
     };
     let mut selection = Selection::default();
@@ -82,6 +91,7 @@ pub fn walk(
         }
         if let Some(more) = Selection::beyond(&selection, request, file.interfaces()) {
             selection = more;
+            teller.interfaces = file.interfaces().to_vec();
         }
         is_whole = teller.chunk(&chunk, &selection);
         // Their stories are not asked for.
@@ -91,7 +101,14 @@ pub fn walk(
         // Nobody is left to be told that the last one was enough.
         let _ = teller.finish();
     }
-    Ok(Walked { file, error })
+    let left_out = |index: u32| teller.left_out.get(&index).copied().unwrap_or(0);
+    let refusals = Refusals::new(request.filter.as_ref(), file.interfaces(), left_out);
+    Ok(Walked {
+        evicted_count: teller.tracer.tally().evicted,
+        file,
+        error,
+        refusals,
+    })
 }
 
 /// What stands between the decoded frames and who is told of them.
@@ -99,14 +116,22 @@ struct Teller<'a, Tell> {
     layers: Layers,
     tracer: Tracer,
     assembly: Assembly,
+    /// Frames that the filter could not be applied to, by interface.
+    left_out: BTreeMap<u32, u64>,
+    interfaces: Vec<Interface>,
     tell: &'a mut Tell,
 }
 
 impl<Tell: FnMut(Told<'_>) -> ControlFlow<()>> Teller<'_, Tell> {
     fn chunk(&mut self, chunk: &Chunk, selection: &Selection) -> ControlFlow<()> {
         for (frame, bytes) in chunk.iter() {
-            if !selection.holds(frame, bytes) {
-                continue;
+            match selection.choose(frame, bytes) {
+                Choice::In => {}
+                Choice::Out => continue,
+                Choice::Unknown => {
+                    *self.left_out.entry(frame.interface).or_default() += 1;
+                    continue;
+                }
             }
             let Some(kind) = selection.kind(frame.interface) else {
                 self.packet(frame, bytes, &Err(Unparsed::UnknownLink))?;
@@ -143,7 +168,11 @@ impl<Tell: FnMut(Told<'_>) -> ControlFlow<()>> Teller<'_, Tell> {
             let segment = self.tracer.handle(&record);
             (record, segment)
         });
-        (self.tell)(Told { frame, packet })
+        (self.tell)(Told {
+            frame,
+            packet,
+            interfaces: &self.interfaces,
+        })
     }
 
     /// A fragment that was taken in, and what it completes.
@@ -153,6 +182,7 @@ impl<Tell: FnMut(Told<'_>) -> ControlFlow<()>> Teller<'_, Tell> {
             (self.tell)(Told {
                 frame,
                 packet: Err(Outside::Fragment),
+                interfaces: &self.interfaces,
             })?;
         }
         ControlFlow::Continue(())

@@ -2,9 +2,11 @@
 
 mod spool;
 
-use std::fs::File;
+use std::collections::BTreeSet;
+use std::fs::{File, Metadata};
 use std::io::{BufWriter, IsTerminal, Write};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -14,7 +16,10 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::selection::{EXIT_DAMAGED, SelectionArguments, warn};
+use super::selection::{
+    ConversationName, EXIT_DAMAGED, SelectionArguments, hop_name, refused, warn, warn_of_evicted,
+    warn_of_refusals,
+};
 use super::{EXIT_FAILURE, ReaderGone, WrongUsage, complain};
 use crate::analysis::{self, Outcome, Request, hop_reports};
 use crate::report::limits::PLOT_COUNT_MAX;
@@ -111,11 +116,13 @@ struct Reading {
 pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
     let files = name_files(&arguments.files, &arguments.hops);
     if arguments.selection.follow && files.len() > 1 {
-        return Err(WrongUsage("--follow takes one file; run it once for each").into());
+        let error = "--follow takes one file; run it once for each";
+        return Err(WrongUsage(error.to_owned()).into());
     }
+    spare_inputs(arguments, &files)?;
     let mut reading = read(arguments, &files)?;
     if let Some(wanted) = &arguments.selection.conversation {
-        reading.choose(&wanted.text)?;
+        reading.choose(wanted)?;
     }
     report::rank(&mut reading.report.conversations);
     reading.report.conversations.truncate(top(arguments));
@@ -135,16 +142,48 @@ pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
     }))
 }
 
+/// Refuses to write the report over a capture that it is made from.
+fn spare_inputs(arguments: &AnalyzeArguments, files: &[Named]) -> anyhow::Result<()> {
+    let Some(output) = &arguments.output else {
+        return Ok(());
+    };
+    let identity = |path: &Path| {
+        let path = match path.as_os_str() == "-" {
+            true => Path::new("/dev/stdin"),
+            false => path,
+        };
+        // What is no file, as a terminal, may be read and written.
+        let metadata = std::fs::metadata(path).ok().filter(Metadata::is_file)?;
+        Some((metadata.dev(), metadata.ino()))
+    };
+    let Some(taken) = identity(output) else {
+        return Ok(());
+    };
+    if files.iter().any(|it| identity(&it.path) == Some(taken)) {
+        let output = output.display();
+        let error = format!("--output {output} is a capture to be read; name another file");
+        return Err(WrongUsage(error).into());
+    }
+    Ok(())
+}
+
 /// Reads all files that can be read.
 fn read(arguments: &AnalyzeArguments, files: &[Named]) -> anyhow::Result<Reading> {
     let stop = arguments.selection.stop()?;
     let mut reading = Reading::default();
+    let (mut refusals, mut is_filtered) = (Vec::new(), false);
     for file in files {
         let request = request(arguments, file, &stop)?;
         match analyze(&request, &stop) {
             Ok(outcome) => {
                 reading.is_damaged |=
                     warn(&file.path, outcome.error.as_ref(), outcome.damage.as_ref());
+                warn_of_refusals(&file.path, &outcome.refusals);
+                warn_of_evicted(&file.path, outcome.evicted_count);
+                match outcome.refusals.are_all {
+                    true => refusals.extend(outcome.refusals.list.first().cloned()),
+                    false => is_filtered = true,
+                }
                 reading.add(file, outcome, files.len() == 1);
                 reading.files.push((request, file.name.clone()));
             }
@@ -158,6 +197,10 @@ fn read(arguments: &AnalyzeArguments, files: &[Named]) -> anyhow::Result<Reading
     if reading.files.is_empty() {
         bail!("none of the captures could be read");
     }
+    match refusals.first() {
+        Some(refusal) if !is_filtered => return Err(refused(refusal)),
+        _ => {}
+    }
     Ok(reading)
 }
 
@@ -168,6 +211,7 @@ impl Reading {
         let report = &mut self.report;
         let totals = &mut report.totals;
         totals.conversations += outcome.conversation_count;
+        totals.evicted_flows += outcome.evicted_count;
         totals.packets += outcome.hops.iter().map(|hop| hop.frames).sum::<u64>();
         totals.bytes += outcome.hops.iter().map(|hop| hop.bytes).sum::<u64>();
         for story in outcome.stories {
@@ -196,11 +240,8 @@ impl Reading {
     }
 
     /// Leaves only the conversations of a name: `HOP/tcp-17`, or `tcp-17` of any hop.
-    fn choose(&mut self, wanted: &str) -> anyhow::Result<()> {
-        let (hop, bare) = match wanted.rsplit_once('/') {
-            Some((hop, bare)) => (Some(hop), bare),
-            None => (None, wanted),
-        };
+    fn choose(&mut self, wanted: &ConversationName) -> anyhow::Result<()> {
+        let (hop, bare) = wanted.parts();
         let files = &self.files;
         let is_wanted = |it: &ConversationReport| {
             let file = files.get(it.file).map(|(_, name)| name.as_str());
@@ -209,7 +250,7 @@ impl Reading {
         };
         self.report.conversations.retain(is_wanted);
         if self.report.conversations.is_empty() {
-            bail!("there is no conversation {wanted}; a report without --conversation names them");
+            return Err(wanted.missing());
         }
         Ok(())
     }
@@ -262,28 +303,24 @@ fn top(arguments: &AnalyzeArguments) -> usize {
 fn name_files(files: &[PathBuf], hops: &[Named]) -> Vec<Named> {
     let mut named: Vec<Named> = Vec::new();
     for path in files {
-        let stem = path
-            .file_name()
-            .and_then(|it| it.to_str())
-            .unwrap_or("capture");
-        let stem = match stem {
-            "-" => "stdin",
-            _ => stem
-                .split('.')
-                .next()
-                .filter(|it| !it.is_empty())
-                .unwrap_or(stem),
-        };
         named.push(Named {
-            name: stem.to_owned(),
+            name: hop_name(path).to_owned(),
             path: path.clone(),
         });
     }
     named.extend(hops.iter().cloned());
-    for index in 1..named.len() {
-        let is_taken = named[..index].iter().any(|it| it.name == named[index].name);
-        if is_taken {
-            named[index].name = format!("{}#{}", named[index].name, index + 1);
+    // The first of a name keeps it; behind a later one stands a number, the first that is free.
+    let mut taken: BTreeSet<String> = BTreeSet::new();
+    for (index, it) in named.iter_mut().enumerate() {
+        let name = &it.name;
+        let numbered = (index + 1..).map(|number| format!("{name}#{number}"));
+        let free = std::iter::once(name.clone())
+            .chain(numbered)
+            .find(|name| !taken.contains(name));
+        // Some number is always free.
+        if let Some(free) = free {
+            taken.insert(free.clone());
+            it.name = free;
         }
     }
     named

@@ -11,6 +11,7 @@ use clap::Args;
 use http_body_util::BodyExt;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::say;
 use crate::api::client::{Address, Client};
 use crate::capture::{CaptureRequest, CaptureState, CaptureView, DURATION_MAX_S};
 use crate::plain::plain;
@@ -96,12 +97,12 @@ async fn capture(arguments: &CaptureArguments) -> anyhow::Result<CaptureView> {
         }
     };
     let mut output = output.begin()?;
-    eprintln!(
+    say(&format!(
         "capture {} on {}: {}",
         plain(&view.id),
         plain(&view.interfaces.join(", ")),
         plain(&view.plan.explanation)
-    );
+    ));
     let path = format!("/api/v1/captures/{}", view.id);
     let bar = progress_bar(&view);
     let file = format!("{}?follow=true", view.file);
@@ -239,16 +240,16 @@ async fn show_progress(client: &Client, path: &str, bar: &ProgressBar) {
 }
 
 fn report(view: &CaptureView) {
-    eprintln!(
+    say(&format!(
         "{} packets, {} bytes; {} left out by the rest of the filter",
         view.packets, view.bytes, view.filtered_out
-    );
+    ));
     for loss in &view.losses {
-        eprintln!(
+        say(&format!(
             "missing: {} ({} packets)",
             plain(&loss.detail),
             loss.packets
-        );
+        ));
     }
 }
 

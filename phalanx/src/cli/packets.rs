@@ -1,5 +1,6 @@
 //! `phalanx packets`: a capture to one line a frame.
 
+use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -14,9 +15,12 @@ use phalanx_engine::segment::Segment;
 use phalanx_engine::wireshark::{Analysis, Wireshark};
 use serde::Serialize;
 
-use super::selection::{EXIT_DAMAGED, SelectionArguments, warn};
+use super::selection::{
+    ConversationName, EXIT_DAMAGED, SelectionArguments, hop_name, refused, warn, warn_of_evicted,
+    warn_of_refusals,
+};
 use super::{Format, ReaderGone};
-use crate::analysis::{self, Told};
+use crate::analysis::{self, Told, interface_ids};
 use crate::view::protocol_name;
 
 pub(super) const AFTER_HELP: &str = "\
@@ -57,22 +61,63 @@ pub struct PacketsArguments {
 pub(super) fn run(arguments: &PacketsArguments) -> anyhow::Result<ExitCode> {
     let stop = arguments.selection.stop()?;
     let request = arguments.selection.request(&arguments.file, &stop);
-    let mut printer = Printer::new(arguments, request.flow);
+    let mut printer = Printer::new(arguments);
     let walked = analysis::walk(&request, |told| printer.tell(&told))?;
+    let missing = printer.missing();
     printer.finish()?;
     let (error, damage) = (walked.error.as_ref(), walked.file.damage());
     let is_damaged = warn(&arguments.file, error, damage);
+    warn_of_refusals(&arguments.file, &walked.refusals);
+    warn_of_evicted(&arguments.file, walked.evicted_count);
+    if let Some(refusal) = walked.refusals.list.first()
+        && walked.refusals.are_all
+    {
+        return Err(refused(refusal));
+    }
+    if let Some(missing) = missing {
+        return Err(missing);
+    }
     Ok(ExitCode::from(if is_damaged { EXIT_DAMAGED } else { 0 }))
 }
 
 struct Printer {
     format: Format,
-    flow: Option<u64>,
+    wanted: Option<Wanted>,
     is_flushed: bool,
     wireshark: Option<Wireshark>,
     first_ns: Option<i64>,
     output: BufWriter<std::io::Stdout>,
     error: Option<std::io::Error>,
+}
+
+/// The only conversation to be printed.
+struct Wanted {
+    name: ConversationName,
+    /// Of the file's hop.
+    file: String,
+    /// Whether the name's hop is that of an interface, as far as it was asked for.
+    hops: BTreeMap<u32, bool>,
+    is_found: bool,
+}
+
+impl Wanted {
+    fn holds(&mut self, told: &Told<'_>) -> bool {
+        let Ok((_, segment)) = &told.packet else {
+            return false;
+        };
+        let (hop, bare) = self.name.parts();
+        if segment.flow != self.name.flow || conversation(segment) != bare {
+            return false;
+        }
+        let index = told.frame.interface;
+        let is_hop = *self.hops.entry(index).or_insert_with(|| {
+            let count = index as usize + 1;
+            let id = || interface_ids(&self.file, told.interfaces, count).pop();
+            hop.is_none_or(|hop| hop == self.file || id().as_deref() == Some(hop))
+        });
+        self.is_found |= is_hop;
+        is_hop
+    }
 }
 
 /// A frame as a line of JSON.
@@ -164,10 +209,17 @@ struct Tcp {
 }
 
 impl Printer {
-    fn new(arguments: &PacketsArguments, flow: Option<u64>) -> Self {
+    fn new(arguments: &PacketsArguments) -> Self {
+        let name = arguments.selection.conversation.clone();
+        let wanted = name.map(|name| Wanted {
+            name,
+            file: hop_name(&arguments.file).to_owned(),
+            hops: BTreeMap::new(),
+            is_found: false,
+        });
         Self {
             format: arguments.format,
-            flow,
+            wanted,
             is_flushed: arguments.selection.follow,
             wireshark: arguments
                 .compat
@@ -184,12 +236,7 @@ impl Printer {
             (Some(wireshark), Ok((record, _))) => wireshark.handle(record),
             _ => None,
         };
-        let is_wanted = match (&told.packet, self.flow) {
-            (_, None) => true,
-            (Ok((_, segment)), Some(flow)) => segment.flow == flow,
-            (Err(_), Some(_)) => false,
-        };
-        if !is_wanted {
+        if self.wanted.as_mut().is_some_and(|it| !it.holds(told)) {
             return ControlFlow::Continue(());
         }
         let written = match self.format {
@@ -207,6 +254,12 @@ impl Printer {
                 ControlFlow::Break(())
             }
         }
+    }
+
+    /// The error where nothing was printed of the conversation that is wanted.
+    fn missing(&self) -> Option<anyhow::Error> {
+        let wanted = self.wanted.as_ref().filter(|it| !it.is_found);
+        wanted.map(|it| it.name.missing())
     }
 
     fn finish(mut self) -> anyhow::Result<()> {
@@ -249,7 +302,7 @@ impl Printer {
             }
         };
         let (source, destination) = ends(record);
-        let name = format!("{}-{}", protocol_name(segment.protocol), segment.flow);
+        let name = conversation(segment);
         write!(
             self.output,
             "{:>6} {since:>14} {name:<9} {source} > {destination}",
@@ -297,7 +350,7 @@ fn packet<'a>(record: &PacketRecord<'_>, segment: &Segment, protocol: &'a str) -
     let (source, destination) = ends(record);
     let is_tcp = record.headers.protocol == phalanx_common::packet::protocol::TCP;
     Packet {
-        flow: format!("{protocol}-{}", segment.flow),
+        flow: conversation(segment),
         protocol,
         direction: match segment.side {
             Side::Client => "client_to_server",
@@ -323,6 +376,11 @@ fn packet<'a>(record: &PacketRecord<'_>, segment: &Segment, protocol: &'a str) -
             repeats_frame: segment.repeats_frame,
         }),
     }
+}
+
+/// The name of a packet's conversation.
+fn conversation(segment: &Segment) -> String {
+    format!("{}-{}", protocol_name(segment.protocol), segment.flow)
 }
 
 fn ends(record: &PacketRecord<'_>) -> (String, String) {

@@ -1,22 +1,27 @@
 //! What counts of a capture: the arguments that `phalanx analyze` and `phalanx packets` share, the
 //! request made from them, and the words for a capture that could not be read to its end.
 
+use std::error::Error as _;
 use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use phalanx_engine::filter::Filter;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::analysis::Request;
-use crate::capture_file::{Follow, ReadError};
+use super::{WrongUsage, say};
+use crate::analysis::{Refusal, Refusals, Request};
+use crate::capture_file::{Follow, ReadError, link_type_name};
 use crate::plain::plain;
 
 /// Exit code where a capture was damaged and all before the damage counts.
 pub(super) const EXIT_DAMAGED: u8 = 3;
+
+/// Exit code of what a second interrupt ended, as shells have it: 128 and the signal.
+const EXIT_INTERRUPTED: i32 = 130;
 
 /// How long to wait at the end of a file before looking for more.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
@@ -33,12 +38,13 @@ pub(super) struct SelectionArguments {
     #[arg(long, value_name = "ID", value_parser = parse_conversation)]
     pub(super) conversation: Option<ConversationName>,
     /// Only frames from this time on: 2026-01-31T12:00:00Z, or seconds since 1970
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, allow_negative_numbers = true)]
     since: Option<i64>,
     /// Only frames up to this time
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, allow_negative_numbers = true)]
     until: Option<i64>,
-    /// Wait for more at the end of the file, until interrupted; takes one file
+    /// Wait for more at the end of the file, until interrupted; takes one file. A second interrupt
+    /// ends the program at once
     #[arg(long)]
     pub(super) follow: bool,
 }
@@ -69,7 +75,7 @@ impl SelectionArguments {
     }
 }
 
-/// From here on an interrupt sets `stop` and does nothing else.
+/// From here on an interrupt sets `stop` and does nothing else; a second one ends the program.
 fn stop_at_interrupt(stop: &Arc<AtomicBool>) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -83,6 +89,10 @@ fn stop_at_interrupt(stop: &Arc<AtomicBool>) -> std::io::Result<()> {
         if runtime.block_on(interrupt.recv()).is_some() {
             stop.store(true, Ordering::Relaxed);
         }
+        // Whoever does not want to wait for the report either.
+        if runtime.block_on(interrupt.recv()).is_some() {
+            std::process::exit(EXIT_INTERRUPTED);
+        }
     });
     Ok(())
 }
@@ -90,16 +100,63 @@ fn stop_at_interrupt(stop: &Arc<AtomicBool>) -> std::io::Result<()> {
 /// Says why a capture was not read to its end; whether it was not.
 pub(super) fn warn(path: &Path, error: Option<&ReadError>, damage: Option<&impl Display>) -> bool {
     if let Some(error) = error {
-        eprintln!(
-            "phalanx: {}; all before it counts",
-            plain(&error.to_string())
-        );
+        let told = match error.source() {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        };
+        say(&format!("phalanx: {}; all before it counts", plain(&told)));
     }
     if let Some(damage) = damage {
         let told = format!("{}: {damage}", path.display());
-        eprintln!("phalanx: {}; all before it counts", plain(&told));
+        say(&format!("phalanx: {}; all before it counts", plain(&told)));
     }
     error.is_some() || damage.is_some()
+}
+
+/// Says what the filter could not be applied to.
+pub(super) fn warn_of_refusals(path: &Path, refusals: &Refusals) {
+    for refusal in refusals.list.iter().filter(|it| it.frame_count > 0) {
+        let told = format!("{}: {}", path.display(), describe(refusal));
+        let count = match refusal.frame_count {
+            1 => "1 frame".to_owned(),
+            count => format!("{count} frames"),
+        };
+        say(&format!("phalanx: {}: {count} left out", plain(&told)));
+    }
+}
+
+/// Says that flows had to make room.
+pub(super) fn warn_of_evicted(path: &Path, count: u64) {
+    let flows = match count {
+        0 => return,
+        1 => "1 flow was".to_owned(),
+        count => format!("{count} flows were"),
+    };
+    let told = plain(&path.display().to_string());
+    say(&format!(
+        "phalanx: {told}: {flows} ended early to make room for others and may come again as new \
+         conversations; take fewer at once with --filter, --since or --until"
+    ));
+}
+
+/// The error where the filter can be applied to no capture at all.
+pub(super) fn refused(refusal: &Refusal) -> anyhow::Error {
+    WrongUsage(format!(
+        "{}: {}; without --filter all frames count, and `tcpdump -r FILE -w - EXPRESSION` may know \
+         how to choose",
+        describe(refusal),
+        refusal.reason
+    ))
+    .into()
+}
+
+fn describe(refusal: &Refusal) -> String {
+    let name = link_type_name(refusal.link_type);
+    let name = match name {
+        "unknown" | "private use" => refusal.link_type.to_string(),
+        name => name.to_owned(),
+    };
+    format!("the filter cannot be applied to link type {name}")
 }
 
 /// The name of a conversation: `HOP/tcp-17` or `tcp-17`.
@@ -107,7 +164,36 @@ pub(super) fn warn(path: &Path, error: Option<&ReadError>, damage: Option<&impl 
 pub(super) struct ConversationName {
     pub(super) text: String,
     /// Number of its first frame.
-    flow: u64,
+    pub(super) flow: u64,
+}
+
+impl ConversationName {
+    /// The hop, where it is named, and `tcp-17`.
+    pub(super) fn parts(&self) -> (Option<&str>, &str) {
+        match self.text.rsplit_once('/') {
+            Some((hop, bare)) => (Some(hop), bare),
+            None => (None, &self.text),
+        }
+    }
+
+    /// The error where there is no such conversation.
+    pub(super) fn missing(&self) -> anyhow::Error {
+        let text = &self.text;
+        anyhow!("there is no conversation {text}; a report without --conversation names them")
+    }
+}
+
+/// The name of a file's hop.
+pub(super) fn hop_name(path: &Path) -> &str {
+    let name = path.file_name().and_then(|it| it.to_str());
+    match name.unwrap_or("capture") {
+        "-" => "stdin",
+        name => name
+            .split('.')
+            .next()
+            .filter(|it| !it.is_empty())
+            .unwrap_or(name),
+    }
 }
 
 fn parse_conversation(text: &str) -> Result<ConversationName, String> {

@@ -221,6 +221,8 @@ impl<'a> Hop<'a> {
 struct TotalsView {
     conversations: u64,
     omitted: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    evicted_flows: u64,
     packets: u64,
     bytes: u64,
     duration_s: f64,
@@ -231,9 +233,18 @@ impl From<&Totals> for TotalsView {
         Self {
             conversations: totals.conversations,
             omitted: totals.omitted,
+            evicted_flows: totals.evicted_flows,
             packets: totals.packets,
             bytes: totals.bytes,
             duration_s: word::seconds(totals.duration_ns),
         }
     }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the serializer gives a reference"
+)]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }

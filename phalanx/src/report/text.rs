@@ -120,6 +120,10 @@ fn describe_totals(totals: &Totals) -> String {
         let omitted = word::thousands(totals.omitted);
         text.push_str(&format!(" ({omitted} not shown)"));
     }
+    if totals.evicted_flows > 0 {
+        let flows = word::count(totals.evicted_flows, "flow", "flows");
+        text.push_str(&format!(", {flows} ended early to make room"));
+    }
     text
 }
 

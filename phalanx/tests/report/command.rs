@@ -2,7 +2,7 @@
 //! interrupts and with names of an enemy.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::channel;
@@ -99,9 +99,20 @@ fn syn() -> Vec<u8> {
     frame
 }
 
+/// The same from another port.
+fn syn_from(port: u16) -> Vec<u8> {
+    let mut frame = syn();
+    frame[34..36].copy_from_slice(&(10_000 + port).to_be_bytes());
+    frame
+}
+
 fn pcap(frames: &[Vec<u8>]) -> Vec<u8> {
+    pcap_of(1, frames)
+}
+
+fn pcap_of(link_type: u32, frames: &[Vec<u8>]) -> Vec<u8> {
     let order = Order::Little;
-    let mut file = builder::pcap_header(order, MICROSECONDS, 65_535, 1);
+    let mut file = builder::pcap_header(order, MICROSECONDS, 65_535, link_type);
     for frame in frames {
         let length = frame.len() as u32;
         file.extend(builder::pcap_record(
@@ -183,6 +194,26 @@ fn an_interrupt_ends_what_follows_with_its_report() {
 }
 
 #[test]
+fn a_second_interrupt_ends_what_writes_its_report() {
+    // As in the test above: all of them have been read when the last is written.
+    let mut frames: Vec<Vec<u8>> = (0..400_u16).map(syn_from).collect();
+    frames.resize(4_000, vec![0; 60]);
+    let arguments = ["analyze", "--follow", "--format", "json", "-"];
+    let mut child = spawn(&arguments, Stdio::piped());
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(&pcap(&frames)).unwrap();
+    await_handler(&child);
+    kill(pid(&child), Signal::SIGINT).unwrap();
+    // A pipe holds less than the report: once it has begun, it waits to be read.
+    let mut output = child.stdout.take().unwrap();
+    output.read_exact(&mut [0]).unwrap();
+    kill(pid(&child), Signal::SIGINT).unwrap();
+    let ended = finish(child);
+    assert_eq!(ended.status.code(), Some(130), "{}", errors(&ended));
+    drop((input, output));
+}
+
+#[test]
 fn an_interrupt_ends_what_waits_for_the_writer_of_a_pipe() {
     let scratch = Scratch::new("fifo");
     let path = scratch.path("fifo");
@@ -254,6 +285,44 @@ fn a_conversation_goes_by_both_its_names() {
 }
 
 #[test]
+fn no_two_hops_have_one_name() {
+    let scratch = Scratch::new("hops");
+    let named = scratch.file("a#3.pcap", &pcap(&[syn()]));
+    let one = scratch.file("a.pcap", &pcap(&[syn()]));
+    let output = phalanx(&["analyze", "--format", "json", &named, &one, &one, &one]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let hops: Vec<&str> = (0..4)
+        .map(|hop| report["hops"][hop]["id"].as_str().unwrap())
+        .collect();
+    assert_eq!(hops, ["a#3", "a", "a#4", "a#5"]);
+}
+
+#[test]
+fn packets_of_a_conversation_go_by_both_its_names() {
+    let order = Order::Little;
+    let mut file = builder::section(order, &[]);
+    file.extend(builder::interface(order, 1, 0, &[]));
+    file.extend(builder::interface(order, 1, 0, &[]));
+    file.extend(builder::enhanced(order, 0, 1, 54, &syn(), &[]));
+    file.extend(builder::enhanced(order, 1, 1, 54, &syn(), &[]));
+    let scratch = Scratch::new("packets");
+    let path = scratch.file("one.pcapng", &file);
+    for wanted in ["tcp-2", "one/tcp-2", "one:1/tcp-2"] {
+        let output = phalanx(&["packets", "--conversation", wanted, &path]);
+        assert_eq!(output.status.code(), Some(0), "{wanted}: {output:?}");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let is_it = text.lines().count() == 1 && text.contains("tcp-2");
+        assert!(is_it, "{wanted}: {text}");
+    }
+    for wanted in ["one:0/tcp-2", "two/tcp-2", "nope-2", "one/udp-2", "tcp-7"] {
+        let output = phalanx(&["packets", "--conversation", wanted, &path]);
+        assert_eq!(output.status.code(), Some(1), "{wanted}: {output:?}");
+        assert!(output.stdout.is_empty(), "{wanted}: {output:?}");
+        assert!(errors(&output).contains("there is no conversation"));
+    }
+}
+
+#[test]
 fn names_of_files_do_not_reach_the_terminal_as_they_are() {
     let scratch = Scratch::new("hostile");
     let cut = pcap(&[syn()]);
@@ -310,4 +379,180 @@ fn each_interface_tells_what_it_lost_and_names_its_conversations() {
     let wanted = ["--conversation", "lost:1/tcp-2"];
     let output = phalanx(&[&["analyze", "--format", "json", &path], &wanted[..]].concat());
     assert_eq!(ids(&output), ["tcp-2"]);
+}
+
+/// The SYN in PPP.
+fn syn_in_ppp() -> Vec<u8> {
+    [&[0xff, 3, 0, 0x21], &syn()[14..]].concat()
+}
+
+#[test]
+fn a_filter_goes_by_the_link_layer() {
+    let scratch = Scratch::new("ppp");
+    let ppp = scratch.file("ppp.pcap", &pcap_of(9, &[syn_in_ppp()]));
+    let of = |filter| phalanx(&["analyze", "--format", "json", "--filter", filter, &ppp]);
+    assert_eq!(ids(&of("tcp dst port 80")), ["tcp-1"]);
+    assert!(ids(&of("udp")).is_empty());
+}
+
+#[test]
+fn what_a_filter_cannot_be_applied_to_is_told() {
+    let order = Order::Little;
+    let mut file = builder::section(order, &[]);
+    file.extend(builder::interface(order, 1, 0, &[]));
+    file.extend(builder::interface(order, 127, 0, &[]));
+    file.extend(builder::enhanced(order, 0, 1, 54, &syn(), &[]));
+    file.extend(builder::enhanced(order, 1, 1, 54, &syn(), &[]));
+    let scratch = Scratch::new("filter");
+    let path = scratch.file("both.pcapng", &file);
+    let output = phalanx(&["analyze", "--format", "json", "--filter", "tcp", &path]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let told = "the filter cannot be applied to link type IEEE802_11_RADIOTAP: 1 frame left out";
+    assert!(errors(&output).contains(told), "{output:?}");
+    assert_eq!(ids(&output), ["tcp-1"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["hops"][1]["packets"], 0, "{report}");
+    assert_eq!(report["hops"][1]["notes"]["filter_not_applicable"], 1);
+    let output = phalanx(&["packets", "--filter", "tcp", &path]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(errors(&output).contains(told), "{output:?}");
+}
+
+#[test]
+fn a_filter_that_no_capture_can_take_is_wrong_usage() {
+    let scratch = Scratch::new("refused");
+    let radio = scratch.file("radio.pcap", &pcap_of(127, &[syn()]));
+    let raw = scratch.file("raw.pcap", &pcap_of(101, &[syn()[14..].to_vec()]));
+    for (command, filter, path, told) in [
+        ("analyze", "tcp", &radio, "docs/filter.md"),
+        ("packets", "tcp", &radio, "docs/filter.md"),
+        ("analyze", "vlan", &raw, "needs Ethernet"),
+        ("packets", "vlan", &raw, "needs Ethernet"),
+    ] {
+        let output = phalanx(&[command, "--filter", filter, path]);
+        assert_eq!(output.status.code(), Some(2), "{command}: {output:?}");
+        assert!(output.stdout.is_empty(), "{command}: {output:?}");
+        assert!(errors(&output).contains(told), "{command}: {output:?}");
+        let output = phalanx(&[command, "--filter", "", path]);
+        assert_eq!(output.status.code(), Some(0), "{command}: {output:?}");
+    }
+    let one = scratch.file("one.pcap", &pcap(&[syn()]));
+    let output = phalanx(&["analyze", "--filter", "vlan or tcp", &raw, &one]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(errors(&output).contains("1 frame left out"), "{output:?}");
+}
+
+#[test]
+fn a_report_is_not_written_over_its_capture() {
+    let scratch = Scratch::new("keep");
+    let capture = pcap(&[syn()]);
+    let keep = scratch.file("keep.pcap", &capture);
+    let other = scratch.file("other.pcap", &capture);
+    let link = scratch.path("link");
+    std::os::unix::fs::symlink(&keep, &link).unwrap();
+    let hard = scratch.path("hard");
+    fs::hard_link(&keep, &hard).unwrap();
+    let hop = format!("edge={keep}");
+    for arguments in [
+        &["-o", &*keep, &*keep][..],
+        &["-o", &link, &other, &keep],
+        &["-o", &hard, &other, "--hop", &hop],
+    ] {
+        let output = phalanx(&[&["analyze"], arguments].concat());
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
+        assert!(errors(&output).contains("is a capture to be read"));
+    }
+    let input = fs::File::open(&keep).unwrap().into();
+    let output = finish(spawn(&["analyze", "-o", &keep, "-"], input));
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert_eq!(fs::read(&keep).unwrap(), capture);
+    let output = phalanx(&["analyze", "-o", &other, &keep]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(fs::read_to_string(&other).unwrap().contains("tcp-1"));
+}
+
+#[test]
+fn a_full_standard_error_costs_its_words_only() {
+    let scratch = Scratch::new("full");
+    let cut = pcap(&[syn(), syn()]);
+    let cut = scratch.file("cut.pcap", &cut[..cut.len() - 1]);
+    let missing = scratch.path("missing.pcap");
+    let of = |arguments: &[&str]| {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        Command::new(env!("CARGO_BIN_EXE_phalanx"))
+            .args(arguments)
+            .stderr(full)
+            .output()
+            .unwrap()
+    };
+    for (arguments, code) in [
+        (&["analyze", &*cut][..], 3),
+        (&["packets", &cut], 3),
+        (&["analyze", &cut, &missing], 1),
+    ] {
+        let output = of(arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("tcp-1"), "{arguments:?}: {text}");
+    }
+    assert_eq!(of(&["packets", &missing]).status.code(), Some(1));
+}
+
+#[test]
+fn what_the_system_says_is_told_once() {
+    let scratch = Scratch::new("once-told");
+    let missing = scratch.path("missing.pcap");
+    let folder = scratch.0.display().to_string();
+    for command in ["analyze", "packets"] {
+        let error = errors(&phalanx(&[command, &missing]));
+        let told = format!("phalanx: read {missing}: No such file or directory (os error 2)\n");
+        assert_eq!(error, told);
+        let error = errors(&phalanx(&[command, &folder]));
+        assert_eq!(error.matches("os error 21").count(), 1, "{error}");
+    }
+}
+
+#[test]
+fn a_time_may_lie_before_the_epoch() {
+    let scratch = Scratch::new("epoch");
+    let one = scratch.file("one.pcap", &pcap(&[syn()]));
+    for command in ["analyze", "packets"] {
+        for (option, time, is_in) in [
+            ("--since", "-5", true),
+            ("--since", "-1.5", true),
+            ("--until", "-5", false),
+        ] {
+            let output = phalanx(&[command, option, time, &one]);
+            assert_eq!(output.status.code(), Some(0), "{command}: {output:?}");
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert_eq!(text.contains("tcp-1"), is_in, "{option} {time}: {text}");
+        }
+    }
+}
+
+/// A datagram in IPv4 in Ethernet, of a flow of its own.
+fn datagram(flow: u32) -> Vec<u8> {
+    let mut frame = syn();
+    let [_, rest @ ..] = flow.to_be_bytes();
+    frame[23] = 17;
+    frame[27..30].copy_from_slice(&rest);
+    frame[38..40].copy_from_slice(&[0, 20]);
+    frame
+}
+
+#[test]
+fn flows_that_make_room_are_told_of() {
+    // More than are followed at once, whatever the number of threads.
+    let frames: Vec<Vec<u8>> = (0..66_000).map(datagram).collect();
+    let scratch = Scratch::new("evicted");
+    let path = scratch.file("many.pcap", &pcap(&frames));
+    let output = phalanx(&["analyze", "--format", "json", "--top", "1", &path]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let evicted = report["totals"]["evicted_flows"].as_u64().unwrap();
+    assert!(evicted >= 66_000 - 65_536, "{report}");
+    let told = format!("{evicted} flows were ended early to make room");
+    assert!(errors(&output).contains(&told), "{}", errors(&output));
+    let output = phalanx(&["packets", "--conversation", "udp-1", &path]);
+    let told = "464 flows were ended early to make room";
+    assert!(errors(&output).contains(told), "{}", errors(&output));
 }

@@ -461,6 +461,7 @@ pub(crate) fn report() -> Report {
         totals: Totals {
             conversations: 9,
             omitted: 3,
+            evicted_flows: 2,
             packets: 1_560,
             bytes: 1_234_567,
             duration_ns: 10_019 * MS,

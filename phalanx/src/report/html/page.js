@@ -137,10 +137,12 @@ function showHops() {
     place.append(box);
   }
   const { totals } = report;
+  const evicted = totals.evicted_flows
+    ? `, ${number(totals.evicted_flows)} flows ended early to make room` : "";
   const omitted = totals.omitted ? `, ${number(totals.omitted)} of them not in this page` : "";
   const found = some(totals.conversations, "conversations", "conversation") || "no conversations";
   place.append(el("p", null, `${number(totals.packets)} packets, ${size(totals.bytes)}, `
-    + `${duration(totals.duration_s * 1e3)}: ${found}${omitted}`));
+    + `${duration(totals.duration_s * 1e3)}: ${found}${omitted}${evicted}`));
 }
 
 // ---- the list --------------------------------------------------------------------------------

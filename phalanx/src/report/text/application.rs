@@ -100,8 +100,10 @@ fn describe_dns_exchange(exchange: &DnsExchange) -> String {
 
 fn describe_tls(tls: &TlsStory) -> Vec<String> {
     let mut parts = Vec::new();
-    if let Some(version) = tls.version_chosen.or(tls.version_offered) {
+    if let Some(version) = tls.version_chosen {
         parts.push(word::tls_version(version));
+    } else if let Some(version) = tls.version_offered {
+        parts.push(format!("offers {}", word::tls_version(version)));
     }
     if let Some(name) = &tls.server_name {
         parts.push(format!("for {}", word::foreign(name)));
@@ -230,4 +232,22 @@ fn describe_quic(quic: &QuicStory) -> Vec<String> {
     }
     lines.retain(|line| !line.is_empty());
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use phalanx_engine::application::TlsVersion;
+
+    #[test]
+    fn what_is_only_offered_is_said_to_be() {
+        let mut tls = TlsStory {
+            version_offered: Some(TlsVersion(0x0304)),
+            server_name: Some("shop.example".into()),
+            ..TlsStory::default()
+        };
+        assert_eq!(describe_tls(&tls), ["offers TLS 1.3, for shop.example"]);
+        tls.version_chosen = Some(TlsVersion(0x0303));
+        assert_eq!(describe_tls(&tls), ["TLS 1.2, for shop.example"]);
+    }
 }
