@@ -11,7 +11,10 @@ use super::id::{Ids, LOST_SILENCE_NS, Silence};
 use super::packet::{Acknowledged, Acknowledgement, Sending, Sent};
 use super::sender::{Sender, Step};
 use super::space::{Overlap, Run, Space, Unseen};
-use crate::limits::{REPEATED_COUNT_MAX, RUN_COUNT_MAX, RUN_COUNT_SCARCE_MAX, SEQUENCE_JUMP_MAX};
+use crate::limits::{
+    REPEATED_COUNT_MAX, RUN_COUNT_MAX, RUN_COUNT_SCARCE_MAX, SENDER_VIEW_COUNT_SCARCE_MAX,
+    SEQUENCE_JUMP_MAX,
+};
 
 /// Where unwrapped sequence numbers begin, so that smaller ones can be told.
 const ORIGIN: u64 = 1 << 32;
@@ -118,8 +121,9 @@ impl Half {
         unwrapped.saturating_sub(self.origin)
     }
 
-    pub(crate) fn run_count(&self) -> usize {
-        self.space.run_count()
+    /// Bytes of runs and of acknowledgements on their way.
+    pub(crate) fn grown_bytes(&self) -> usize {
+        self.space.capacity() + self.sender.capacity()
     }
 
     /// Bytes of a run and of an acknowledgement on its way.
@@ -128,12 +132,18 @@ impl Half {
 
     /// Gives memory back that is not in use.
     pub(crate) fn shrink(&mut self) {
-        self.space.shrink();
+        self.space.shrink_to(0);
         self.sender.shrink();
     }
 
+    /// The same, but for what one direction gets where memory is scarce.
+    pub(crate) fn spare(&mut self) {
+        self.space.shrink_to(RUN_COUNT_SCARCE_MAX);
+        self.sender.shrink_to(SENDER_VIEW_COUNT_SCARCE_MAX);
+    }
+
     pub(crate) fn capacity(&self) -> usize {
-        self.space.capacity() + self.round_trips.capacity() + self.sender.capacity()
+        self.grown_bytes() + self.round_trips.capacity() + self.unseen.capacity()
     }
 
     /// Where the number of a RST lies. What a sender uses is the number after all that it sent or,
@@ -741,6 +751,9 @@ impl Half {
         }
         self.edge = ack.window.map(|window| number + u64::from(window));
         let times_ns = (ack.time_ns, ack.upstream_ns);
+        if ack.run_count_max < RUN_COUNT_MAX {
+            self.sender.hasten(SENDER_VIEW_COUNT_SCARCE_MAX, self.next);
+        }
         self.sender.tell(times_ns, number, self.edge, self.next);
         self.sender
             .see(ack.time_ns, self.next, self.segment_max.into());
