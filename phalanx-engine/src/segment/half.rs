@@ -81,6 +81,8 @@ pub(crate) struct Half {
     pub(crate) segment_max: u32,
     pub(crate) flight_max: u64,
     pub(crate) sender: Sender,
+    /// The round trip in which its latest loss was seen.
+    lost_round: Option<u32>,
     /// When the sender's latest packet was seen.
     sent_ns: i64,
     /// Since then bytes were acknowledged that were not captured.
@@ -106,6 +108,16 @@ impl Half {
     pub(crate) fn limited_until_ns(&self) -> Option<i64> {
         self.sender
             .limited_until_ns(self.next, self.segment_max.into())
+    }
+
+    /// The sender's congestion window at least: what was under way in the round trip that goes on
+    /// counts, unless a loss was seen in it.
+    pub(crate) fn congestion_window(&self) -> u64 {
+        let window = self.sender.congestion_window;
+        if self.lost_round == Some(self.sender.round()) {
+            return window;
+        }
+        window.max(self.sender.round_flight())
     }
 
     pub(crate) fn has_hole(&self) -> bool {
@@ -211,6 +223,7 @@ impl Half {
         self.acknowledged = next;
         self.space = Space::new(next);
         self.sender = Sender::new(next);
+        self.lost_round = None;
         // Before any time, also where times are negative.
         (self.delivered_ns, self.last_ack_ns) = (i64::MIN, i64::MIN);
         (self.sent_ns, self.repaired_ns) = (i64::MIN, i64::MIN);
@@ -566,6 +579,7 @@ impl Half {
         self.recovery = Recovery::Timeout(self.next);
         // RFC 5681 section 3.1: one segment.
         self.sender.lose(self.segment_max.into());
+        self.lost_round = Some(self.sender.round());
     }
 
     fn begin_fast(&mut self) {
@@ -573,6 +587,7 @@ impl Half {
             self.recovery = Recovery::Fast(self.next);
             // RFC 5681 section 3.2: half of what is under way.
             self.sender.lose(self.flight() / 2);
+            self.lost_round = Some(self.sender.round());
         }
     }
 

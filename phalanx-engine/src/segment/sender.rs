@@ -303,6 +303,11 @@ impl Sender {
         }
     }
 
+    /// Most bytes under way in the round trip that goes on.
+    pub(crate) fn round_flight(&self) -> u64 {
+        self.round_flight
+    }
+
     /// Gives memory back that is not in use, but for `count` of them.
     pub(crate) fn shrink_to(&mut self, count: usize) {
         self.pending.shrink_to(count);

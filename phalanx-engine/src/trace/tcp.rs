@@ -649,7 +649,7 @@ impl TcpTrace {
                 .smoothed_ns()
                 .map(|_| half.round_trips.timeout_ns(rest_ns));
             told.flight_max = half.flight_max;
-            told.congestion_window = half.sender.congestion_window;
+            told.congestion_window = half.congestion_window();
             told.segment_max = half.segment_max;
             told.rtt = half.round_trips.samples;
         }
