@@ -22,7 +22,9 @@ pub use tls::{Alert, TlsStory, TlsVersion};
 
 use phalanx_common::packet::protocol;
 
-use crate::limits::{APPLICATION_DATAGRAM_PROBE_COUNT_MAX, APPLICATION_PROBE_COUNT_MAX};
+use crate::limits::{
+    APPLICATION_DATAGRAM_PROBE_COUNT_MAX, APPLICATION_PROBE_COUNT_MAX, APPLICATION_SCARCE_BYTES_MAX,
+};
 use crate::side::{Side, Sides};
 use dns::Dns;
 use http::Http;
@@ -118,6 +120,12 @@ pub struct Application {
     proxy: Option<Box<Http>>,
     /// Whether a port is that of QUIC.
     is_quic_port: bool,
+    /// Whether all flows together hold so much that this one keeps the least.
+    is_scarce: bool,
+    /// How often something was not kept because of that.
+    unkept_count: u32,
+    /// Bytes on the heap after the last payload.
+    held_bytes: u32,
 }
 
 impl Application {
@@ -136,6 +144,9 @@ impl Application {
             parked: None,
             proxy: None,
             is_quic_port: client_port == 443 || server_port == 443,
+            is_scarce: false,
+            unkept_count: 0,
+            held_bytes: 0,
         }
     }
 
@@ -171,9 +182,9 @@ impl Application {
     pub fn datagram(&mut self, side: Side, payload: &[u8], length: u32, time_ns: i64, frame: u64) {
         let moment = Moment { time_ns, frame };
         match &mut self.state {
-            State::Silent => {}
+            State::Silent => return,
             State::Dns(dns) => dns.datagram(side, payload, length, moment),
-            State::Quic(quic) => quic.datagram(side, payload, length, moment),
+            State::Quic(quic) => return quic.datagram(side, payload, length, moment),
             State::Port(kind) => {
                 let mut dns = Box::new(Dns::new(*kind, false));
                 dns.datagram(side, payload, length, moment);
@@ -181,6 +192,30 @@ impl Application {
             }
             _ => self.probe_datagram(side, payload, length, moment),
         }
+        self.hold();
+    }
+
+    /// Whether all flows together hold so much that this one is to keep the least: nothing waits,
+    /// messages that are not complete are given up, of examples one or two are left.
+    pub(crate) const fn keep_least(&mut self, is_scarce: bool) {
+        self.is_scarce = is_scarce;
+    }
+
+    /// Gives back what it holds beyond the least.
+    pub(crate) fn spare(&mut self) {
+        if self.held_bytes() > APPLICATION_SCARCE_BYTES_MAX {
+            self.shed();
+        }
+    }
+
+    /// Bytes that it holds on the heap.
+    pub(crate) const fn held_bytes(&self) -> usize {
+        self.held_bytes as usize
+    }
+
+    /// How often something was not kept, since it was asked last.
+    pub(crate) const fn take_unkept_count(&mut self) -> u32 {
+        std::mem::replace(&mut self.unkept_count, 0)
     }
 
     /// The protocol that was recognised last.
@@ -247,8 +282,38 @@ impl Application {
         story
     }
 
+    /// Notes what it holds; where that is too much gives it back.
+    fn hold(&mut self) {
+        self.held_bytes = u32::try_from(self.size() - size_of::<Self>()).unwrap_or(u32::MAX);
+        if self.is_scarce {
+            self.spare();
+        }
+    }
+
+    fn shed(&mut self) {
+        self.unkept_count = self.unkept_count.saturating_add(1);
+        for side in [Side::Client, Side::Server] {
+            self.release(side);
+        }
+        match &mut self.state {
+            State::Dns(dns) => dns.shed(),
+            State::Tls(tls) => tls.shed(),
+            State::Http(http) => http.shed(),
+            State::Probe(_) | State::Port(_) | State::Http2 | State::Quic(_) | State::Silent => {}
+        }
+        if let Some(http) = &mut self.proxy {
+            http.shed();
+        }
+        self.held_bytes = u32::try_from(self.size() - size_of::<Self>()).unwrap_or(u32::MAX);
+    }
+
     /// A segment with something that is wanted.
     fn arrive(&mut self, piece: Piece<'_>) {
+        self.take_in(piece);
+        self.hold();
+    }
+
+    fn take_in(&mut self, piece: Piece<'_>) {
         let side = piece.side;
         // A side that speaks has heard what it answers to: what the other side's waiting segments
         // wait for is lost to the capture. DNS matches by id, and may speak both ways at once.
@@ -256,8 +321,9 @@ impl Application {
             self.release(side.other());
         }
         if piece.offset > *self.next.get(side) {
-            let parked = self.parked.get_or_insert_default();
-            if parked.park(&piece) {
+            if self.is_scarce {
+                self.unkept_count = self.unkept_count.saturating_add(1);
+            } else if self.parked.get_or_insert_default().park(&piece) {
                 return;
             }
             // Too much waits: the bytes before are taken for lost.

@@ -31,6 +31,11 @@ impl Distribution {
         self.histogram.capacity()
     }
 
+    /// Whether a time that was added is the shortest or the longest.
+    pub(crate) const fn is_extreme(&self, nanoseconds: i64) -> bool {
+        nanoseconds <= self.min_ns || self.max_ns <= nanoseconds
+    }
+
     /// How many were added.
     #[must_use]
     pub fn count(&self) -> u64 {

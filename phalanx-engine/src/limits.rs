@@ -113,6 +113,11 @@ pub const APPLICATION_EXAMPLE_COUNT_MAX: usize = 8;
 /// 1 KiB (20 KiB). Once the handshake is over or between messages it is 1 to 6 KiB.
 pub const APPLICATION_BYTES_MAX: usize = (1 + 18 + 20 + 64) << 10;
 
+/// What one flow's application side keeps where memory is scarce, in bytes; beyond, messages that
+/// are not complete and segments that wait are given up, and of examples two are left. What is left
+/// then is 2 KiB at most, behind a proxy 4 KiB.
+pub const APPLICATION_SCARCE_BYTES_MAX: usize = 2 << 10;
+
 /// DNS queries of a flow that wait for an answer: far more than a client sends at once over one
 /// connection. The oldest make room, and count as unanswered.
 pub const DNS_PENDING_COUNT_MAX: usize = 64;
@@ -190,8 +195,9 @@ pub const LIVE_TRACE_COUNT_MAX: usize = 4_096;
 /// Of these, flows that more was seen of.
 pub const LIVE_TRACE_DETAIL_COUNT_MAX: usize = 2_048;
 
-/// Runs of bytes under way of all flows that are traced live; beyond, each direction gets 64.
-pub const LIVE_RUN_TOTAL_MAX: usize = 1 << 15;
+/// What flows that are traced live may grow to together, in bytes, as [`TRACE_GROWN_BYTES_MAX`]
+/// says: 24 KiB each before one gets less.
+pub const LIVE_GROWN_BYTES_MAX: usize = 64 << 20;
 
 /// Stories of traced flows that wait to be drained: a batch of records from the ring, each of which
 /// may end a flow, and the silent ones of one look.
@@ -214,7 +220,7 @@ pub(crate) const NEVER: Monotonic = Monotonic(u64::MAX);
 /// way; beyond that neighbours are joined. A run takes 72 bytes: 288 KiB.
 pub const RUN_COUNT_MAX: usize = 4_096;
 
-/// The same once all flows together hold too many.
+/// The same where memory is scarce.
 pub const RUN_COUNT_SCARCE_MAX: usize = 64;
 
 /// Segments sent again of one direction that a DSACK may still call needless.
@@ -222,9 +228,6 @@ pub const REPEATED_COUNT_MAX: usize = 8;
 
 /// First bytes of a payload that tell it from another one, by their hash.
 pub const DIGEST_LENGTH_MAX: usize = 16;
-
-/// Runs of all traced flows together; beyond, each direction gets 64. 2²⁰ of 72 bytes: 72 MiB.
-pub const RUN_TOTAL_MAX: usize = 1 << 20;
 
 /// Runs that one segment or one SACK block may touch: a super-segment of 512 KiB over segments of
 /// 1,448 bytes touches 363.
@@ -237,6 +240,9 @@ pub const UNSEEN_COUNT_MAX: usize = 16;
 /// Acknowledgements on their way to the sender that are kept of one direction: those of a round
 /// trip of 25 ms at ten in a millisecond; beyond, the oldest is taken for arrived.
 pub const SENDER_VIEW_COUNT_MAX: usize = 256;
+
+/// The same where memory is scarce.
+pub const SENDER_VIEW_COUNT_SCARCE_MAX: usize = 16;
 
 /// TCP streams that Wireshark's rules are applied to at once; the one longest silent makes room.
 /// One takes some 350 bytes with its key and its first segment: 88 MiB.
@@ -253,11 +259,28 @@ pub const WIRESHARK_UNACKED_TOTAL_MAX: usize = 1 << 21;
 /// section 2.3).
 pub const SEQUENCE_JUMP_MAX: u64 = 1 << 30;
 
-/// Flows traced at once. One of which only a SYN was seen takes some 300 bytes: 75 MiB.
+/// What the flows of a file take at most while they are traced, in bytes, by all its shards
+/// together: the entries of [`TRACE_COUNT_MAX`] flows with their index and the RST that refused each
+/// of them, [`TRACE_DETAIL_COUNT_MAX`] flows without what they grow to, that ([`TRACE_GROWN_BYTES_MAX`]), and what one packet of each
+/// shard may add to it before others make room, 1.2 MiB. Stories of flows that have ended are their
+/// reader's, and not part of it. `traces_of_a_file_are_within_their_bound` adds it up.
+pub const TRACE_BYTES_MAX: usize = 768 << 20;
+
+/// Flows traced at once. One of which only a SYN was seen takes some 300 bytes, and
+/// some 200 more with its RST: 120 MiB.
 pub const TRACE_COUNT_MAX: usize = 1 << 18;
 
-/// Of these, flows that more was seen of: some 4 KiB each with their tables, 256 MiB at worst.
+/// Of these, flows that more was seen of: some 5 KiB each, tables that do not grow counted.
 pub const TRACE_DETAIL_COUNT_MAX: usize = 1 << 16;
+
+/// What flows may grow to together, in bytes: runs and acknowledgements on their way, distributions,
+/// application state. A usual flow has one to two KiB of it, the worst 600. From three quarters on
+/// each direction gets 64 runs, and application state is kept to its least; beyond the whole, flows
+/// end to make room.
+pub const TRACE_GROWN_BYTES_MAX: usize = 256 << 20;
+
+/// Flows that give memory back with each packet while it is scarce, in turn.
+pub const TRACE_SPARED_COUNT: usize = 2;
 
 /// Silence after which a TCP connection that is over has ended, in the time of its capture: what
 /// Linux' TIME_WAIT takes (`TCP_TIMEWAIT_LEN`). What comes later begins another.

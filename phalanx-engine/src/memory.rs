@@ -12,11 +12,13 @@ use crate::conversation::{Conversation, Member};
 use crate::flow::{ClosedEntry, Flow};
 use crate::histogram::BUCKET_COUNT;
 use crate::limits::{
-    ATTEMPT_COUNT_MAX, CHANGE_COUNT_MAX, CLOSED_COUNT_MAX, COMMAND_COUNT_MAX, COPY_WINDOW,
-    FLOW_COUNT_DEFAULT, HOP_COUNT_MAX, LIVE_RUN_TOTAL_MAX, LIVE_STORY_COUNT_MAX,
-    LIVE_TRACE_BYTES_MAX, LIVE_TRACE_COUNT_MAX, LIVE_TRACE_DETAIL_COUNT_MAX,
+    APPLICATION_BYTES_MAX, ATTEMPT_COUNT_MAX, CHANGE_COUNT_MAX, CLOSED_COUNT_MAX,
+    COMMAND_COUNT_MAX, COPY_WINDOW, FLOW_COUNT_DEFAULT, HOP_COUNT_MAX, LIVE_GROWN_BYTES_MAX,
+    LIVE_STORY_COUNT_MAX, LIVE_TRACE_BYTES_MAX, LIVE_TRACE_COUNT_MAX, LIVE_TRACE_DETAIL_COUNT_MAX,
     LOCAL_ADDRESS_COUNT_MAX, MEMORY_BYTES_MAX, NAME_LENGTH_MAX, NAMES_FILE_ENTRY_COUNT_MAX,
     OWNER_COUNT_MAX, PAIR_COUNT_MAX, REVERSE_NAME_COUNT_MAX, SENDER_VIEW_COUNT_MAX,
+    TRACE_BYTES_MAX, TRACE_COUNT_MAX, TRACE_DETAIL_COUNT_MAX, TRACE_GROWN_BYTES_MAX,
+    TRACE_WATCHED_PER_DETAIL, UNSEEN_COUNT_MAX,
 };
 use crate::name::{Service, Socket};
 use crate::pair::{DISTRIBUTION_COUNT, Pair, PairKey};
@@ -43,8 +45,11 @@ const fn tree(count: usize, entry: usize) -> usize {
 }
 
 const fn table<T>(count: usize) -> usize {
-    count.next_power_of_two() * size_of::<Option<T>>()
-        + count * (INDEX_ENTRY + GROWTH * size_of::<Slot>())
+    count.next_power_of_two() * size_of::<Option<T>>() + table_index(count)
+}
+
+const fn table_index(count: usize) -> usize {
+    count * (INDEX_ENTRY + GROWTH * size_of::<Slot>())
 }
 
 /// What `application` holds of a flow without payload: a DNS flow is known by its port, and
@@ -57,18 +62,38 @@ const NAME: usize = 16 + 40;
 /// Flows that are traced live, and their stories.
 fn traces() -> usize {
     let histogram = GROWTH * BUCKET_COUNT * size_of::<u32>();
-    let side = COPY_WINDOW * part::PRINT + SENDER_VIEW_COUNT_MAX * part::VIEW;
-    // Round trips of both sides; think, idle and transfer times.
-    let detail = part::TCP + 2 * side + 5 * histogram + APPLICATION;
-    let runs = LIVE_RUN_TOTAL_MAX + LIVE_TRACE_DETAIL_COUNT_MAX * 2 * run_count_max(true);
-    let index = INDEX_ENTRY + GROWTH * size_of::<Slot>();
     let story = size_of::<FlowTraced>() + 5 * histogram + APPLICATION;
-    println!("one traced flow: {detail} bytes, its story: {story} bytes");
-    GROWTH * LIVE_TRACE_COUNT_MAX * part::ENTRY
-        + LIVE_TRACE_COUNT_MAX * (index + part::OPENING)
-        + LIVE_TRACE_DETAIL_COUNT_MAX * detail
-        + GROWTH * runs * part::RUN
-        + LIVE_STORY_COUNT_MAX * story
+    println!("the story of a traced flow: {story} bytes");
+    let counts = [LIVE_TRACE_COUNT_MAX, LIVE_TRACE_DETAIL_COUNT_MAX];
+    tracer(counts, LIVE_GROWN_BYTES_MAX) + LIVE_STORY_COUNT_MAX * story
+}
+
+/// What a tracer takes of so many flows, of which so many are in detail.
+fn tracer([count, detail_count]: [usize; 2], grown_bytes_max: usize) -> usize {
+    let unseen = GROWTH * UNSEEN_COUNT_MAX * part::UNSEEN;
+    let detail = part::TCP + 2 * (COPY_WINDOW * part::PRINT + unseen);
+    // What one packet of the worst flow adds before others make room, with round trips of both
+    // sides and think, idle and transfer times.
+    let side = run_count_max(false) * part::RUN + SENDER_VIEW_COUNT_MAX * part::VIEW;
+    let histogram = GROWTH * BUCKET_COUNT * size_of::<u32>();
+    let worst = 2 * GROWTH * side + 5 * histogram + APPLICATION_BYTES_MAX;
+    let index = table_index(count);
+    println!("one traced flow: {detail} bytes, of which the worst grows by {worst}");
+    count.next_multiple_of(1 << 10) * part::ENTRY
+        + count * part::REFUSAL
+        + index
+        + detail_count * (detail + TRACE_WATCHED_PER_DETAIL * GROWTH * part::WATCHED)
+        + grown_bytes_max
+        + worst
+}
+
+#[test]
+fn traces_of_a_file_are_within_their_bound() {
+    let counts = [TRACE_COUNT_MAX, TRACE_DETAIL_COUNT_MAX];
+    let bytes = tracer(counts, TRACE_GROWN_BYTES_MAX);
+    println!("traces of a file: {} KiB", bytes >> 10);
+    assert!(bytes <= TRACE_BYTES_MAX, "{bytes} bytes");
+    assert!(bytes > TRACE_BYTES_MAX * 3 / 4, "{bytes} bytes");
 }
 
 #[test]

@@ -60,6 +60,15 @@ impl<T: Keyed> Table<T> {
         self.count() >= self.count_max
     }
 
+    /// Heap bytes in use.
+    pub(crate) fn capacity(&self) -> usize {
+        let entries: usize = self.pieces.iter().map(Vec::capacity).sum();
+        entries * size_of::<Option<T>>()
+            + self.pieces.capacity() * size_of::<Vec<Option<T>>>()
+            + self.free.capacity() * size_of::<Slot>()
+            + self.index.allocation_size()
+    }
+
     /// One more than the highest slot in use so far.
     pub(crate) fn slot_end(&self) -> Slot {
         let last = self.pieces.last().map_or(0, Vec::len);

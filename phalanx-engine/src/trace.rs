@@ -10,6 +10,7 @@ mod copy;
 mod datagram;
 mod end;
 mod ended;
+mod grown;
 mod icmp;
 #[cfg(test)]
 pub(crate) mod part;
@@ -23,13 +24,14 @@ use std::hash::{Hash, Hasher};
 use phalanx_common::packet::{Headers, TcpFlags, Tunnel, parse_quote, protocol};
 
 use self::datagram::DatagramTrace;
+use self::grown::Growth;
 use self::icmp::IcmpError;
 use self::silence::{Silences, Watched};
 use self::tcp::TcpTrace;
 use crate::ends::{End, Ends};
 use crate::limits::{
-    EVICTION_TRIES, RUN_TOTAL_MAX, TRACE_COUNT_MAX, TRACE_DETAIL_COUNT_MAX,
-    TRACE_WATCHED_PER_DETAIL,
+    EVICTION_TRIES, TRACE_COUNT_MAX, TRACE_DETAIL_COUNT_MAX, TRACE_GROWN_BYTES_MAX,
+    TRACE_SPARED_COUNT, TRACE_WATCHED_PER_DETAIL,
 };
 use crate::record::{Decoded, PacketRecord};
 use crate::segment::{Class, Mark, Segment};
@@ -276,6 +278,9 @@ pub struct TraceTally {
     pub packets: u64,
     /// Flows ended early to make room; one that goes on begins anew, in the middle.
     pub evicted: u64,
+    /// Segments that were not kept until those before them came, and messages that were given up,
+    /// because all flows together held too much.
+    pub payloads_unkept: u64,
 }
 
 /// How much a tracer may hold.
@@ -285,15 +290,17 @@ pub struct TraceLimits {
     pub flow_count_max: usize,
     /// Of these, flows that more was seen of than one SYN.
     pub detail_count_max: usize,
-    /// Runs of bytes under way of all flows together; beyond, each direction gets 64.
-    pub run_total_max: usize,
+    /// Bytes that all flows together may grow to; from three quarters on each gets less.
+    pub grown_bytes_max: usize,
 }
 
 /// The flows of one hop, or those of them that fall to one shard.
 pub struct Tracer {
     traces: Table<Trace>,
     detail_count: usize,
-    run_count: usize,
+    growth: Growth,
+    /// The flow that gave memory back last.
+    spared: Slot,
     limits: TraceLimits,
     hand: Hand,
     /// The latest time of all packets so far.
@@ -317,7 +324,7 @@ impl Tracer {
         let limits = TraceLimits {
             flow_count_max: part(TRACE_COUNT_MAX),
             detail_count_max: part(TRACE_DETAIL_COUNT_MAX),
-            run_total_max: part(RUN_TOTAL_MAX),
+            grown_bytes_max: part(TRACE_GROWN_BYTES_MAX),
         };
         Self::with_limits(limits, seed)
     }
@@ -328,13 +335,14 @@ impl Tracer {
         let limits = TraceLimits {
             flow_count_max: limits.flow_count_max.max(1),
             detail_count_max: limits.detail_count_max.max(1),
-            run_total_max: limits.run_total_max.max(1),
+            grown_bytes_max: limits.grown_bytes_max.max(1),
         };
         Self {
             traces: Table::new(limits.flow_count_max, seed),
             limits,
             detail_count: 0,
-            run_count: 0,
+            growth: Growth::new(limits.grown_bytes_max),
+            spared: 0,
             hand: Hand::default(),
             clock_ns: i64::MIN,
             silences: Silences::new(limits.detail_count_max * TRACE_WATCHED_PER_DETAIL),
@@ -360,9 +368,8 @@ impl Tracer {
             }
             None => 0,
         };
-        (0..self.traces.slot_end())
-            .map(|slot| size_of::<Option<Trace>>() + of(slot))
-            .sum()
+        let flows: usize = (0..self.traces.slot_end()).map(of).sum();
+        flows + self.traces.capacity() + self.silences.capacity()
     }
 
     /// Sets the clock to the time of a packet that another tracer of the same capture takes in:
@@ -396,6 +403,9 @@ impl Tracer {
         self.tally.packets += 1;
         self.advance(record.time_ns);
         self.reclaim_silent();
+        if self.growth.is_used_up() {
+            self.end_for_growth();
+        }
         let (key, end) = TraceKey::of(record.headers, record.hop, record.encapsulation.tunnel);
         let mut found = self.traces.find(&key);
         if let Some(slot) = found
@@ -423,7 +433,8 @@ impl Tracer {
     /// Ends all flows, one after the other as they are asked for; those that ended before come
     /// first.
     pub fn finish(&mut self) -> impl Iterator<Item = Ended> + use<> {
-        (self.detail_count, self.run_count) = (0, 0);
+        self.detail_count = 0;
+        self.growth.clear();
         let done = std::mem::take(&mut self.done);
         let clock_ns = self.clock_ns;
         done.into_iter()
@@ -553,7 +564,10 @@ impl Tracer {
         if trace.flow != record.number && !trace.is_refused_by(end, record) {
             self.detail(slot);
         }
-        let is_scarce = self.run_count > self.limits.run_total_max;
+        let is_scarce = self.growth.is_scarce();
+        if is_scarce {
+            self.spare();
+        }
         let trace = self.traces.get_mut(slot)?;
         let is_first = trace.flow == record.number;
         // A first fragment that was waited for in vain comes late.
@@ -565,12 +579,23 @@ impl Tracer {
         let side = trace.side(end);
         let mut segment = match &mut trace.detail {
             Detail::Tcp(tcp) => {
-                let before = tcp.run_count();
                 let segment = tcp.take(record, side, is_scarce);
-                self.run_count = (self.run_count + tcp.run_count()).saturating_sub(before);
+                if is_scarce {
+                    self.tally.payloads_unkept += u64::from(tcp.spare());
+                }
+                let bytes = tcp.grown_bytes();
+                self.growth.count(tcp.grown(), bytes);
                 segment
             }
-            Detail::Datagram(datagram) => datagram.take(record, side),
+            Detail::Datagram(datagram) => {
+                let segment = datagram.take(record, side, is_scarce);
+                if is_scarce {
+                    self.tally.payloads_unkept += u64::from(datagram.spare());
+                }
+                let bytes = datagram.grown_bytes();
+                self.growth.count(datagram.grown(), bytes);
+                segment
+            }
             Detail::Opening(opening) if !is_first => {
                 opening.refuse(record, trace.flow, trace.start_ns)
             }
@@ -611,17 +636,54 @@ impl Tracer {
         }
     }
 
+    /// Has flows give memory back, a few in turn: those that are silent hold some too.
+    fn spare(&mut self) {
+        for _ in 0..TRACE_SPARED_COUNT {
+            self.spared = (self.spared + 1) % self.traces.slot_end().max(1);
+            let Some(trace) = self.traces.get_mut(self.spared) else {
+                continue;
+            };
+            match &mut trace.detail {
+                Detail::Opening(_) => {}
+                Detail::Tcp(tcp) => {
+                    self.tally.payloads_unkept += u64::from(tcp.spare());
+                    let bytes = tcp.grown_bytes();
+                    self.growth.count(tcp.grown(), bytes);
+                }
+                Detail::Datagram(datagram) => {
+                    self.tally.payloads_unkept += u64::from(datagram.spare());
+                    let bytes = datagram.grown_bytes();
+                    self.growth.count(datagram.grown(), bytes);
+                }
+            }
+        }
+    }
+
+    /// Ends flows until the others have grown to no more than they may.
+    fn end_for_growth(&mut self) {
+        while self.growth.is_used_up() {
+            let count = self.detail_count;
+            self.evict(|trace| !matches!(trace.detail, Detail::Opening(_)));
+            if self.detail_count == count {
+                return;
+            }
+        }
+    }
+
     fn end(&mut self, slot: Slot) {
-        let Some(trace) = self.traces.remove(slot) else {
+        let Some(mut trace) = self.traces.remove(slot) else {
             return;
         };
-        match &trace.detail {
+        match &mut trace.detail {
             Detail::Opening(_) => {}
             Detail::Tcp(tcp) => {
                 self.detail_count -= 1;
-                self.run_count = self.run_count.saturating_sub(tcp.run_count());
+                self.growth.forget(*tcp.grown());
             }
-            Detail::Datagram(_) => self.detail_count -= 1,
+            Detail::Datagram(datagram) => {
+                self.detail_count -= 1;
+                self.growth.forget(*datagram.grown());
+            }
         }
         self.done.push(trace.end(self.clock_ns));
     }
@@ -685,6 +747,7 @@ fn role(record: &PacketRecord<'_>, sender: End) -> (End, RoleBasis) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::APPLICATION_BYTES_MAX;
 
     #[test]
     fn answered_openings_stay_within_the_bound_of_details() {
@@ -692,7 +755,7 @@ mod tests {
         let limits = TraceLimits {
             flow_count_max: 1_024,
             detail_count_max: DETAIL_COUNT_MAX,
-            run_total_max: 1_024,
+            grown_bytes_max: 1 << 20,
         };
         let mut tracer = Tracer::with_limits(limits, 1);
         let mut number = 0;
@@ -720,5 +783,76 @@ mod tests {
         assert_eq!(details.count(), tracer.detail_count);
         assert_eq!(tracer.finish().count() as u64, 1_000);
         assert_eq!(tracer.detail_count, 0);
+    }
+
+    /// A segment of a flow to a TLS port, 2,000 bytes long; its bytes are all of them zero.
+    fn segment(tracer: &mut Tracer, number: &mut u64, port: u16, sequence: u32) -> usize {
+        let mut decoded = Decoded::default();
+        decoded.headers.protocol = protocol::TCP;
+        decoded.headers.tcp_flags = TcpFlags(TcpFlags::ACK);
+        decoded.headers.ip_id = sequence as u16;
+        decoded.headers.sequence = sequence;
+        (
+            decoded.headers.source_port,
+            decoded.headers.destination_port,
+        ) = (port, 443);
+        decoded.headers.payload_length = 2_000;
+        *number += 1;
+        tracer.handle(&decoded.record(*number, 0, 2_000, &[0; 2_000]));
+        tracer.growth.bytes()
+    }
+
+    #[test]
+    fn what_flows_grow_to_has_a_bound_of_all_together() {
+        const COUNT: u16 = 500;
+        const LIMITS: TraceLimits = TraceLimits {
+            flow_count_max: 1_024,
+            detail_count_max: 1_024,
+            grown_bytes_max: 2 << 20,
+        };
+        // What a flow takes that has grown to nothing.
+        let fixed = size_of::<Option<Trace>>() + part::TCP + 64 * part::PRINT + 100;
+        let bound = 1_024 * fixed + LIMITS.grown_bytes_max + APPLICATION_BYTES_MAX;
+        let mut tracer = Tracer::with_limits(LIMITS, 1);
+        let mut number = 0;
+        for port in 1..=COUNT {
+            // One byte is missing behind the first.
+            for at in 0..9 {
+                let sequence = at * 2_000 + u32::from(at > 0);
+                let grown = segment(&mut tracer, &mut number, port, sequence);
+                assert!(grown <= LIMITS.grown_bytes_max + APPLICATION_BYTES_MAX);
+            }
+            let size = tracer.size();
+            assert!(size <= bound, "{size} bytes of {port} flows");
+        }
+        let tally = tracer.tally();
+        assert!(tally.payloads_unkept > 100, "{tally:?}");
+        assert_eq!(tally.evicted, 0);
+        let counted: usize = (0..tracer.traces.slot_end())
+            .filter_map(|slot| match &tracer.traces.get(slot)?.detail {
+                Detail::Tcp(tcp) => Some(tcp.grown_bytes()),
+                _ => None,
+            })
+            .sum();
+        assert_eq!(tracer.growth.bytes(), counted);
+        assert_eq!(tracer.finish().count(), usize::from(COUNT));
+    }
+
+    #[test]
+    fn flows_end_where_others_have_grown_too_much() {
+        let limits = TraceLimits {
+            flow_count_max: 1_024,
+            detail_count_max: 1_024,
+            grown_bytes_max: 64 << 10,
+        };
+        let mut tracer = Tracer::with_limits(limits, 1);
+        let mut number = 0;
+        for sequence in 0..4 {
+            for port in 1..=500 {
+                let grown = segment(&mut tracer, &mut number, port, sequence * 4_000);
+                assert!(grown <= limits.grown_bytes_max + (4 << 10), "{grown}");
+            }
+        }
+        assert!(tracer.tally().evicted > 0);
     }
 }

@@ -225,3 +225,31 @@ fn what_follows_a_refusal_is_of_the_same_connection() {
     assert_eq!(sides.server.counts.network_duplicates, 1);
     assert_eq!(sides.client.counts.unique_bytes, 500);
 }
+
+#[test]
+fn the_congestion_window_is_no_less_than_what_is_under_way_at_the_end() {
+    let open = [
+        (false, SYN, (1_000, 0), 0),
+        (true, SYN | ACK, (7_000, 1_001), 0),
+        (false, ACK, (1_001, 7_001), 1_000),
+        (false, ACK, (2_001, 7_001), 1_000),
+        (false, ACK, (3_001, 7_001), 1_000),
+    ];
+    let window = |each: &[_]| {
+        let (segments, stories) = tell(&packets(each));
+        let client = &stories[0].sides.client;
+        (
+            segments.last().map(|it| it.class),
+            client.congestion_window,
+            client.flight_max,
+        )
+    };
+    assert_eq!(window(&open), (Some(Some(Class::New)), 3_000, 3_000));
+    // What was under way before a loss is not what there is room for after it.
+    let duplicate = (true, ACK, (7_001, 1_001), 0);
+    let mut lost = open.to_vec();
+    lost.extend([duplicate; 4]);
+    lost.push((false, ACK, (1_001, 7_001), 1_000));
+    let fast = Some(Some(Class::FastRetransmission));
+    assert_eq!(window(&lost), (fast, 1_500, 3_000));
+}

@@ -274,6 +274,21 @@ impl Dns {
         }
     }
 
+    /// Gives back what it holds beyond the least.
+    pub(super) fn shed(&mut self) {
+        if let Some(streams) = &mut self.streams {
+            let is_amid = [streams.client.shed(), streams.server.shed()];
+            self.counts.cut += is_amid.map(u32::from).into_iter().sum::<u32>();
+        }
+        while self.pending.len() > 1 {
+            let oldest = self.pending.remove(0);
+            self.counts.evicted += 1;
+            self.give_up(oldest.exchange);
+        }
+        self.pending.shrink_to_fit();
+        self.examples.shed();
+    }
+
     pub(super) fn heap_bytes(&self) -> usize {
         let names = self.pending.iter().map(|it| it.exchange.name.len());
         let streams = self.streams.as_ref().map_or(0, |streams| {

@@ -15,6 +15,8 @@ pub(super) trait Exchange: Clone {
 pub(super) struct Examples<T> {
     first: Vec<T>,
     later_worst: Vec<T>,
+    /// Bytes that they hold on the heap.
+    held_bytes: usize,
 }
 
 impl<T> Default for Examples<T> {
@@ -22,6 +24,7 @@ impl<T> Default for Examples<T> {
         Self {
             first: Vec::new(),
             later_worst: Vec::new(),
+            held_bytes: 0,
         }
     }
 }
@@ -31,10 +34,12 @@ impl<T: Exchange> Examples<T> {
         if self.first.len() < APPLICATION_EXAMPLE_COUNT_MAX {
             // Most flows have one exchange: no room for four.
             self.first.reserve_exact(1);
+            self.held_bytes += exchange.heap_bytes();
             self.first.push(exchange);
             return;
         }
         if self.later_worst.len() < APPLICATION_EXAMPLE_COUNT_MAX {
+            self.held_bytes += exchange.heap_bytes();
             self.later_worst.push(exchange);
             return;
         }
@@ -45,14 +50,25 @@ impl<T: Exchange> Examples<T> {
         if let Some(least) = least
             && least.badness() < exchange.badness()
         {
+            self.held_bytes += exchange.heap_bytes();
+            self.held_bytes -= least.heap_bytes();
             *least = exchange;
         }
     }
 
+    /// Keeps the first one and the worst one after it.
+    pub(super) fn shed(&mut self) {
+        self.first.truncate(1);
+        self.first.shrink_to_fit();
+        let worst = self.later_worst.drain(..).max_by_key(T::badness);
+        self.later_worst = Vec::from_iter(worst);
+        let all = self.first.iter().chain(&self.later_worst);
+        self.held_bytes = all.map(T::heap_bytes).sum();
+    }
+
     pub(super) fn heap_bytes(&self) -> usize {
         let rooms = self.first.capacity() + self.later_worst.capacity();
-        let all = self.first.iter().chain(&self.later_worst);
-        rooms * size_of::<T>() + all.map(T::heap_bytes).sum::<usize>()
+        rooms * size_of::<T>() + self.held_bytes
     }
 
     /// The first ones in their order, and the worst of all, worst first.

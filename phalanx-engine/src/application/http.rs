@@ -185,6 +185,23 @@ impl Http {
         self.examples.add(exchange);
     }
 
+    /// Gives back what it holds beyond the least.
+    pub(super) fn shed(&mut self) {
+        for side in [Side::Client, Side::Server] {
+            if self.messages.get(side).heap_bytes() > 0 {
+                self.gap(side);
+            }
+        }
+        while self.pending.len() > 1
+            && let Some(oldest) = self.pending.pop_front()
+        {
+            self.story.evicted += 1;
+            self.give_up(oldest);
+        }
+        self.pending.shrink_to_fit();
+        self.examples.shed();
+    }
+
     pub(super) fn heap_bytes(&self) -> usize {
         self.pending.capacity() * size_of::<HttpExchange>()
             + self

@@ -148,3 +148,35 @@ fn what_is_not_known_is_looked_at_for_a_while() {
     }
     assert!(matches!(flow.state, State::Silent));
 }
+
+#[test]
+fn where_memory_is_scarce_the_least_is_kept() {
+    // A ClientHello of 10,000 bytes that never ends.
+    let hello = [22, 3, 1, 0x27, 0x14, 1, 0, 0x27, 0x10, 3, 3];
+    let mut flow = Application::new(TCP, 40_000, 443);
+    send(&mut flow, Client, 0, &hello);
+    send(&mut flow, Client, 11, &[1; 4_000]);
+    assert!(flow.held_bytes() > 4_000);
+    flow.keep_least(true);
+    send(&mut flow, Client, 4_011, &[1; 1_000]);
+    assert!(flow.held_bytes() <= APPLICATION_SCARCE_BYTES_MAX);
+    send(&mut flow, Client, 6_000, &[1; 1_000]);
+    assert!(flow.held_bytes() <= APPLICATION_SCARCE_BYTES_MAX);
+    assert_eq!(flow.take_unkept_count(), 2);
+    assert!(flow.finish().tls.unwrap().is_cut);
+
+    // More requests than are answered.
+    let mut flow = Application::new(TCP, 40_000, 8_080);
+    flow.keep_least(true);
+    let mut request = b"GET /".to_vec();
+    request.extend([b'a'; 200]);
+    request.extend(b" HTTP/1.1\r\nHost: b\r\n\r\n");
+    for number in 0..40 {
+        send(&mut flow, Client, number * request.len() as u64, &request);
+        assert!(flow.held_bytes() <= APPLICATION_SCARCE_BYTES_MAX);
+        assert_eq!(flow.held_bytes(), flow.size() - size_of::<Application>());
+    }
+    let http = flow.finish().http.unwrap();
+    assert_eq!((http.requests, http.unanswered), (40, 40));
+    assert!(http.evicted > 20);
+}

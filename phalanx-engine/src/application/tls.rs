@@ -244,6 +244,15 @@ impl Tls {
         });
     }
 
+    /// Gives hellos up that are not complete.
+    pub(super) fn shed(&mut self) {
+        for side in [Side::Client, Side::Server] {
+            if self.records.get(side).is_amid_hello() {
+                self.gap(side);
+            }
+        }
+    }
+
     pub(super) fn heap_bytes(&self) -> usize {
         let story = &self.story;
         let texts = [&story.server_name, &story.alpn_offered, &story.alpn_chosen];

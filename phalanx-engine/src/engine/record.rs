@@ -12,7 +12,7 @@ use crate::change::FlowTraced;
 use crate::flow::silence_max_ns;
 use crate::hop::HopId;
 use crate::limits::{
-    LIVE_RUN_TOTAL_MAX, LIVE_TRACE_BATCH, LIVE_TRACE_COUNT_MAX, LIVE_TRACE_DETAIL_COUNT_MAX,
+    LIVE_GROWN_BYTES_MAX, LIVE_TRACE_BATCH, LIVE_TRACE_COUNT_MAX, LIVE_TRACE_DETAIL_COUNT_MAX,
     LIVE_TRACE_INTERVAL_NS,
 };
 use crate::record::Decoded;
@@ -35,7 +35,7 @@ impl Traces {
         let limits = TraceLimits {
             flow_count_max: LIVE_TRACE_COUNT_MAX,
             detail_count_max: LIVE_TRACE_DETAIL_COUNT_MAX,
-            run_total_max: LIVE_RUN_TOTAL_MAX,
+            grown_bytes_max: LIVE_GROWN_BYTES_MAX,
         };
         Self {
             tracer: Tracer::with_limits(limits, seed),

@@ -40,6 +40,11 @@ impl RoundTrips {
         self.samples.min_ns()
     }
 
+    /// Whether no sample was shorter than this one, or none was longer.
+    pub(crate) fn is_extreme(&self, rtt_ns: i64) -> bool {
+        self.samples.is_extreme(rtt_ns)
+    }
+
     /// The latest sample.
     pub(crate) fn last_ns(&self) -> Option<i64> {
         (self.samples.count() > 0).then_some(self.last_ns)

@@ -11,7 +11,10 @@ use super::id::{Ids, LOST_SILENCE_NS, Silence};
 use super::packet::{Acknowledged, Acknowledgement, Sending, Sent};
 use super::sender::{Sender, Step};
 use super::space::{Overlap, Run, Space, Unseen};
-use crate::limits::{REPEATED_COUNT_MAX, RUN_COUNT_MAX, RUN_COUNT_SCARCE_MAX, SEQUENCE_JUMP_MAX};
+use crate::limits::{
+    REPEATED_COUNT_MAX, RUN_COUNT_MAX, RUN_COUNT_SCARCE_MAX, SENDER_VIEW_COUNT_SCARCE_MAX,
+    SEQUENCE_JUMP_MAX,
+};
 
 /// Where unwrapped sequence numbers begin, so that smaller ones can be told.
 const ORIGIN: u64 = 1 << 32;
@@ -78,6 +81,8 @@ pub(crate) struct Half {
     pub(crate) segment_max: u32,
     pub(crate) flight_max: u64,
     pub(crate) sender: Sender,
+    /// The round trip in which its latest loss was seen.
+    lost_round: Option<u32>,
     /// When the sender's latest packet was seen.
     sent_ns: i64,
     /// Since then bytes were acknowledged that were not captured.
@@ -105,6 +110,16 @@ impl Half {
             .limited_until_ns(self.next, self.segment_max.into())
     }
 
+    /// The sender's congestion window at least: what was under way in the round trip that goes on
+    /// counts, unless a loss was seen in it.
+    pub(crate) fn congestion_window(&self) -> u64 {
+        let window = self.sender.congestion_window;
+        if self.lost_round == Some(self.sender.round()) {
+            return window;
+        }
+        window.max(self.sender.round_flight())
+    }
+
     pub(crate) fn has_hole(&self) -> bool {
         self.space.has_hole()
     }
@@ -118,8 +133,9 @@ impl Half {
         unwrapped.saturating_sub(self.origin)
     }
 
-    pub(crate) fn run_count(&self) -> usize {
-        self.space.run_count()
+    /// Bytes of runs and of acknowledgements on their way.
+    pub(crate) fn grown_bytes(&self) -> usize {
+        self.space.capacity() + self.sender.capacity()
     }
 
     /// Bytes of a run and of an acknowledgement on its way.
@@ -128,12 +144,18 @@ impl Half {
 
     /// Gives memory back that is not in use.
     pub(crate) fn shrink(&mut self) {
-        self.space.shrink();
+        self.space.shrink_to(0);
         self.sender.shrink();
     }
 
+    /// The same, but for what one direction gets where memory is scarce.
+    pub(crate) fn spare(&mut self) {
+        self.space.shrink_to(RUN_COUNT_SCARCE_MAX);
+        self.sender.shrink_to(SENDER_VIEW_COUNT_SCARCE_MAX);
+    }
+
     pub(crate) fn capacity(&self) -> usize {
-        self.space.capacity() + self.round_trips.capacity() + self.sender.capacity()
+        self.grown_bytes() + self.round_trips.capacity() + self.unseen.capacity()
     }
 
     /// Where the number of a RST lies. What a sender uses is the number after all that it sent or,
@@ -201,6 +223,7 @@ impl Half {
         self.acknowledged = next;
         self.space = Space::new(next);
         self.sender = Sender::new(next);
+        self.lost_round = None;
         // Before any time, also where times are negative.
         (self.delivered_ns, self.last_ack_ns) = (i64::MIN, i64::MIN);
         (self.sent_ns, self.repaired_ns) = (i64::MIN, i64::MIN);
@@ -560,6 +583,7 @@ impl Half {
         self.recovery = Recovery::Timeout(self.next);
         // RFC 5681 section 3.1: one segment.
         self.sender.lose(self.segment_max.into());
+        self.lost_round = Some(self.sender.round());
     }
 
     fn begin_fast(&mut self) {
@@ -567,6 +591,7 @@ impl Half {
             self.recovery = Recovery::Fast(self.next);
             // RFC 5681 section 3.2: half of what is under way.
             self.sender.lose(self.flight() / 2);
+            self.lost_round = Some(self.sender.round());
         }
     }
 
@@ -749,6 +774,9 @@ impl Half {
         }
         self.edge = ack.window.map(|window| number + u64::from(window));
         let times_ns = (ack.time_ns, ack.upstream_ns);
+        if ack.run_count_max < RUN_COUNT_MAX {
+            self.sender.hasten(SENDER_VIEW_COUNT_SCARCE_MAX, self.next);
+        }
         self.sender.tell(times_ns, number, self.edge, self.next);
         self.sender
             .see(ack.time_ns, self.next, self.segment_max.into());

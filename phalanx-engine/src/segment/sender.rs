@@ -292,6 +292,28 @@ impl Sender {
     pub(crate) fn capacity(&self) -> usize {
         self.pending.capacity() * size_of::<View>()
     }
+
+    /// Takes the oldest for arrived, so that one more are `count_max` at most.
+    pub(crate) fn hasten(&mut self, count_max: usize, next: u64) {
+        while self.pending.len() >= count_max.max(1)
+            && let Some(oldest) = self.pending.front()
+        {
+            if self.early_count == 0 {
+                self.take_early(*oldest, next);
+            }
+            self.take_window();
+        }
+    }
+
+    /// Most bytes under way in the round trip that goes on.
+    pub(crate) fn round_flight(&self) -> u64 {
+        self.round_flight
+    }
+
+    /// Gives memory back that is not in use, but for `count` of them.
+    pub(crate) fn shrink_to(&mut self, count: usize) {
+        self.pending.shrink_to(count);
+    }
 }
 
 #[cfg(test)]

@@ -74,6 +74,11 @@ pub(crate) struct Unseen {
 }
 
 impl Unseen {
+    /// Heap bytes in use.
+    pub(crate) fn capacity(&self) -> usize {
+        self.ranges.capacity() * size_of::<(u64, u64)>()
+    }
+
     pub(crate) fn push(&mut self, start: u64, end: u64) {
         if self.ranges.len() >= UNSEEN_COUNT_MAX {
             self.ranges.pop_front();
@@ -119,6 +124,7 @@ impl Space {
         }
     }
 
+    #[cfg(test)]
     pub(crate) fn run_count(&self) -> usize {
         self.runs.len()
     }
@@ -128,9 +134,9 @@ impl Space {
         self.runs.capacity() * size_of::<Run>()
     }
 
-    /// Gives memory back that is not in use.
-    pub(crate) fn shrink(&mut self) {
-        self.runs.shrink_to_fit();
+    /// Gives memory back that is not in use, but for `count` runs.
+    pub(crate) fn shrink_to(&mut self, count: usize) {
+        self.runs.shrink_to(count);
     }
 
     /// Whether bytes below the highest seen are missing.

@@ -1,6 +1,7 @@
 //! One exchange that is not TCP's: UDP, ICMP and all others. Sizes, gaps and turns.
 
 use super::copy::Recent;
+use super::grown::Grown;
 use super::sides::SideFacts;
 use super::tcp::{application, blank};
 use crate::application::Application;
@@ -19,6 +20,7 @@ pub(crate) struct DatagramTrace {
     last_ns: i64,
     last: Option<(Side, i64)>,
     turns: TurnStory,
+    grown: Grown,
 }
 
 impl DatagramTrace {
@@ -33,7 +35,26 @@ impl DatagramTrace {
             last_ns: record.time_ns,
             last: None,
             turns: TurnStory::default(),
+            grown: Grown::default(),
         }
+    }
+
+    /// What it has grown to, as last counted.
+    pub(crate) const fn grown(&mut self) -> &mut Grown {
+        &mut self.grown
+    }
+
+    /// Counts what it has grown to.
+    pub(crate) fn grown_bytes(&self) -> usize {
+        let times = [&self.gaps, &self.turns.think, &self.turns.idle];
+        let times: usize = times.into_iter().map(Distribution::capacity).sum();
+        times + self.application.held_bytes()
+    }
+
+    /// Gives back what it can, where memory is scarce; gives how much was not kept of its payload.
+    pub(crate) fn spare(&mut self) -> u32 {
+        self.application.spare();
+        self.application.take_unkept_count()
     }
 
     /// Bytes that it takes, tables counted.
@@ -49,7 +70,13 @@ impl DatagramTrace {
         self.facts.get_mut(side).icmp_error(mtu);
     }
 
-    pub(crate) fn take(&mut self, record: &PacketRecord<'_>, side: Side) -> Segment {
+    /// Takes a packet in. `is_scarce` asks for less memory.
+    pub(crate) fn take(
+        &mut self,
+        record: &PacketRecord<'_>,
+        side: Side,
+        is_scarce: bool,
+    ) -> Segment {
         let mut segment = blank(record, side);
         if let Some(class) = self.recent.get(side).find(record, false, i64::MAX) {
             self.facts.get_mut(side).count_copy(class);
@@ -73,6 +100,7 @@ impl DatagramTrace {
             self.turn(side, record.time_ns);
             let length = record.headers.payload_length;
             let (payload, time_ns) = (record.payload(), record.time_ns);
+            self.application.keep_least(is_scarce);
             self.application
                 .datagram(side, payload, length, time_ns, record.number);
         }

@@ -36,6 +36,9 @@ pub(super) struct Due {
     at_ns: i64,
 }
 
+#[cfg(test)]
+pub(super) const DUE_BYTES: usize = size_of::<Due>();
+
 /// Flows to be looked at, by kind: those that began to be silent first stand in front.
 #[derive(Debug)]
 pub(super) struct Silences {
@@ -68,6 +71,11 @@ impl Silences {
             at_ns: since_ns.saturating_add(watched.silence_max_ns()),
         });
         true
+    }
+
+    /// Heap bytes in use.
+    pub(super) fn capacity(&self) -> usize {
+        (self.closed.capacity() + self.datagram.capacity()) * size_of::<Due>()
     }
 
     /// A flow that is to be looked at now.

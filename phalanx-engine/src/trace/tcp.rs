@@ -4,6 +4,7 @@ use phalanx_common::packet::TcpFlags;
 
 use super::account::{Account, Event, Phase, Situation, Turned};
 use super::copy::Recent;
+use super::grown::Grown;
 use super::reset;
 use super::sides::SideFacts;
 use crate::application::Application;
@@ -54,6 +55,9 @@ pub(crate) struct TcpTrace {
     last_data: Option<Side>,
     starts_mid_stream: bool,
     is_reused: bool,
+    grown: Grown,
+    /// Bytes of all distributions.
+    distribution_bytes: u32,
 }
 
 impl TcpTrace {
@@ -78,20 +82,52 @@ impl TcpTrace {
             last_data: None,
             starts_mid_stream: !is_syn,
             is_reused: false,
+            grown: Grown::default(),
+            distribution_bytes: 0,
         }
     }
 
-    pub(crate) fn run_count(&self) -> usize {
-        self.halves.client.run_count() + self.halves.server.run_count()
+    /// What it has grown to, as last counted.
+    pub(crate) const fn grown(&mut self) -> &mut Grown {
+        &mut self.grown
+    }
+
+    /// Counts what it has grown to.
+    pub(crate) fn grown_bytes(&self) -> usize {
+        let halves = self.halves.client.grown_bytes() + self.halves.server.grown_bytes();
+        halves + self.application.held_bytes() + self.distribution_bytes as usize
+    }
+
+    /// Gives back what it can, where memory is scarce; gives how much was not kept of its payload.
+    pub(crate) fn spare(&mut self) -> u32 {
+        self.halves.client.spare();
+        self.halves.server.spare();
+        self.application.spare();
+        self.application.take_unkept_count()
     }
 
     /// Bytes that it takes, tables counted.
     pub(crate) fn size(&self) -> usize {
         let of = |side| self.halves.get(side).capacity() + self.recent.get(side).capacity();
-        let turns = [&self.turns.think, &self.turns.idle, &self.turns.transfer];
-        let turns: usize = turns.into_iter().map(Distribution::capacity).sum();
         let boxed = self.application.size() - size_of::<Application>();
-        size_of::<Self>() + of(Side::Client) + of(Side::Server) + turns + boxed
+        size_of::<Self>() + of(Side::Client) + of(Side::Server) + self.turn_bytes() + boxed
+    }
+
+    fn turn_bytes(&self) -> usize {
+        let turns = [&self.turns.think, &self.turns.idle, &self.turns.transfer];
+        turns.into_iter().map(Distribution::capacity).sum()
+    }
+
+    /// Counts distributions where one may have grown: by a turn, or by a round trip that is the
+    /// shortest or the longest.
+    fn count_distributions(&mut self, other: Side, has_turned: bool, rtt_ns: Option<i64>) {
+        let trips = &self.halves.get(other).round_trips;
+        if has_turned || rtt_ns.is_some_and(|rtt_ns| trips.is_extreme(rtt_ns)) {
+            let halves = [&self.halves.client, &self.halves.server];
+            let trips = halves.map(|half| half.round_trips.capacity());
+            let bytes = trips[0] + trips[1] + self.turn_bytes();
+            self.distribution_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        }
     }
 
     /// Whether a SYN, or a SYN-ACK whose SYN was not captured, begins a connection of its own,
@@ -174,6 +210,9 @@ impl TcpTrace {
         if event.is_after_capture_gap {
             self.last_data = Some(other);
         }
+        let rtt_ns = acknowledged.as_ref().and_then(|it| it.rtt_ns);
+        self.count_distributions(other, turned.is_some(), rtt_ns);
+        self.application.keep_least(is_scarce);
         self.read(record, side, &sent);
         self.live(record, side, &sent, acknowledged.as_ref());
         if situation.phase != self.phase && self.phase == Phase::Closed {
@@ -627,7 +666,7 @@ impl TcpTrace {
                 .smoothed_ns()
                 .map(|_| half.round_trips.timeout_ns(rest_ns));
             told.flight_max = half.flight_max;
-            told.congestion_window = half.sender.congestion_window;
+            told.congestion_window = half.congestion_window();
             told.segment_max = half.segment_max;
             told.rtt = half.round_trips.samples;
         }

@@ -36,6 +36,15 @@ impl Framing {
         is_amid
     }
 
+    /// Gives back what is kept; whether that was of a message.
+    pub(super) fn shed(&mut self) -> bool {
+        if self.kept.is_empty() {
+            self.kept = Vec::new();
+            return false;
+        }
+        self.lose()
+    }
+
     /// Hands over each message that ends in `bytes`, and whether it was cut for its length; gives
     /// the offset of the next byte that is wanted.
     pub(super) fn read(
