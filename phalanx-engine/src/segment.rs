@@ -37,20 +37,22 @@ pub struct Segment {
     pub marks: Marks,
     /// TCP flags.
     pub flags: u8,
-    /// First sequence number, in bytes from the sender's initial one (or the first one seen).
-    pub sequence: u64,
+    /// First sequence number, in bytes from the sender's initial one (or the first one seen);
+    /// `None` where it is not known or lies before that.
+    pub sequence: Option<u64>,
     /// Payload bytes on the wire.
     pub length: u32,
-    /// What it acknowledges, counted as the peer's `sequence`; `None` without ACK.
+    /// What it acknowledges, counted as the peer's `sequence`; `None` without ACK, and as
+    /// there.
     pub acknowledgement: Option<u64>,
-    /// Its window in bytes, scaled where the scale is known.
-    pub window: u32,
+    /// Its window in bytes; `None` where its scale is not known.
+    pub window: Option<u32>,
     /// Number of the frame whose data or SYN it acknowledges.
     pub acknowledged_frame: Option<u64>,
     /// Round trip that it gave: from the sending of what it acknowledges, in nanoseconds.
     pub rtt_ns: Option<i64>,
-    /// Bytes of its sender under way after it.
-    pub flight: u64,
+    /// Bytes of its sender under way after it; `None` where that is not known.
+    pub flight: Option<u64>,
     /// Number of the frame that it repeats, where that is known.
     pub repeats_frame: Option<u64>,
 }

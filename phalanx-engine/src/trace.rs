@@ -603,6 +603,9 @@ impl Tracer {
                 let mut segment = tcp::blank(record, side);
                 segment.class = Some(Class::New);
                 segment.why = "begins the sequence";
+                segment.sequence = Some(0);
+                segment.flight = Some(u64::from(record.sequence_length()));
+                segment.window = Some(u32::from(record.headers.window));
                 segment
             }
         };

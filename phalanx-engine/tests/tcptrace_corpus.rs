@@ -163,7 +163,8 @@ impl Extra {
         let is_control = flags.any(TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST);
         let is_pure = u64::from(flags.any(TcpFlags::ACK) && length == 0 && !is_control);
         self.acks += has(TcpFlags::ACK);
-        let window = u64::from(segment.window);
+        let window = segment.window.unwrap_or(record.headers.window.into());
+        let window = u64::from(window);
         let is_closed = flags.any(TcpFlags::ACK) && window == 0 && !flags.any(TcpFlags::RST);
         let class = segment.class;
         self.note(record, segment);

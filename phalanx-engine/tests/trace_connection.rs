@@ -144,6 +144,7 @@ fn windows_of_an_unknown_scale_are_not_told_in_bytes() {
     ];
     let (segments, stories) = tell(&packets(&exchange));
     assert!(segments.iter().all(|it| !it.marks.has(Mark::WindowFull)));
+    assert!(segments.iter().all(|it| it.window.is_none()));
     let sides = &stories[0].sides;
     assert_eq!(
         (sides.server.window_min, sides.server.window_max),
@@ -252,4 +253,36 @@ fn the_congestion_window_is_no_less_than_what_is_under_way_at_the_end() {
     lost.push((false, ACK, (1_001, 7_001), 1_000));
     let fast = Some(Some(Class::FastRetransmission));
     assert_eq!(window(&lost), (fast, 1_500, 3_000));
+}
+
+#[test]
+fn numbers_of_copies_are_told_and_unknown_ones_are_not() {
+    let mut it = packets(&[
+        (false, SYN, (1_000, 0), 0),
+        // Of an older connection.
+        (true, ACK, (90_000, 80_000), 0),
+        (true, SYN | ACK, (7_000, 1_001), 0),
+        (false, ACK, (1_001, 7_001), 300),
+        (false, ACK, (1_301, 7_001), 200),
+        (false, ACK, (1_301, 7_001), 200),
+    ]);
+    it[5] = Packet {
+        time_ns: it[4].time_ns + 1_000,
+        ttl: 63,
+        ..it[4].clone()
+    };
+    let (segments, _) = tell(&it);
+    let numbers = |at: usize| {
+        let it: &Segment = &segments[at];
+        (it.sequence, it.acknowledgement, it.window, it.flight)
+    };
+    assert_eq!(numbers(0), (Some(0), None, Some(1_000), Some(1)));
+    assert!(segments[1].marks.has(Mark::PortReuse));
+    assert_eq!(numbers(1), (None, None, None, None));
+    assert_eq!(segments[5].class, Some(Class::CaptureDuplicate));
+    assert_eq!(numbers(5), numbers(4));
+    assert_eq!(
+        numbers(5),
+        (Some(301), Some(1), Some(1_000 << 7), Some(500))
+    );
 }

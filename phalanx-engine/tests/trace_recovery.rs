@@ -105,7 +105,7 @@ fn a_part_of_a_burst_is_sent_again_fast() {
         );
         assert_eq!(again.repeats_frame, Some(4));
     }
-    assert_eq!(segments[6].flight, 2 * u64::from(MSS));
+    assert_eq!(segments[6].flight, Some(2 * u64::from(MSS)));
     assert_eq!(stories[0].sides.client.counts.fast_retransmissions, 2);
 }
 

@@ -133,6 +133,20 @@ impl Half {
         unwrapped.saturating_sub(self.origin)
     }
 
+    /// The same, where the number is not before the initial one.
+    pub(crate) fn offset(&self, unwrapped: u64) -> Option<u64> {
+        unwrapped
+            .checked_sub(self.origin)
+            .filter(|_| self.is_started)
+    }
+
+    /// The same of a number on the wire.
+    pub(crate) fn place(&self, number: u32) -> Option<u64> {
+        self.is_started
+            .then(|| self.unwrap(number))
+            .and_then(|at| self.offset(at))
+    }
+
     /// Bytes of runs and of acknowledgements on their way.
     pub(crate) fn grown_bytes(&self) -> usize {
         self.space.capacity() + self.sender.capacity()

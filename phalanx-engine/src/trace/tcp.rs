@@ -186,6 +186,7 @@ impl TcpTrace {
             };
             self.facts.get_mut(side).count_copy(class);
             self.account_only(record, side);
+            self.place(&mut segment, record);
             return segment;
         }
         self.recent.get_mut(side).add(record);
@@ -220,7 +221,8 @@ impl TcpTrace {
             self.halves.client.shrink();
             self.halves.server.shrink();
         }
-        self.fill(&mut segment, side, &sent, acknowledged.as_ref());
+        let raw_window = record.headers.window;
+        self.fill(&mut segment, raw_window, &sent, acknowledged.as_ref());
         if let Some(why) = unfit {
             segment.marks.set(Mark::UnfittingReset);
             segment.why = why;
@@ -367,6 +369,13 @@ impl TcpTrace {
             (_, None) if peer.has_syn => Some(raw),
             _ => None,
         }
+    }
+
+    /// The window that a segment tells of, in bytes: none is none at any scale.
+    fn told_window(&self, segment: &Segment, raw: u16) -> Option<u32> {
+        let is_syn = segment.flags & TcpFlags::SYN != 0;
+        let window = self.window(segment.side, raw, is_syn);
+        window.or((raw == 0).then_some(0))
     }
 
     fn event(
@@ -576,13 +585,27 @@ impl TcpTrace {
         self.phase = Phase::Closed;
     }
 
+    /// Fills in what its numbers say of a packet that is not taken in.
+    fn place(&self, segment: &mut Segment, record: &PacketRecord<'_>) {
+        let (side, flags) = (segment.side, record.flags());
+        let half = self.halves.get(side);
+        segment.sequence = half.place(record.headers.sequence);
+        segment.flight = half.is_started().then(|| half.flight());
+        segment.window = self.told_window(segment, record.headers.window);
+        if flags.any(TcpFlags::ACK) {
+            let other = self.halves.get(side.other());
+            segment.acknowledgement = other.place(record.headers.acknowledgement);
+        }
+    }
+
     fn fill(
         &self,
         segment: &mut Segment,
-        side: Side,
+        raw_window: u16,
         sent: &Sent,
         acknowledged: Option<&Acknowledged>,
     ) {
+        let side = segment.side;
         let half = self.halves.get(side);
         let other = self.halves.get(side.other());
         segment.class = sent.class;
@@ -591,18 +614,15 @@ impl TcpTrace {
         if sent.is_conflict {
             segment.marks.set(Mark::Conflict);
         }
-        segment.sequence = half.relative(sent.start);
+        segment.sequence = half.offset(sent.start);
         segment.repeats_frame = sent.repeats_frame;
-        segment.flight = half.flight();
+        segment.flight = half.is_started().then(|| half.flight());
+        segment.window = self.told_window(segment, raw_window);
         if let Some(acknowledged) = acknowledged {
             segment.marks.join(acknowledged.marks);
-            segment.acknowledgement = Some(other.relative(acknowledged.number));
+            segment.acknowledgement = other.offset(acknowledged.number);
             segment.rtt_ns = acknowledged.rtt_ns;
             segment.acknowledged_frame = acknowledged.frame;
-            let window = segment.window;
-            let raw = u16::try_from(window).unwrap_or(u16::MAX);
-            let is_syn = segment.flags & TcpFlags::SYN != 0;
-            segment.window = self.window(side, raw, is_syn).unwrap_or(window);
         }
     }
 
@@ -716,13 +736,13 @@ pub(crate) fn blank(record: &PacketRecord<'_>, side: Side) -> Segment {
         why: "",
         marks: Marks::default(),
         flags: record.flags().0,
-        sequence: 0,
+        sequence: None,
         length: record.headers.payload_length,
         acknowledgement: None,
-        window: u32::from(record.headers.window),
+        window: None,
         acknowledged_frame: None,
         rtt_ns: None,
-        flight: 0,
+        flight: None,
         repeats_frame: None,
     }
 }

@@ -195,15 +195,18 @@ struct Packet<'a> {
 #[derive(Serialize)]
 struct Tcp {
     flags: String,
-    sequence: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     acknowledgement: Option<u64>,
-    window: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    window: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     acknowledged_frame: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rtt_us: Option<f64>,
-    flight: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flight: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     repeats_frame: Option<u64>,
 }
@@ -310,11 +313,16 @@ impl Printer {
         )?;
         if record.headers.protocol == phalanx_common::packet::protocol::TCP {
             let flags = flag_names(segment.flags);
-            write!(self.output, " [{flags}] seq {}", segment.sequence)?;
+            write!(self.output, " [{flags}]")?;
+            if let Some(number) = segment.sequence {
+                write!(self.output, " seq {number}")?;
+            }
             if let Some(number) = segment.acknowledgement {
                 write!(self.output, " ack {number}")?;
             }
-            write!(self.output, " win {}", segment.window)?;
+            if let Some(window) = segment.window {
+                write!(self.output, " win {window}")?;
+            }
         }
         write!(self.output, " len {}", segment.length)?;
         match record.fragment_count {

@@ -114,11 +114,12 @@ fn measure(plot: &Plot, story: &mut FlowStory) {
         counts.fast_retransmissions += u64::from(class == Some(Class::FastRetransmission));
         counts.timeout_retransmissions += u64::from(class == Some(Class::TimeoutRetransmission));
         counts.unique_bytes = counts.payload_bytes - counts.retransmitted_bytes;
-        side.flight_max = side.flight_max.max(segment.flight);
+        side.flight_max = side.flight_max.max(segment.flight.unwrap_or(0));
         side.congestion_window = side.flight_max / 2;
         side.segment_max = side.segment_max.max(segment.length);
-        side.window_max = side.window_max.max(segment.window);
-        side.window_min = Some(side.window_min.unwrap_or(u32::MAX).min(segment.window));
+        let window = segment.window.unwrap_or(0);
+        side.window_max = side.window_max.max(window);
+        side.window_min = Some(side.window_min.unwrap_or(u32::MAX).min(window));
     }
     for side in [Side::Client, Side::Server] {
         let other = plot.segments.iter().filter(|segment| segment.side != side);

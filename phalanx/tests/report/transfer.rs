@@ -112,13 +112,13 @@ impl Transfer {
             why: "",
             marks: Marks::default(),
             flags,
-            sequence: 1,
+            sequence: Some(1),
             length: 0,
             acknowledgement: Some(1),
-            window: 65_535,
+            window: Some(65_535),
             acknowledged_frame: None,
             rtt_ns: None,
-            flight: 0,
+            flight: Some(0),
             repeats_frame: None,
         }
     }
@@ -126,7 +126,7 @@ impl Transfer {
     fn open(&mut self) {
         let syn = self.segment(Side::Client, SYN);
         self.plot.push(Segment {
-            sequence: 0,
+            sequence: Some(0),
             acknowledgement: None,
             class: Some(Class::New),
             why: "opens the connection",
@@ -135,7 +135,7 @@ impl Transfer {
         self.now += 150_000;
         let answer = self.segment(Side::Server, SYN | ACK);
         self.plot.push(Segment {
-            sequence: 0,
+            sequence: Some(0),
             class: Some(Class::New),
             why: "opens the connection",
             acknowledged_frame: Some(1),
@@ -155,7 +155,7 @@ impl Transfer {
             class: Some(Class::New),
             why: "new bytes in order",
             length: 410,
-            flight: 410,
+            flight: Some(410),
             ..request
         });
         self.now += 55_000_000;
@@ -191,10 +191,10 @@ impl Transfer {
         Segment {
             class: Some(class),
             why,
-            sequence,
+            sequence: Some(sequence),
             length: MSS as u32,
             acknowledgement: Some(411),
-            flight: self.next - self.acknowledged,
+            flight: Some(self.next - self.acknowledged),
             ..segment
         }
     }
@@ -286,9 +286,9 @@ impl Transfer {
         let is_sample = grown > 0 && number > self.recovery_until;
         self.plot.push(Segment {
             marks,
-            sequence: 411,
+            sequence: Some(411),
             acknowledgement: Some(number),
-            window: ack.window as u32,
+            window: Some(ack.window as u32),
             acknowledged_frame: (grown > 0).then_some(ack.of_frame),
             rtt_ns: is_sample.then_some(self.now - ack.sent_ns),
             ..segment
@@ -345,7 +345,7 @@ impl Transfer {
         self.plot.push(Segment {
             class: Some(Class::New),
             why: "ends the stream",
-            sequence: 411,
+            sequence: Some(411),
             acknowledgement: Some(self.next + 1),
             ..segment
         });

@@ -20,9 +20,11 @@ function colourOf(row) {
 function numbersOf(row, isTcp) {
   if (!isTcp) return `${number(row[LEN])} bytes`;
   if (isCopy(row)) return `${flagNames(row[FLAGS])} len ${row[LEN]}`;
-  const parts = [flagNames(row[FLAGS]), `seq ${row[SEQ]}`];
+  const parts = [flagNames(row[FLAGS])];
+  if (row[SEQ] >= 0) parts.push(`seq ${row[SEQ]}`);
   if (row[LEN]) parts.push(`len ${row[LEN]}`);
-  if (row[ACK] >= 0) parts.push(`ack ${row[ACK]}`, `win ${row[WINDOW]}`);
+  if (row[ACK] >= 0) parts.push(`ack ${row[ACK]}`);
+  if (row[ACK] >= 0 && row[WINDOW] >= 0) parts.push(`win ${row[WINDOW]}`);
   return parts.join(" ");
 }
 function notesOf(row, plot) {
@@ -169,16 +171,17 @@ function trace(plot, side) {
     if (isCopy(row)) continue;
     if (row[FLAGS] & RST) it.resets.push(row[TIME]);
     if (row[SIDE] === side) {
+      if (row[SEQ] < 0) continue;
       if (row[CLASS] >= 0) it.data.push(row);
       sent = Math.max(sent, row[SEQ] + row[LEN]);
-      if (row[LEN]) it.flight.push([row[TIME], row[FLIGHT]]);
+      if (row[LEN] && row[FLIGHT] >= 0) it.flight.push([row[TIME], row[FLIGHT]]);
       continue;
     }
     if (row[RTT] >= 0) it.rtt.push(row);
     if (row[ACK] < 0 || row[FLAGS] & RST) continue;
     acked = Math.max(acked, row[ACK]);
     it.acks.push([row[TIME], acked]);
-    if (!(row[FLAGS] & SYN)) {
+    if (!(row[FLAGS] & SYN) && row[WINDOW] >= 0) {
       it.windows.push([row[TIME], row[ACK] + row[WINDOW]]);
       it.room.push([row[TIME], row[WINDOW]]);
     }

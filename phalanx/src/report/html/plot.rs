@@ -92,13 +92,17 @@ impl<'a> Drawn<'a> {
             side(segment.side),
             segment.class.map_or(-1, |class| class as i16),
             segment.flags,
-            segment.sequence,
+            segment
+                .sequence
+                .map_or(-1, |it| i64::try_from(it).unwrap_or(-1)),
             segment.length,
             acknowledgement.and_then(Result::ok).unwrap_or(-1),
-            segment.window,
+            segment.window.map_or(-1, i64::from),
             segment.acknowledged_frame.unwrap_or(0),
             segment.rtt_ns.unwrap_or(-1),
-            segment.flight,
+            segment
+                .flight
+                .map_or(-1, |it| i64::try_from(it).unwrap_or(-1)),
             segment.repeats_frame.unwrap_or(0),
             marks.fold(0_u32, |bits, (bit, _)| bits | 1 << bit),
             self.reasons.get(segment.why).copied().unwrap_or(0),
