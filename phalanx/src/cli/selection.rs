@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use nix::sys::signal::{SigSet, Signal};
 use phalanx_engine::filter::Filter;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -80,10 +81,15 @@ fn stop_at_interrupt(stop: &Arc<AtomicBool>) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()?;
-    let mut interrupt = {
+    // One that comes while the handler is put in place would be lost: it waits.
+    let interrupts = SigSet::from(Signal::SIGINT);
+    interrupts.thread_block()?;
+    let interrupt = {
         let _entered = runtime.enter();
-        signal(SignalKind::interrupt())?
+        signal(SignalKind::interrupt())
     };
+    interrupts.thread_unblock()?;
+    let mut interrupt = interrupt?;
     let stop = Arc::clone(stop);
     std::thread::spawn(move || {
         if runtime.block_on(interrupt.recv()).is_some() {
