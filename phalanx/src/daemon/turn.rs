@@ -210,7 +210,7 @@ impl Turn {
             self.take_report(number, report);
         }
         while let Ok(request) = self.requests.try_recv() {
-            self.answer(request);
+            self.answer(request)?;
         }
         let mut taken = 0;
         for number in 0..self.instances.len() {
@@ -247,7 +247,7 @@ impl Turn {
         Ok(taken)
     }
 
-    /// Takes what an interface that has gone left in the rings: afterwards nobody knows it.
+    /// Takes what is left in the rings: by an interface that has gone, or for filters that have.
     fn drain(&mut self, number: usize) -> anyhow::Result<()> {
         for _ in 0..DRAIN_BATCH_COUNT {
             if self.take_events(number)? + self.take_records(number) == 0 {
@@ -455,7 +455,7 @@ impl Turn {
         }
     }
 
-    fn answer(&mut self, request: Request) {
+    fn answer(&mut self, request: Request) -> anyhow::Result<()> {
         let Request::SetRecording { filters, reply } = request;
         let mut result = Ok(());
         for instance in &mut self.instances {
@@ -464,8 +464,13 @@ impl Turn {
                 break;
             }
         }
+        // What filters that are gone recorded is on its way before the asker knows that they are.
+        for number in 0..self.instances.len() {
+            self.drain(number)?;
+        }
         // Fails only where the asker has gone.
         let _ = reply.send(result);
+        Ok(())
     }
 
     fn take_report(&mut self, number: usize, report: Report) {
