@@ -260,10 +260,11 @@ pub const WIRESHARK_UNACKED_TOTAL_MAX: usize = 1 << 21;
 pub const SEQUENCE_JUMP_MAX: u64 = 1 << 30;
 
 /// What the flows of a file take at most while they are traced, in bytes, by all its shards
-/// together: the entries of [`TRACE_COUNT_MAX`] flows with their index and the RST that refused each
-/// of them, [`TRACE_DETAIL_COUNT_MAX`] flows without what they grow to, that ([`TRACE_GROWN_BYTES_MAX`]), and what one packet of each
-/// shard may add to it before others make room, 1.2 MiB. Stories of flows that have ended are their
-/// reader's, and not part of it. `traces_of_a_file_are_within_their_bound` adds it up.
+/// together: the entries of [`TRACE_COUNT_MAX`] flows with their index and the RST that refused
+/// each of them, [`TRACE_DETAIL_COUNT_MAX`] flows without what they grow to, that
+/// ([`TRACE_GROWN_BYTES_MAX`]), and what one packet of each shard may add to it before others make
+/// room, 1.2 MiB. Stories of flows that have ended are their reader's, and not part of it.
+/// `traces_of_a_file_are_within_their_bound` adds it up.
 pub const TRACE_BYTES_MAX: usize = 768 << 20;
 
 /// Flows traced at once. One of which only a SYN was seen takes some 300 bytes, and
@@ -273,10 +274,10 @@ pub const TRACE_COUNT_MAX: usize = 1 << 18;
 /// Of these, flows that more was seen of: some 5 KiB each, tables that do not grow counted.
 pub const TRACE_DETAIL_COUNT_MAX: usize = 1 << 16;
 
-/// What flows may grow to together, in bytes: runs and acknowledgements on their way, distributions,
-/// application state. A usual flow has one to two KiB of it, the worst 600. From three quarters on
-/// each direction gets 64 runs, and application state is kept to its least; beyond the whole, flows
-/// end to make room.
+/// What flows may grow to together, in bytes: runs and acknowledgements on their way,
+/// distributions, application state. A usual flow has one to two KiB of it, the worst 600. From
+/// three quarters on each direction gets 64 runs, and application state is kept to its least;
+/// beyond the whole, flows end to make room.
 pub const TRACE_GROWN_BYTES_MAX: usize = 256 << 20;
 
 /// Flows that give memory back with each packet while it is scarce, in turn.

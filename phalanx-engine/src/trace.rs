@@ -7,6 +7,7 @@
 
 mod account;
 mod copy;
+mod count;
 mod datagram;
 mod end;
 mod ended;

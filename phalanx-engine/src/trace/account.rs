@@ -14,10 +14,10 @@
 //! What waits is settled by the next data or the end. Data from the other side: server think or
 //! client idle. Data from the same side: what the acknowledgement needed to reach the sender, and
 //! the data to come, is the path's; what is beyond is the sender's own (sender limited), as is the
-//! path's where no round trip has more bytes under way than the first of them ([`Sender`]). FIN, RST
-//! or end: the time of whom the last data was sent to, once that is acknowledged; the close's if a
-//! FIN was seen before; the path's while it is not acknowledged, and unknown beyond a second of
-//! that. An acknowledgement of bytes that were not captured: unknown.
+//! path's where no round trip has more bytes under way than the first of them ([`Sender`]). FIN,
+//! RST or end: the time of whom the last data was sent to, once that is acknowledged; the close's
+//! if a FIN was seen before; the path's while it is not acknowledged, and unknown beyond a second
+//! of that. An acknowledgement of bytes that were not captured: unknown.
 //!
 //! Buckets after the triage of web100, Dapper (SOSR 2017) and TAPO (CoNEXT 2015).
 
@@ -133,8 +133,8 @@ struct Level {
     plateau_path_ns: i64,
 }
 
-/// Bytes that have waited longer than this for an acknowledgement, and were neither acknowledged nor
-/// sent again, say nothing of the path: the initial timeout (RFC 6298 section 2.1).
+/// Bytes that have waited longer than this for an acknowledgement, and were neither acknowledged
+/// nor sent again, say nothing of the path: the initial timeout (RFC 6298 section 2.1).
 const UNANSWERED_NS: i64 = 1_000_000_000;
 
 /// What may have been a loss being repaired, before that was known.

@@ -54,8 +54,8 @@ impl Recent {
     }
 
     /// Whether the packet is a copy of one seen of late, and of which kind. `tells_order` says that
-    /// the sender's IP ids rise, so that an equal one proves it; from `again_ns` on, in nanoseconds,
-    /// the sender may send it again.
+    /// the sender's IP ids rise, so that an equal one proves it; from `again_ns` on, in
+    /// nanoseconds, the sender may send it again.
     pub(crate) fn find(
         &self,
         record: &PacketRecord<'_>,

@@ -1,5 +1,5 @@
-//! What the flows of a tracer have grown to: runs of bytes under way, acknowledgements on their way,
-//! distributions and what is held of payload. It has one budget for all flows together.
+//! What the flows of a tracer have grown to: runs of bytes under way, acknowledgements on their
+//! way, distributions and what is held of payload. It has one budget for all flows together.
 
 /// Bytes that a flow has grown to, as they were last counted.
 #[derive(Clone, Copy, Debug, Default)]

@@ -4,6 +4,7 @@ use phalanx_common::packet::TcpFlags;
 
 use super::account::{Account, Event, Phase, Situation, Turned};
 use super::copy::Recent;
+use super::count::{count_class, count_marks};
 use super::grown::Grown;
 use super::reset;
 use super::sides::SideFacts;
@@ -17,7 +18,7 @@ use crate::segment::{
     run_count_max,
 };
 use crate::side::{Side, Sides};
-use crate::story::{ConnectionState, FlowStory, SideCounts, TurnStory};
+use crate::story::{ConnectionState, FlowStory, TurnStory};
 
 /// How a handshake stands.
 #[derive(Clone, Copy, Debug, Default)]
@@ -778,49 +779,4 @@ fn digest(record: &PacketRecord<'_>) -> u32 {
     let wide = u128::from_le_bytes(bytes) | 1 << 127;
     let folded = (wide as u64 ^ (wide >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (folded >> 32) as u32 | 1
-}
-
-fn count_class(counts: &mut SideCounts, class: Option<Class>, sent: &Sent) {
-    let Some(class) = class else {
-        return;
-    };
-    if class.is_retransmission() {
-        counts.retransmitted_packets += 1;
-        counts.retransmitted_bytes += sent.old;
-    }
-    let count = match class {
-        Class::FastRetransmission => &mut counts.fast_retransmissions,
-        Class::TimeoutRetransmission => &mut counts.timeout_retransmissions,
-        Class::TailLossProbe => &mut counts.tail_loss_probes,
-        Class::SpuriousRetransmission => &mut counts.spurious_retransmissions,
-        Class::Reordered => &mut counts.reordered_packets,
-        Class::FillsHole => &mut counts.holes_filled,
-        Class::KeepAlive => &mut counts.keep_alives,
-        Class::ZeroWindowProbe => &mut counts.zero_window_probes,
-        _ => return,
-    };
-    *count += 1;
-}
-
-fn count_marks(counts: &mut SideCounts, marks: Marks) {
-    if marks == Marks::default() {
-        return;
-    }
-    for mark in marks.iter() {
-        let count = match mark {
-            Mark::DuplicateAck => &mut counts.duplicate_acks,
-            Mark::WindowUpdate => &mut counts.window_updates,
-            Mark::WindowFull => &mut counts.window_full,
-            Mark::ZeroWindow => &mut counts.zero_windows,
-            Mark::AckOfUnseen => &mut counts.acks_of_unseen,
-            Mark::Sack => &mut counts.sacks,
-            Mark::Dsack => &mut counts.dsacks,
-            Mark::Gap => &mut counts.gaps,
-            Mark::UnfittingReset => &mut counts.unfitting_resets,
-            Mark::Implausible => &mut counts.implausible_packets,
-            Mark::Conflict => &mut counts.conflicting_packets,
-            Mark::PortReuse | Mark::KeepAliveAck | Mark::ZeroWindowProbeAck => continue,
-        };
-        *count += 1;
-    }
 }

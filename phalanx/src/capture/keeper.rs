@@ -27,8 +27,8 @@ use crate::view::Outlook;
 /// How often a running capture looks whether its interfaces are there, and old ones are deleted.
 const TICK: Duration = Duration::from_secs(1);
 
-/// After a filter was taken out of the kernel, and the ring was drained: until its last records have
-/// come to the capture.
+/// After a filter was taken out of the kernel, and the ring was drained: until its last records
+/// have come to the capture.
 const DRAIN: Duration = Duration::from_millis(250);
 
 /// How long the end of a capture is waited for, and how often it is looked for.
