@@ -282,9 +282,14 @@ impl Application {
         story
     }
 
+    /// Notes what it holds.
+    fn count_held(&mut self) {
+        self.held_bytes = u32::try_from(self.size() - size_of::<Self>()).unwrap_or(u32::MAX);
+    }
+
     /// Notes what it holds; where that is too much gives it back.
     fn hold(&mut self) {
-        self.held_bytes = u32::try_from(self.size() - size_of::<Self>()).unwrap_or(u32::MAX);
+        self.count_held();
         if self.is_scarce {
             self.spare();
         }
@@ -304,7 +309,7 @@ impl Application {
         if let Some(http) = &mut self.proxy {
             http.shed();
         }
-        self.held_bytes = u32::try_from(self.size() - size_of::<Self>()).unwrap_or(u32::MAX);
+        self.count_held();
     }
 
     /// A segment with something that is wanted.

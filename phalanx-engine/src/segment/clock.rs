@@ -65,6 +65,12 @@ impl RoundTrips {
         }
     }
 
+    /// The least time after which a timeout is believed: a fifth of it is allowed for what the hop
+    /// does not see.
+    pub(crate) fn timeout_min_ns(&self, rest_ns: Option<i64>) -> i64 {
+        self.timeout_ns(rest_ns) / 5 * 4
+    }
+
     /// The least time after which a tail-loss probe may be sent (RFC 8985 section 7.2): twice the
     /// round trip, of which a fifth is allowed for what the hop does not see.
     pub(crate) fn probe_ns(&self, rest_ns: Option<i64>) -> i64 {

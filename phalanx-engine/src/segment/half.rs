@@ -14,8 +14,8 @@ use super::packet::{Acknowledged, Acknowledgement, Sending, Sent};
 use super::sender::{Sender, Step};
 use super::space::{Overlap, Run, Space, Unseen};
 use crate::limits::{
-    REPEATED_COUNT_MAX, RUN_COUNT_MAX, RUN_COUNT_SCARCE_MAX, SENDER_VIEW_COUNT_SCARCE_MAX,
-    SEQUENCE_JUMP_MAX,
+    REPEATED_COUNT_MAX, RUN_COUNT_MAX, RUN_COUNT_SCARCE_MAX, SENDER_VIEW_COUNT_MAX,
+    SENDER_VIEW_COUNT_SCARCE_MAX, SEQUENCE_JUMP_MAX,
 };
 
 /// Where unwrapped sequence numbers begin, so that smaller ones can be told.
@@ -161,7 +161,7 @@ impl Half {
     /// Gives memory back that is not in use.
     pub(crate) fn shrink(&mut self) {
         self.space.shrink_to(0);
-        self.sender.shrink();
+        self.sender.shrink_to(0);
     }
 
     /// The same, but for what one direction gets where memory is scarce.
@@ -487,8 +487,8 @@ impl Half {
             let (class, why) = self.hole_kind(sending, &opener, sent.lateness_ns);
             sent.class = Some(class);
             sent.why = why;
-            let rto_ns = self.round_trips.timeout_ns(sending.peer_rtt_ns);
-            if class == Class::FillsHole && sent.lateness_ns / 4 >= rto_ns / 5 {
+            let timeout_ns = self.round_trips.timeout_min_ns(sending.peer_rtt_ns);
+            if class == Class::FillsHole && sent.lateness_ns >= timeout_ns {
                 self.begin_timeout();
             }
         }
@@ -636,10 +636,13 @@ impl Half {
         }
         self.edge = ack.window.map(|window| number + u64::from(window));
         let times_ns = (ack.time_ns, ack.upstream_ns);
-        if ack.run_count_max < RUN_COUNT_MAX {
-            self.sender.hasten(SENDER_VIEW_COUNT_SCARCE_MAX, self.next);
-        }
-        self.sender.tell(times_ns, number, self.edge, self.next);
+        let view_count_max = if ack.run_count_max < RUN_COUNT_MAX {
+            SENDER_VIEW_COUNT_SCARCE_MAX
+        } else {
+            SENDER_VIEW_COUNT_MAX
+        };
+        self.sender.hasten(view_count_max, self.next);
+        self.sender.tell(times_ns, number, self.edge);
         self.sender
             .see(ack.time_ns, self.next, self.segment_max.into());
     }

@@ -6,8 +6,6 @@
 
 use std::collections::VecDeque;
 
-use crate::limits::SENDER_VIEW_COUNT_MAX;
-
 /// Rounds in a row with no more bytes under way than before, after which the sender is taken to be
 /// limited by its own buffer: a congestion window would have grown, and does not shrink without a
 /// loss, a pause (RFC 5681 sections 3.1 and 4.1) or an echo of congestion (RFC 3168 section 6.1.2).
@@ -91,13 +89,7 @@ impl Sender {
 
     /// The peer's acknowledgement passes the hop; `times_ns` are when it does, and how long it
     /// takes until the sender's data can show that it knows.
-    pub(crate) fn tell(
-        &mut self,
-        times_ns: (i64, i64),
-        acknowledged: u64,
-        edge: Option<u64>,
-        next: u64,
-    ) {
+    pub(crate) fn tell(&mut self, times_ns: (i64, i64), acknowledged: u64, edge: Option<u64>) {
         let at_ns = times_ns.0.saturating_add(times_ns.1);
         let view = View {
             at_ns,
@@ -105,14 +97,6 @@ impl Sender {
             acknowledged,
             edge,
         };
-        if self.pending.len() >= SENDER_VIEW_COUNT_MAX {
-            if self.early_count == 0
-                && let Some(oldest) = self.pending.front()
-            {
-                self.take_early(*oldest, next);
-            }
-            self.take_window();
-        }
         self.due_ns = self.due_ns.min(view.early_ns);
         self.pending.push_back(view);
     }
@@ -169,11 +153,6 @@ impl Sender {
             self.window_max = self.window_max.max(window);
         }
         self.note_due();
-    }
-
-    /// Gives memory back that is not in use.
-    pub(crate) fn shrink(&mut self) {
-        self.pending.shrink_to_fit();
     }
 
     /// New data was sent; `step.next` is its end.
@@ -339,7 +318,7 @@ mod tests {
             });
             time_ns += ROUND_TRIP_NS;
             for acknowledged in [first, next] {
-                sender.tell((time_ns, 0), acknowledged, None, next);
+                sender.tell((time_ns, 0), acknowledged, None);
                 sender.see(time_ns, next, SEGMENT);
             }
         }

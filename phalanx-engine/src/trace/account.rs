@@ -176,6 +176,11 @@ impl Account {
         turned
     }
 
+    /// Who sent data last, also such as was acknowledged and is not in the capture.
+    pub(crate) const fn last_data(&self) -> Option<Side> {
+        self.last_data
+    }
+
     fn spend(&mut self, mut passed_ns: i64, situation: &Situation, event: &Event) {
         let is_timeout = matches!(
             event.class,

@@ -53,7 +53,6 @@ pub(crate) struct TcpTrace {
     turns: TurnStory,
     /// First and latest data of the answer under way.
     answer_ns: Option<(i64, i64)>,
-    last_data: Option<Side>,
     starts_mid_stream: bool,
     is_reused: bool,
     grown: Grown,
@@ -80,7 +79,6 @@ impl TcpTrace {
             end: End::default(),
             turns: TurnStory::default(),
             answer_ns: None,
-            last_data: None,
             starts_mid_stream: !is_syn,
             is_reused: false,
             grown: Grown::default(),
@@ -209,9 +207,6 @@ impl TcpTrace {
             self.account.level(side, &self.halves.get(side).sender);
         }
         self.turn(&event, turned);
-        if event.is_after_capture_gap {
-            self.last_data = Some(other);
-        }
         let rtt_ns = acknowledged.as_ref().and_then(|it| it.rtt_ns);
         self.count_distributions(other, turned.is_some(), rtt_ns);
         self.application.keep_least(is_scarce);
@@ -260,10 +255,10 @@ impl TcpTrace {
         }
         // What a sender sends again after a timeout may have the same IP id.
         let rest_ns = self.halves.get(side.other()).round_trips.smoothed_ns();
-        let timeout_ns = half.round_trips.timeout_ns(rest_ns);
+        let again_ns = half.round_trips.timeout_min_ns(rest_ns);
         self.recent
             .get(side)
-            .find(record, half.ids_tell_order(), timeout_ns / 5 * 4)
+            .find(record, half.ids_tell_order(), again_ns)
     }
 
     /// Whether the server's packet belongs to an earlier connection of the same 5-tuple (RFC 9293
@@ -430,8 +425,8 @@ impl TcpTrace {
             Some(Class::FastRetransmission) => self.account.confirm(side, Bucket::FastRecovery),
             Some(Class::FillsHole) => {
                 let rest_ns = self.halves.get(side.other()).round_trips.smoothed_ns();
-                let timeout_ns = self.halves.get(side).round_trips.timeout_ns(rest_ns);
-                let is_timeout = sent.lateness_ns / 4 >= timeout_ns / 5;
+                let timeout_ns = self.halves.get(side).round_trips.timeout_min_ns(rest_ns);
+                let is_timeout = sent.lateness_ns >= timeout_ns;
                 self.account.confirm(
                     side,
                     if is_timeout {
@@ -478,7 +473,6 @@ impl TcpTrace {
             let first_ns = self.answer_ns.map_or(event.time_ns, |it| it.0);
             self.answer_ns = Some((first_ns, event.time_ns));
         }
-        self.last_data = Some(event.side);
     }
 
     fn end_answer(&mut self) {
@@ -670,7 +664,7 @@ impl TcpTrace {
             self.facts.client.counts.packets == 0 || self.facts.server.counts.packets == 0;
         story.state = self.state();
         let never_began = self.phase == Phase::Handshake || story.state.is_failed();
-        self.turns.is_last_unanswered = self.last_data == Some(Side::Client);
+        self.turns.is_last_unanswered = self.account.last_data() == Some(Side::Client);
         story.starts_mid_stream = self.starts_mid_stream;
         story.reuses_ports |= self.is_reused;
         story.handshake_server_ns = self.handshake.server_ns;

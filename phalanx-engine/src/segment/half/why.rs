@@ -17,13 +17,13 @@ impl Half {
             return (Class::SpuriousRetransmission, "all of it had been SACKed");
         }
         let since_ns = sending.time_ns.saturating_sub(held.last_ns);
-        let rto_ns = self.round_trips.timeout_ns(sending.peer_rtt_ns);
+        let timeout_ns = self.round_trips.timeout_min_ns(sending.peer_rtt_ns);
         // RFC 6298 section 5: the timer runs from the last acknowledgement that was of use.
         let quiet_ns = sending
             .time_ns
             .saturating_sub(self.last_ack_ns.max(held.last_ns));
         let is_first = run.start <= self.acknowledged;
-        if is_first && quiet_ns / 4 >= rto_ns / 5 {
+        if is_first && quiet_ns >= timeout_ns {
             self.begin_timeout();
             return (
                 Class::TimeoutRetransmission,
@@ -77,7 +77,7 @@ impl Half {
                 "the last segment again, before a timeout",
             );
         }
-        if is_first && since_ns / 4 >= rto_ns / 5 {
+        if is_first && since_ns >= timeout_ns {
             self.begin_timeout();
             return (
                 Class::TimeoutRetransmission,
