@@ -33,6 +33,9 @@ struct Bounds {
     p95_percent: f64,
 }
 
+/// Fewest samples whose quantiles are judged.
+const SAMPLE_COUNT_MIN: usize = 20;
+
 /// What is wanted of every case.
 const WANTED: Bounds = Bounds {
     few: 0.99,
@@ -193,27 +196,44 @@ fn measure(range: &Range, watch: &Watch, case: &Case) -> [Agreement; 2] {
     ]
 }
 
+/// What does not hold of a case.
+struct Miss {
+    text: String,
+    /// It may never happen. What else does not hold is a matter of chance as well: what the machine
+    /// does meanwhile.
+    is_never_allowed: bool,
+}
+
 /// What does not hold of a case. Median and 95th percentile are for the way across the path; what
 /// the other end sent is acknowledged at once, within some ticks of the clock.
-fn misses(case: &Case, bounds: Bounds, [sent, received]: &[Agreement; 2]) -> Vec<String> {
+fn misses(case: &Case, bounds: Bounds, [sent, received]: &[Agreement; 2]) -> Vec<Miss> {
     let mut misses = Vec::new();
+    for (way, it) in [("sent", sent), ("received", received)] {
+        let (ambiguous, by_timestamp) = (&it.ambiguous, it.by_timestamp);
+        let wrong = [
+            (ambiguous.is_empty(), format!("no samples: {ambiguous:#?}")),
+            (
+                by_timestamp.1 == 0,
+                format!("by timestamp: {by_timestamp:?}"),
+            ),
+        ];
+        let wrong = wrong.into_iter().filter(|(holds, _)| !holds);
+        misses.extend(wrong.map(|(_, what)| Miss {
+            text: format!("{}: {way}: {what}", case.name),
+            is_never_allowed: true,
+        }));
+    }
     let mut expect = |holds: bool, what: String| {
         if !holds {
-            misses.push(format!("{}: {what}", case.name));
+            misses.push(Miss {
+                text: format!("{}: {what}", case.name),
+                is_never_allowed: false,
+            });
         }
     };
     // What is sent within a small part of the round trip is timed as one.
     let range_us = case.delay_ms * 2e3 / f64::from(1 << RTT_RANGE_SHIFT);
     for (way, it) in [("sent", sent), ("received", received)] {
-        let (ambiguous, by_timestamp) = (&it.ambiguous, it.by_timestamp);
-        expect(
-            ambiguous.is_empty(),
-            format!("{way}: no samples: {ambiguous:#?}"),
-        );
-        expect(
-            by_timestamp.1 == 0,
-            format!("{way}: by timestamp: {by_timestamp:?}"),
-        );
         let [few, round_trips] = [it.few, it.round_trips].map(share);
         expect(
             few >= bounds.few,
@@ -224,13 +244,16 @@ fn misses(case: &Case, bounds: Bounds, [sent, received]: &[Agreement; 2]) -> Vec
             format!("{way}: round trips: {round_trips:.3}"),
         );
         let off = it.deviation_us;
+        // Of a few samples, as those of a handshake, there are no quantiles.
+        let is_judged = it.measured_count >= SAMPLE_COUNT_MIN;
         expect(
-            off.0 <= DEVIATION_US[0] + range_us && off.1 <= DEVIATION_US[1] + range_us,
+            !is_judged
+                || off.0 <= DEVIATION_US[0] + range_us && off.1 <= DEVIATION_US[1] + range_us,
             format!("{way}: deviation: {off:?} us"),
         );
     }
     expect(
-        sent.measured_count >= 20,
+        sent.measured_count >= SAMPLE_COUNT_MIN,
         format!("{} samples", sent.measured_count),
     );
     let [p50, p95] = [sent.p50, sent.p95].map(off_percent);
@@ -247,6 +270,36 @@ fn share((all, found): (usize, usize)) -> f64 {
     }
 }
 
+/// Measures a case once, or three times where it does not hold: the machine may stall once. What
+/// does not hold most of the times, or may never happen.
+fn measure_often(range: &Range, watch: &Watch, case: &Case) -> Vec<String> {
+    let mut failures = Vec::new();
+    let mut failed_count = 0;
+    for _ in 0..3 {
+        let agreements = measure(range, watch, case);
+        for (way, agreement) in ["sent", "recv"].into_iter().zip(&agreements) {
+            agreement.print(case.name, way);
+        }
+        for miss in misses(case, WANTED, &agreements) {
+            println!("MISS {}", miss.text);
+        }
+        let missed = misses(case, case.bounds, &agreements);
+        if missed.is_empty() && failures.is_empty() {
+            return Vec::new();
+        }
+        let is_over = missed.iter().any(|miss| miss.is_never_allowed);
+        failed_count += usize::from(!missed.is_empty());
+        failures.extend(missed.into_iter().map(|miss| miss.text));
+        if is_over {
+            return failures;
+        }
+    }
+    if failed_count < 2 {
+        failures.clear();
+    }
+    failures
+}
+
 /// Measures all cases and prints the table before it judges.
 fn measure_all(range: &Range, cases: &[Case]) {
     let _stamps = Stamps::at_the_tap();
@@ -254,14 +307,7 @@ fn measure_all(range: &Range, cases: &[Case]) {
     println!("{}", Agreement::HEADER);
     let mut failures = Vec::new();
     for case in cases {
-        let agreements = measure(range, &watch, case);
-        for (way, agreement) in ["sent", "recv"].into_iter().zip(&agreements) {
-            agreement.print(case.name, way);
-        }
-        for miss in misses(case, WANTED, &agreements) {
-            println!("MISS {miss}");
-        }
-        failures.extend(misses(case, case.bounds, &agreements));
+        failures.extend(measure_often(range, &watch, case));
     }
     assert!(failures.is_empty(), "{failures:#?}");
 }
