@@ -2,7 +2,7 @@
 
 mod spool;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, Metadata};
 use std::io::{BufWriter, IsTerminal, Write};
 use std::os::unix::fs::MetadataExt;
@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
+use phalanx_engine::stitch::Trail;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::selection::{
@@ -24,7 +25,7 @@ use super::{EXIT_FAILURE, ReaderGone, WrongUsage, complain};
 use crate::analysis::{self, Outcome, Request, hop_reports};
 use crate::report::limits::PLOT_COUNT_MAX;
 use crate::report::text::TextOptions;
-use crate::report::{self, ConversationReport, Report};
+use crate::report::{self, ConversationReport, Report, Trails};
 
 pub(super) const AFTER_HELP: &str = "\
 Examples:
@@ -88,6 +89,9 @@ pub struct AnalyzeArguments {
     top: Option<usize>,
     #[command(flatten)]
     selection: SelectionArguments,
+    /// All captures were made by one clock, as on one host: their times are compared as they are
+    #[arg(long)]
+    shared_clock: bool,
     /// Threads [default: one for each processor]
     #[arg(long, value_name = "COUNT")]
     threads: Option<usize>,
@@ -109,6 +113,7 @@ struct Reading {
     /// By the place of the file in [`ConversationReport::file`].
     files: Vec<(Request, String)>,
     report: Report,
+    trails: Trails,
     is_damaged: bool,
     has_failed: bool,
 }
@@ -121,6 +126,11 @@ pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
     }
     spare_inputs(arguments, &files)?;
     let mut reading = read(arguments, &files)?;
+    let mut trails = std::mem::take(&mut reading.trails);
+    if arguments.shared_clock {
+        trails.clocks.fill(0);
+    }
+    reading.report.join_hops(trails);
     if let Some(wanted) = &arguments.selection.conversation {
         reading.choose(wanted)?;
     }
@@ -173,7 +183,10 @@ fn read(arguments: &AnalyzeArguments, files: &[Named]) -> anyhow::Result<Reading
     let mut reading = Reading::default();
     let (mut refusals, mut is_filtered) = (Vec::new(), false);
     for file in files {
-        let request = request(arguments, file, &stop)?;
+        let request = Request {
+            is_one_of_several: files.len() > 1,
+            ..request(arguments, file, &stop)?
+        };
         match analyze(&request, &stop) {
             Ok(outcome) => {
                 reading.is_damaged |=
@@ -209,6 +222,16 @@ impl Reading {
     fn add(&mut self, file: &Named, outcome: Outcome, is_only: bool) {
         let hops = hop_reports(&outcome, &file.name, &file.path.display().to_string());
         let report = &mut self.report;
+        let first_place = report.hops.len() as u32;
+        let places: BTreeMap<u32, u32> = hops.keys().copied().zip(first_place..).collect();
+        let place = |hop: u32| places.get(&hop).copied().unwrap_or(first_place);
+        let clock = self.files.len() as u32;
+        self.trails.clocks.extend(hops.iter().map(|_| clock));
+        let trails = outcome.trails.into_iter();
+        self.trails.trails.extend(trails.map(|trail| Trail {
+            hop: place(trail.hop),
+            ..trail
+        }));
         let totals = &mut report.totals;
         totals.conversations += outcome.conversation_count;
         totals.evicted_flows += outcome.evicted_count;
@@ -225,8 +248,10 @@ impl Reading {
             } else {
                 format!("{}/{bare}", file.name)
             };
+            let hop_place = place(story.hop);
             let conversation = ConversationReport::new(id, hop, story);
             report.conversations.push(ConversationReport {
+                hop_place,
                 file: self.files.len(),
                 ..conversation
             });
