@@ -18,6 +18,7 @@ mod fate;
 mod hull;
 mod journey;
 mod key;
+mod ladder;
 mod leg;
 mod path;
 mod position;
@@ -33,6 +34,7 @@ use self::clock::Clocks;
 use self::conversation::Group;
 
 pub use self::conversation::{Alignment, PathCount, Rewrite, RewriteField, StitchedConversation};
+pub use self::ladder::{Ladder, Rung, RungCrossing, RungEnd};
 pub use self::leg::{LegStory, LegWay};
 pub use self::reading::{ClockReading, HopClock};
 pub use self::trail::{Crossing, SynOptions, Trail};
@@ -60,6 +62,25 @@ pub struct Stitched {
     pub clocks: Vec<HopClock>,
     /// Pairs of flows that are alike, and no more so than others: not joined.
     pub ambiguous_count: u64,
+    /// Pairs of hops that saw the same packets at the same times: one capture given twice.
+    pub twins: Vec<(u32, u32)>,
+    hops: Vec<StitchHop>,
+    /// By conversation.
+    groups: Vec<Group>,
+    all_clocks: Clocks,
+    reference: u32,
+}
+
+impl Stitched {
+    /// The packets of a conversation one by one, the first `most` of them.
+    #[must_use]
+    pub fn ladder(&self, conversation: usize, most: usize) -> Ladder {
+        let group = self.groups.get(conversation);
+        group.map_or_else(Ladder::default, |group| {
+            let (trails, clocks) = (&self.trails, &self.all_clocks);
+            group.ladder(trails, &self.hops, clocks, self.reference, most)
+        })
+    }
 }
 
 /// Stitches the flows of several hops. `hops` are in the order in which they are shown; it is a
@@ -77,17 +98,22 @@ pub fn stitch(mut trails: Vec<Trail>, hops: &[StitchHop]) -> Stitched {
     for group in &mut groups {
         group.sight(&trails, &mut sightings);
     }
+    let twins = sightings.twins();
     sightings.settle(hops, &mut clocks);
     let conversations: Vec<StitchedConversation> = groups
-        .iter_mut()
+        .iter()
         .map(|group| group.stitch(&trails, hops, &clocks))
         .collect();
     let reference = reading::reference(&conversations, hops);
-    let clocks = reading::readings(reference, hops, &clocks);
     Stitched {
         trails,
         conversations,
-        clocks,
+        clocks: reading::readings(reference, hops, &clocks),
         ambiguous_count: associations.ambiguous_count,
+        twins,
+        hops: hops.to_vec(),
+        groups,
+        all_clocks: clocks,
+        reference,
     }
 }

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 use phalanx_engine::Side;
 use phalanx_engine::segment::Segment;
-use phalanx_engine::stitch::ClockReading;
+use phalanx_engine::stitch::{ClockReading, Ladder};
 use phalanx_engine::story::FlowStory;
 
 pub use across::{Across, FlowAt, Trails};
@@ -132,6 +132,8 @@ pub struct ConversationReport {
     pub worst_because: String,
     /// What all hops tell of it, where several saw it.
     pub across: Option<Box<Across>>,
+    /// Its packets at all hops, where they are to be shown and several hops saw it.
+    pub ladder: Option<Ladder>,
     /// Its packets, where they are to be drawn.
     pub plot: Option<Plot>,
 }
@@ -151,6 +153,7 @@ impl ConversationReport {
             score,
             worst_because,
             across: None,
+            ladder: None,
             plot: None,
         }
     }

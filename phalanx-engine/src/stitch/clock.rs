@@ -192,7 +192,12 @@ impl Piece {
 #[derive(Debug, Default)]
 pub(super) struct AllSightings {
     pairs: BTreeMap<(u32, u32), Sightings>,
+    /// Packets that two hops saw at the same time, and all that they saw.
+    equal: BTreeMap<(u32, u32), (usize, usize)>,
 }
+
+/// Fewest packets that two captures are told to be one by.
+const TWIN_COUNT_MIN: usize = 4;
 
 impl AllSightings {
     /// Adds a packet of two hops, the lower number first: `ahead_ns` at a time of the first.
@@ -206,6 +211,22 @@ impl AllSightings {
         if points.len() >= SIGHTING_COUNT_MAX {
             thin(points, is_onward);
         }
+    }
+
+    /// Notes packets of which nothing tells at which of two hops they were first.
+    pub(super) fn note_equal(&mut self, pair: (u32, u32), equal_count: usize, all_count: usize) {
+        let counts = self.equal.entry(pair).or_default();
+        counts.0 += equal_count;
+        counts.1 += all_count;
+    }
+
+    /// Pairs of hops that saw everything that they share at the same times.
+    pub(super) fn twins(&self) -> Vec<(u32, u32)> {
+        let is_twin = |(_, (equal, all)): &(&(u32, u32), &(usize, usize))| {
+            *all >= TWIN_COUNT_MIN && equal == all
+        };
+        let twins = self.equal.iter().filter(is_twin);
+        twins.map(|(pair, _)| *pair).collect()
     }
 
     /// Finds out how far clocks are apart. Where hops share one and nothing speaks against it, they

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use phalanx_common::packet::protocol;
+
 use super::alignment::{Expectation, Item};
 use super::clock::{AllSightings, Clocks, Difference};
 use super::fate::{Circumstances, Fate, Fates, Origin};
@@ -12,8 +14,9 @@ use super::leg::{LegStory, LegWay, Way, round_trips};
 use super::path::arrange;
 use super::position::{Base, items};
 use super::sighting::{Common, Order};
-use super::trail::Trail;
 use super::StitchHop;
+use super::ladder::Ladder;
+use super::trail::Trail;
 use crate::side::{Side, Sides};
 
 /// A conversation, as all hops that saw it tell of it.
@@ -108,6 +111,7 @@ impl RewriteField {
 }
 
 /// A conversation on its way to be stitched.
+#[derive(Debug)]
 pub(super) struct Group {
     /// Places among the trails.
     members: Vec<usize>,
@@ -148,6 +152,9 @@ impl Group {
             let hops = [first, second].map(|it| trails[self.members[it]].hop);
             let mut orders = Sides::default();
             for side in [Side::Client, Side::Server] {
+                let seen = common.sightings.get(side);
+                let equal = seen.iter().filter(|it| it.times_ns[0] == it.times_ns[1]);
+                sightings.note_equal((hops[0], hops[1]), equal.count(), seen.len());
                 let order = common.order(side);
                 *orders.get_mut(side) = order;
                 if order == Order::Unknown {
@@ -166,7 +173,7 @@ impl Group {
 
     /// Brings the flows together, now that clocks are known.
     pub(super) fn stitch(
-        &mut self,
+        &self,
         trails: &[Trail],
         hops: &[StitchHop],
         clocks: &Clocks,
@@ -185,18 +192,6 @@ impl Group {
         }
         let packets = self.packets(trails);
         let commons = self.commons(&packets);
-        let course = |side: Side| {
-            let order = |a: usize, b: usize| self.order(a, b, side, &commons, trails, clocks);
-            let way = arrange(self.members.len(), order);
-            let saw_any = |it: &usize| !packets[*it].get(side).is_empty();
-            way.into_iter().filter(saw_any).collect::<Vec<usize>>()
-        };
-        let courses = Sides {
-            client: course(Side::Client),
-            server: course(Side::Server),
-        };
-        conversation.path = courses.client.iter().map(|it| hop(*it)).collect();
-        conversation.return_path = courses.server.iter().map(|it| hop(*it)).collect();
         let scene = Scene {
             group: self,
             trails,
@@ -205,8 +200,33 @@ impl Group {
             packets: &packets,
             commons: &commons,
         };
+        let courses = scene.courses();
+        conversation.path = courses.client.iter().map(|it| hop(*it)).collect();
+        conversation.return_path = courses.server.iter().map(|it| hop(*it)).collect();
         scene.fill(&courses, &mut conversation);
         conversation
+    }
+
+    /// The packets one by one, `most` of them at most, with times by the clock of `reference`.
+    pub(super) fn ladder(
+        &self,
+        trails: &[Trail],
+        hops: &[StitchHop],
+        clocks: &Clocks,
+        reference: u32,
+        most: usize,
+    ) -> Ladder {
+        let packets = self.packets(trails);
+        let commons = self.commons(&packets);
+        let scene = Scene {
+            group: self,
+            trails,
+            hops,
+            clocks,
+            packets: &packets,
+            commons: &commons,
+        };
+        scene.ladder(reference, most)
     }
 
     fn commons(&self, packets: &[Packets]) -> BTreeMap<(usize, usize), Common> {
@@ -265,17 +285,18 @@ struct Scene<'a> {
 }
 
 /// One direction, followed hop by hop.
-struct Course<'a> {
+pub(super) struct Course<'a> {
     /// Members in the order of the way.
-    members: &'a [usize],
-    items: Vec<&'a [Item]>,
-    journeys: Journeys,
-    fates: Fates,
+    pub(super) members: &'a [usize],
+    pub(super) items: Vec<&'a [Item]>,
+    pub(super) journeys: Journeys,
+    pub(super) fates: Fates,
+    pub(super) is_tcp: bool,
     segment_length: u64,
 }
 
 impl Course<'_> {
-    fn way(&self) -> Way<'_> {
+    pub(super) fn way(&self) -> Way<'_> {
         Way {
             items: &self.items,
             journeys: &self.journeys,
@@ -296,11 +317,64 @@ impl Course<'_> {
 }
 
 impl<'a> Scene<'a> {
+    /// The members on the way of either side's packets.
+    fn courses(&self) -> Sides<Vec<usize>> {
+        let count = self.group.members.len();
+        let course = |side: Side| {
+            let order = |a: usize, b: usize| {
+                let (group, trails) = (self.group, self.trails);
+                group.order(a, b, side, self.commons, trails, self.clocks)
+            };
+            let way = match side {
+                Side::Client => arrange(count, order),
+                // Where nothing is known, the way back is the way there.
+                Side::Server => {
+                    let back = |it: usize| count - 1 - it;
+                    let reversed = |a: usize, b: usize| order(back(b), back(a)).reversed();
+                    arrange(count, reversed).into_iter().map(back).collect()
+                }
+            };
+            let saw_any = |it: &usize| !self.packets[*it].get(side).is_empty();
+            way.into_iter().filter(saw_any).collect::<Vec<usize>>()
+        };
+        Sides {
+            client: course(Side::Client),
+            server: course(Side::Server),
+        }
+    }
+
+    fn ladder(&self, reference: u32, most: usize) -> Ladder {
+        let members = self.courses();
+        let hop = |member: usize| self.trail(member).hop;
+        let mut hops: Vec<u32> = members.client.iter().map(|it| hop(*it)).collect();
+        for member in members.server.iter().rev() {
+            if !hops.contains(&hop(*member)) {
+                hops.push(hop(*member));
+            }
+        }
+        let reading = |hop: u32, time_ns: i64| match self.clocks.difference(hop, reference, time_ns) {
+            Some(it) => {
+                let reference_ns = time_ns.saturating_add(it.ahead_ns as i64);
+                (reference_ns, Some(it.error_ns().ceil() as i64))
+            }
+            None => (time_ns, None),
+        };
+        let courses = [
+            (Side::Client, self.course(&members.client, Side::Client)),
+            (Side::Server, self.course(&members.server, Side::Server)),
+        ];
+        let courses: Vec<(Side, &Course<'_>)> = courses
+            .iter()
+            .filter_map(|(side, course)| Some((*side, course.as_ref()?)))
+            .collect();
+        Ladder::of(hops, &courses, &hop, &reading, most)
+    }
+
     fn fill(&self, courses: &'a Sides<Vec<usize>>, conversation: &mut StitchedConversation) {
         let forward = self.course(&courses.client, Side::Client);
         let reverse = self.course(&courses.server, Side::Server);
         for (course, side) in [(&forward, Side::Client), (&reverse, Side::Server)] {
-            if let Some(course) = course {
+            if let Some(course) = course.as_ref().filter(|it| it.members.len() > 1) {
                 count_alignment(course, &mut conversation.alignment);
                 conversation.paths.extend(self.paths(course, side));
             }
@@ -376,7 +450,7 @@ impl<'a> Scene<'a> {
 
     /// Follows the packets of a side along its way.
     fn course(&self, members: &'a [usize], side: Side) -> Option<Course<'a>> {
-        if members.len() < 2 {
+        if members.is_empty() {
             return None;
         }
         let items: Vec<&[Item]> = members
@@ -420,6 +494,7 @@ impl<'a> Scene<'a> {
         );
         Some(Course {
             members,
+            is_tcp: self.trail(members[0]).protocol == protocol::TCP,
             segment_length: segment_length(&items),
             items,
             journeys,

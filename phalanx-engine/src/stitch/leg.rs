@@ -106,7 +106,7 @@ impl Way<'_> {
             self.count(journey, from, &mut leg, &mut missing);
         }
         self.settle(missing, &mut leg);
-        leg.reordered = self.reordered([from, to]);
+        leg.reordered = self.overtaken([from, to]).len() as u64;
         self.delays([from, to], difference, &mut leg);
         leg
     }
@@ -154,27 +154,28 @@ impl Way<'_> {
         }
     }
 
-    fn reordered(&self, [from, to]: [usize; 2]) -> u64 {
-        let mut seen: Vec<(u64, (u64, u64), u64)> = Vec::new();
+    /// Journeys that a later one overtook between two stops; the pieces of one packet count once.
+    pub(super) fn overtaken(&self, [from, to]: [usize; 2]) -> Vec<usize> {
+        let mut seen: Vec<(u64, u64, (u64, u64), usize)> = Vec::new();
         for journey in 0..self.journeys.len() {
             let both = (self.item(journey, from), self.item(journey, to));
             if let (Some(x), Some(y)) = both {
                 let start = self.journeys.range(journey).start;
-                seen.push((y.crossing.frame, (x.crossing.frame, start), start));
+                seen.push((y.crossing.frame, start, (x.crossing.frame, start), journey));
             }
         }
-        seen.sort_unstable_by_key(|it| (it.0, it.2));
+        seen.sort_unstable();
         let mut latest = (0, 0);
-        let mut overtaken = std::collections::BTreeSet::new();
-        for (frame, sent, _) in seen {
-            if sent.0 < latest.0 {
-                overtaken.insert(frame);
-            } else if sent.0 == latest.0 && sent < latest {
-                overtaken.insert(frame);
+        let mut overtaken = Vec::new();
+        let mut last_frame = 0;
+        for (frame, _, sent, journey) in seen {
+            if sent < latest && last_frame != frame {
+                overtaken.push(journey);
+                last_frame = frame;
             }
             latest = latest.max(sent);
         }
-        overtaken.len() as u64
+        overtaken
     }
 
     fn delays(

@@ -14,16 +14,17 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
-use phalanx_engine::stitch::Trail;
+use phalanx_engine::stitch::{Stitched, Trail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::selection::{
     ConversationName, EXIT_DAMAGED, SelectionArguments, hop_name, refused, warn, warn_of_evicted,
     warn_of_refusals,
 };
-use super::{EXIT_FAILURE, ReaderGone, WrongUsage, complain};
+use super::{EXIT_FAILURE, ReaderGone, WrongUsage, complain, say};
+use crate::plain::plain;
 use crate::analysis::{self, Outcome, Request, hop_reports};
-use crate::report::limits::PLOT_COUNT_MAX;
+use crate::report::limits::{LADDER_COUNT_MAX, PLOT_COUNT_MAX, RUNG_COUNT_MAX};
 use crate::report::text::TextOptions;
 use crate::report::{self, ConversationReport, Report, Trails};
 
@@ -89,6 +90,9 @@ pub struct AnalyzeArguments {
     top: Option<usize>,
     #[command(flatten)]
     selection: SelectionArguments,
+    /// Show the packets of the worst conversations one by one, at all hops; the page has them anyway
+    #[arg(long)]
+    ladder: bool,
     /// All captures were made by one clock, as on one host: their times are compared as they are
     #[arg(long)]
     shared_clock: bool,
@@ -130,7 +134,7 @@ pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
     if arguments.shared_clock {
         trails.clocks.fill(0);
     }
-    reading.report.join_hops(trails);
+    let stitched = reading.report.join_hops(trails);
     if let Some(wanted) = &arguments.selection.conversation {
         reading.choose(wanted)?;
     }
@@ -138,6 +142,14 @@ pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
     reading.report.conversations.truncate(top(arguments));
     if arguments.format == ReportFormat::Html {
         reading.draw();
+    }
+    if let Some(stitched) = &stitched {
+        warn_of_hops(stitched, &reading.report);
+        let shown = ladders(arguments);
+        for it in reading.report.conversations.iter_mut().take(shown) {
+            let place = it.across.as_ref().map(|across| across.place);
+            it.ladder = place.map(|place| stitched.ladder(place, RUNG_COUNT_MAX));
+        }
     }
     let totals = &mut reading.report.totals;
     let shown = reading.report.conversations.len() as u64;
@@ -150,6 +162,47 @@ pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
     } else {
         0
     }))
+}
+
+/// Of how many conversations the packets are shown one by one, the worst ones.
+const fn ladders(arguments: &AnalyzeArguments) -> usize {
+    match (arguments.format, arguments.ladder) {
+        (ReportFormat::Html, _) => PLOT_COUNT_MAX,
+        (_, true) => LADDER_COUNT_MAX,
+        (_, false) => 0,
+    }
+}
+
+/// Says what is odd about the captures as hops of one path.
+fn warn_of_hops(stitched: &Stitched, report: &Report) {
+    let name = |hop: u32| {
+        let found = report.hops.get(hop as usize);
+        found.map_or(String::new(), |it| plain(&it.id))
+    };
+    for (first, second) in &stitched.twins {
+        let (first, second) = (name(*first), name(*second));
+        say(&format!(
+            "phalanx: {first} and {second} saw the same packets at the same times; is it one \
+             capture, given twice?"
+        ));
+    }
+    let joined = |hop: u32| {
+        let mut flows = stitched.conversations.iter().filter(|it| it.flows.len() > 1);
+        flows.any(|it| it.flows.iter().any(|flow| stitched.trails[*flow].hop == hop))
+    };
+    for hop in (0..report.hops.len() as u32).filter(|hop| !joined(*hop)) {
+        let name = name(hop);
+        say(&format!(
+            "phalanx: no conversation of {name} was seen at another hop; are the captures of the \
+             same time and traffic?"
+        ));
+    }
+    match stitched.ambiguous_count {
+        0 => {}
+        count => say(&format!(
+            "phalanx: {count} pairs of flows look alike and were not joined"
+        )),
+    }
 }
 
 /// Refuses to write the report over a capture that it is made from.

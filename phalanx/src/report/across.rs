@@ -28,6 +28,8 @@ pub struct Across {
     pub rewrites: Vec<Rewrite>,
     /// How well packets could be told apart.
     pub alignment: Alignment,
+    /// Its place among [`Stitched::conversations`].
+    pub place: usize,
 }
 
 /// A conversation's flow at one hop.
@@ -60,9 +62,9 @@ type Place = (u32, u64);
 impl Report {
     /// Brings the flows together that are one conversation, where there are several hops. Each
     /// stays with the story that the hop nearest to the client tells.
-    pub fn join_hops(&mut self, trails: Trails) {
+    pub fn join_hops(&mut self, trails: Trails) -> Option<Stitched> {
         if self.hops.len() < 2 {
-            return;
+            return None;
         }
         let hops: Vec<StitchHop> = (0_u32..)
             .zip(&self.hops)
@@ -75,6 +77,7 @@ impl Report {
         let stitched = stitch(trails.trails, &hops);
         self.note_clocks(&stitched);
         self.join(&stitched);
+        Some(stitched)
     }
 
     fn note_clocks(&mut self, stitched: &Stitched) {
@@ -96,10 +99,10 @@ impl Report {
         for report in std::mem::take(&mut self.conversations) {
             reports.insert((report.hop_place, report.story.flow), report);
         }
-        for conversation in &stitched.conversations {
+        for (place, conversation) in stitched.conversations.iter().enumerate() {
             let joined = conversation.flows.len().saturating_sub(1) as u64;
             self.totals.conversations = self.totals.conversations.saturating_sub(joined);
-            let across = Across::of(conversation, &stitched.trails);
+            let across = Across::of(conversation, place, &stitched.trails);
             self.conversations.extend(across.report(&mut reports));
         }
         // What no trail was kept of.
@@ -108,7 +111,7 @@ impl Report {
 }
 
 impl Across {
-    fn of(conversation: &StitchedConversation, trails: &[Trail]) -> Self {
+    fn of(conversation: &StitchedConversation, place: usize, trails: &[Trail]) -> Self {
         let flow = |place: &usize| {
             let trail = &trails[*place];
             FlowAt {
@@ -127,6 +130,7 @@ impl Across {
             legs: conversation.legs.clone(),
             rewrites: conversation.rewrites.clone(),
             alignment: conversation.alignment,
+            place,
         }
     }
 
