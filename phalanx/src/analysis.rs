@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use phalanx_common::packet::Layers;
 use phalanx_engine::filter::Filter;
+use phalanx_engine::stitch::Trail;
 use phalanx_engine::story::FlowStory;
 
 use self::batch::{Batch, Selection, decode};
@@ -66,6 +67,8 @@ pub struct Request {
     pub follow: Option<Follow>,
     /// Where the bytes of the file are kept as they are read.
     pub copy: Option<Arc<File>>,
+    /// Whether its packets are compared with those of other captures.
+    pub is_one_of_several: bool,
 }
 
 impl Request {
@@ -82,6 +85,7 @@ impl Request {
             flow: None,
             follow: None,
             copy: None,
+            is_one_of_several: false,
         }
     }
 
@@ -103,6 +107,8 @@ pub struct Outcome {
     pub interfaces: Vec<Interface>,
     /// The worst conversations, by hop and first frame.
     pub stories: Vec<Box<FlowStory>>,
+    /// The packets of all flows, by hop and first frame, where there is more than one hop.
+    pub trails: Vec<Trail>,
     /// Conversations that were found.
     pub conversation_count: u64,
     /// Of these, flows that were ended early to make room for others: one that went on is a
@@ -349,7 +355,8 @@ impl Shared<'_> {
             .source
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
-        let flow_counts = finish_all(self.shards, clock_ns, &self.worst);
+        let (flow_counts, mut trails) = finish_all(self.shards, clock_ns, &self.worst);
+        trails.sort_by_key(|trail| (trail.hop, trail.flow));
         let worst = self
             .worst
             .into_inner()
@@ -371,6 +378,7 @@ impl Shared<'_> {
             hops,
             interfaces,
             stories: worst.into_stories(),
+            trails,
             conversation_count: flow_counts.all,
             evicted_count: flow_counts.evicted,
             notes: hop::notes(source.file.notes(), assembly.counts()),
@@ -384,20 +392,28 @@ impl Shared<'_> {
     }
 }
 
-/// Ends all flows, those of each shard by a thread of its own: how many there were.
-fn finish_all(mut shards: Vec<Shard>, clock_ns: i64, worst: &Mutex<Worst>) -> FlowCounts {
+/// Ends all flows, those of each shard by a thread of its own: how many there were, and their
+/// trails.
+fn finish_all(
+    mut shards: Vec<Shard>,
+    clock_ns: i64,
+    worst: &Mutex<Worst>,
+) -> (FlowCounts, Vec<Trail>) {
     let last = shards.pop();
     std::thread::scope(|scope| {
         let spawn = |shard: Shard| scope.spawn(move || shard.finish(clock_ns, worst));
         let others: Vec<_> = shards.into_iter().map(spawn).collect();
         let last = last.map(|shard| shard.finish(clock_ns, worst));
-        let mut counts = last.unwrap_or_default();
+        let (mut counts, mut trails) = last.unwrap_or_default();
         for other in others {
             match other.join() {
-                Ok(more) => counts = counts.plus(more),
+                Ok((more, others)) => {
+                    counts = counts.plus(more);
+                    trails.extend(others);
+                }
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        counts
+        (counts, trails)
     })
 }

@@ -152,6 +152,8 @@ pub(super) struct Selection {
     programs: Option<BTreeMap<u16, Option<Program>>>,
     /// By interface: the link type, and what the parser makes of it.
     links: Vec<(u16, Option<LinkKind>)>,
+    /// Whether this capture is one of several.
+    is_one_of_several: bool,
 }
 
 impl Selection {
@@ -178,7 +180,13 @@ impl Selection {
             until_ns: request.until_ns,
             programs,
             links,
+            is_one_of_several: request.is_one_of_several,
         }
+    }
+
+    /// Whether there is more than one hop, so that their packets are to be compared.
+    pub(super) fn keeps_trails(&self) -> bool {
+        self.is_one_of_several || self.links.len() > 1
     }
 
     /// What the parser makes of an interface's frames, where it knows them.

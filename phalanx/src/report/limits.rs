@@ -23,3 +23,9 @@ pub const TEXT_WIDTH_MAX: usize = 400;
 
 /// Longest words of others (names of files, hops, reasons) in text, in characters.
 pub const WORDS_LENGTH_MAX: usize = 200;
+
+/// Conversations whose packets are shown one by one outside of a page.
+pub const LADDER_COUNT_MAX: usize = 8;
+
+/// Packets of a ladder: some 300 bytes of JSON each.
+pub const RUNG_COUNT_MAX: usize = 5_000;

@@ -1,0 +1,1 @@
+//! See the tests of the modules; and `phalanx/tests/network_hops.rs` for real traffic.
