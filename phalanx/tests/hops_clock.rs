@@ -61,10 +61,10 @@ fn none() -> Shares {
     }
 }
 
-/// A minute of small requests over three hops, in three connections.
+/// A minute of small requests over three hops, in two connections.
 fn steady(tag: &str) -> Made {
     let synthesis = HopSynthesis {
-        conversations: 3,
+        conversations: 2,
         legs: LEGS.to_vec(),
         duration_ms: 50.0,
         requests: (REQUESTS, REQUESTS),
@@ -166,12 +166,10 @@ fn offsets_and_skews_are_found_within_their_error() {
     let cases = [
         ("none", [own; 3]),
         ("an hour ahead", [own, ahead(HOUR_NS, 0.0), own]),
-        ("an hour behind", [own, own, ahead(-HOUR_NS, 0.0)]),
         (
             "both off",
             [own, ahead(-3_700_000, 0.0), ahead(250_000_000, 0.0)],
         ),
-        ("too fast", [own, ahead(0, 100.0), own]),
         ("too slow", [own, ahead(1_000_000, -100.0), ahead(40, 17.3)]),
         (
             "off and too fast",

@@ -2,7 +2,7 @@
 
 use super::HopSynthesis;
 use super::conversation::{Conversation, Manner};
-use super::course::{Content, Course, Kind, Packet, Sent};
+use super::course::{Content, Course, Kind, Lookup, Packet, Sent};
 use super::frame::{ACK, FIN, PSH, SYN};
 use crate::random::{Random, seed_of};
 use crate::synthesis::connection::exponential;
@@ -109,13 +109,18 @@ impl Script<'_> {
     }
 
     fn look_up(&mut self, random: &mut Random) {
-        let id = random.next_u32() as u16;
+        let (id, name) = (random.next_u32() as u16, random.next_u32() as u8);
+        let is_common = self.conversation.is_equal_payload;
+        let lookup = Lookup {
+            id,
+            name: if is_common { 0 } else { name },
+        };
         for _ in 0..ATTEMPTS_MAX {
             let asked_ns = self.now_ns;
-            let arrived = self.datagram(Side::Client, Content::Question(id));
+            let arrived = self.datagram(Side::Client, Content::Question(lookup));
             let answered = arrived.and_then(|at_ns| {
                 self.now_ns = at_ns + 200_000;
-                self.datagram(Side::Server, Content::Answer(id))
+                self.datagram(Side::Server, Content::Answer(lookup))
             });
             if answered.is_some() {
                 return;
