@@ -52,7 +52,11 @@ struct AlignmentView {
 }
 
 /// Writes all that stands beside the paths.
-pub(super) fn write(across: &Across, hops: HopNames<'_>, out: &mut Out<'_>) -> serde_json::Result<()> {
+pub(super) fn write(
+    across: &Across,
+    hops: HopNames<'_>,
+    out: &mut Out<'_>,
+) -> serde_json::Result<()> {
     let direction = |side: Side| match side {
         Side::Client => "client_to_server",
         Side::Server => "server_to_client",
@@ -88,7 +92,10 @@ pub(super) fn write(across: &Across, hops: HopNames<'_>, out: &mut Out<'_>) -> s
             fields: it.fields.iter().map(|field| field.name()).collect(),
         })
         .collect();
-    out.put(name!("rewrites"), (!rewrites.is_empty()).then_some(rewrites))?;
+    out.put(
+        name!("rewrites"),
+        (!rewrites.is_empty()).then_some(rewrites),
+    )?;
     let alignment = AlignmentView {
         packets: across.alignment.packets,
         aligned: across.alignment.aligned,
@@ -126,7 +133,10 @@ fn write_leg(leg: &LegStory, hops: HopNames<'_>, line: &mut Vec<u8>) -> serde_js
     let mut out = Out::begin(line);
     out.put(name!("from"), Some(hop_name(leg.from, hops)))?;
     out.put(name!("to"), Some(hop_name(leg.to, hops)))?;
-    for (name, way) in [(name!("forward"), &leg.forward), (name!("reverse"), &leg.reverse)] {
+    for (name, way) in [
+        (name!("forward"), &leg.forward),
+        (name!("reverse"), &leg.reverse),
+    ] {
         if let Some(way) = way {
             write_way(way, out.object(name))?;
         }
@@ -144,7 +154,10 @@ fn write_way(way: &LegWay, mut out: Out<'_>) -> serde_json::Result<()> {
     out.put(name!("not_captured"), Some(way.not_captured))?;
     out.put(name!("unresolved"), Some(way.unresolved))?;
     spread(&way.delay, name!("delay_ms"), &mut out)?;
-    out.put(name!("delay_error_ms"), way.delay_error_ns.map(milliseconds))?;
+    out.put(
+        name!("delay_error_ms"),
+        way.delay_error_ns.map(milliseconds),
+    )?;
     spread(&way.queueing, name!("queueing_ms"), &mut out)?;
     out.end();
     Ok(())
