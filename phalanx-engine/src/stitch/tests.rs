@@ -114,7 +114,8 @@ proptest! {
             delays.iter().enumerate().map(point).collect()
         };
         let (above, below) = (points(1, |it| it.0), points(-1, |it| it.1));
-        let corridor = Corridor::of(above.into_iter(), below.into_iter()).expect("the truth passes");
+        let corridor = Corridor::of(above.into_iter(), below.into_iter());
+        let corridor = corridor.expect("the truth passes");
         for index in 0..delays.len() {
             let (low, high) = corridor.bounds(times(index));
             let truth = truth(times(index)) as f64;
