@@ -49,6 +49,7 @@ pub struct FileQuery {
     #[serde(default)]
     follow: bool,
     /// With stand-ins in place of addresses, and without payload: what there is by now.
+    #[param(inline)]
     redact: Option<Redact>,
 }
 

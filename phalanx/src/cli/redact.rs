@@ -23,10 +23,10 @@ Examples:
   phalanx redact --key-file key -o tuesday.pcapng tuesday.pcap
   phalanx redact --keep-payload --mask 0..64 -o out.pcapng trace.pcap
 
-An address gets the same stand-in in all files of one run, and of all runs with one key; addresses \
-of one subnet stay in one. The key finds out who is behind them: keep it to yourself, or delete it. \
-Comments, names and secrets in the files are not copied; docs/privacy.md says what can still be \
-learnt.
+An address gets the same stand-in in all files of one run, and of all runs with one key; \
+addresses of one subnet stay in one. The key finds out who is behind them: keep it to yourself, or \
+delete it. Comments, names and secrets in the files are not copied; docs/privacy.md says what can \
+still be learnt.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a capture is damaged (all before that is redacted).";
 

@@ -57,14 +57,11 @@ pub(super) fn rewrite(
             replace_hardware(draft, at + 6, addresses);
             draft.keep(at + 12..place.end);
         }
-        // Tags, labels, sessions and types name no host.
-        Next::EtherType(_)
-        | Next::Llc
-        | Next::Mpls
-        | Next::Pppoe
-        | Next::Ppp
-        | Next::Family
-        | Next::CiscoHdlc => draft.keep(place),
+        // Tags, labels, sessions and types name no host. Only a tag has bytes here.
+        Next::EtherType(_) => draft.keep(at..place.end.min(at + 4)),
+        Next::Llc | Next::Mpls | Next::Pppoe | Next::Ppp | Next::Family | Next::CiscoHdlc => {
+            draft.keep(place)
+        }
         Next::Cooked => {
             draft.keep(at..at + 6);
             let length = draft.read::<2>(at + 4).map_or(0, u16::from_be_bytes);

@@ -151,7 +151,7 @@ fn rewrite_v6(draft: &mut Draft<'_>, at: usize, addresses: &mut Addresses) {
                 keep_options_v6(draft, start + 2..place.end);
             }
             // Which key and which packet (RFC 4302); the digest goes.
-            protocol::AUTHENTICATION => draft.keep(start..start + 12),
+            protocol::AUTHENTICATION => draft.keep(start..place.end.min(start + 12)),
             // Next header, length and type; routes and addresses of homes go.
             _ => draft.keep(start..start + 3),
         }

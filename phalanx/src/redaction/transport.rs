@@ -14,10 +14,11 @@ const QUOTED_BYTES: usize = 8;
 /// Bytes of the target of a neighbour solicitation or advertisement (RFC 4861 section 4.3).
 const TARGET_BYTES: usize = 16;
 
-/// Whether an option of TCP is kept, by kind and length: segment size, window scale, SACK permitted,
-/// SACK, timestamps, user timeout (RFC 5482). Of all others only kind and length stay: keys, tokens
-/// and addresses of Multipath TCP (30), the cookie of Fast Open (34), signatures (19, 29) and the
-/// identifiers of hosts and subscribers that middleboxes write (76, 78, 253, 254) name somebody.
+/// Whether an option of TCP is kept, by kind and length: segment size, window scale, SACK
+/// permitted, SACK, timestamps, user timeout (RFC 5482). Of all others only kind and length stay:
+/// keys, tokens and addresses of Multipath TCP (30), the cookie of Fast Open (34), signatures (19,
+/// 29) and the identifiers of hosts and subscribers that middleboxes write (76, 78, 253, 254) name
+/// somebody.
 const fn is_harmless(kind: u8, length: u8) -> bool {
     matches!(
         (kind, length),
