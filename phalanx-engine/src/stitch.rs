@@ -23,6 +23,7 @@ mod leg;
 mod path;
 mod position;
 mod reading;
+mod scene;
 mod sighting;
 mod step;
 #[cfg(test)]

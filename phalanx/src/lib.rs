@@ -20,6 +20,7 @@ mod netlink;
 pub mod pcapng;
 mod plain;
 pub mod privilege;
+pub mod redaction;
 pub mod report;
 pub mod socket;
 pub mod stream;
