@@ -44,7 +44,7 @@ pub(crate) fn judge(report: &Report, truth: &HopTruth, protocol: HopProtocol) ->
     let own = report
         .conversations
         .iter()
-        .filter(|told| told.protocol == name(protocol));
+        .filter(|told| told.protocol.starts_with(name(protocol)));
     for told in own {
         let mut members = BTreeSet::new();
         let mut whole = BTreeSet::new();

@@ -292,6 +292,7 @@ fn compare_clocks(truth: &Truth, report: &Report, hops: &[String]) -> Faults {
         }
         if clock.reference != *hop
             && let Some(round_trip_ms) = smallest_round_trip(truth, &clock.reference, hop)
+            && round_trip_ms >= ROUND_TRIP_LEAST_MS
             && clock
                 .error_ns
                 .partial_cmp(&(round_trip_ms * 1e6 * ERROR_SHARE_MAX))
