@@ -372,5 +372,5 @@ pub const CONTENT_CHUNK_COUNT_MAX: usize = 64;
 /// Conversations that may hold one chunk: more, and it tells nothing.
 pub const CONTENT_HOLDER_COUNT_MAX: usize = 8;
 
-/// Fewest chunks that two conversations of one exchange share, both directions together.
-pub const CONTENT_SHARED_COUNT_MIN: u32 = 3;
+/// Fewest chunks that two conversations of one exchange share: one of each direction.
+pub const CONTENT_SHARED_COUNT_MIN: u32 = 2;

@@ -113,7 +113,7 @@ pub fn stitch(mut trails: Vec<Trail>, hops: &[StitchHop]) -> Stitched {
         .collect();
     let reference = reading::reference(&conversations, hops);
     let members: Vec<&[usize]> = groups.iter().map(|it| &it.members[..]).collect();
-    let proxies = proxy::link(&members, &trails);
+    let proxies = proxy::link(&members, &trails, &clocks);
     Stitched {
         trails,
         proxies,

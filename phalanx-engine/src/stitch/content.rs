@@ -43,10 +43,20 @@ pub struct Content {
     streams: Sides<Stream>,
 }
 
+/// A chunk of one direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ContentChunk {
+    pub(super) hash: u64,
+    /// When its last byte was seen, in nanoseconds of the hop's clock.
+    pub(super) time_ns: i64,
+}
+
 /// The chunks of one direction.
 #[derive(Clone, Debug, Default)]
 struct Stream {
-    chunks: Vec<u64>,
+    chunks: Vec<ContentChunk>,
+    /// Time of the latest payload.
+    time_ns: i64,
     /// The next byte in order.
     next: Option<u32>,
     rolling: u64,
@@ -76,11 +86,12 @@ impl Content {
         }
         self.streams.get_mut(side.other()).end_chunk();
         let stream = self.streams.get_mut(side);
+        stream.time_ns = record.time_ns;
         stream.push(sequence, record.payload(), record.headers.payload_length);
     }
 
     /// The chunks that a side sent, in their order.
-    pub(super) fn chunks(&self, side: Side) -> &[u64] {
+    pub(super) fn chunks(&self, side: Side) -> &[ContentChunk] {
         &self.streams.get(side).chunks
     }
 
@@ -139,7 +150,10 @@ impl Stream {
             && self.change_count * 3 >= self.length
             && !self.is_torn;
         if is_telling && self.chunks.len() < CONTENT_CHUNK_COUNT_MAX {
-            self.chunks.push(self.hash);
+            self.chunks.push(ContentChunk {
+                hash: self.hash,
+                time_ns: self.time_ns,
+            });
         }
         (self.length, self.change_count, self.rolling) = (0, 0, 0);
     }
