@@ -12,6 +12,7 @@ pub use check::{Check, Outcome};
 use crate::config::Config;
 use crate::interface::{Link, LinkLayer, LinkTable, driver};
 use crate::kernel::{Ingress, LoadOptions, load, plan};
+use crate::lookback::{self, LookbackFeed};
 use crate::privilege;
 
 /// Oldest kernel that the programs are tested on.
@@ -50,6 +51,7 @@ pub fn examine(config: &Config) -> anyhow::Result<Vec<Check>> {
         check_cgroup(),
         check_port(config.listen),
         check_clock_source(),
+        check_lookback(config),
     ];
     let links = LinkTable::open()?.read().context("read the interfaces")?;
     checks.extend(links.values().map(|link| check_interface(config, link)));
@@ -216,6 +218,30 @@ fn check_clock_source() -> Check {
         found,
         "reading the time may be slow: prefer tsc",
     )
+}
+
+fn check_lookback(config: &Config) -> Check {
+    let options = &config.lookback;
+    if options.feed == LookbackFeed::Promoted && config.promotion_hold.is_zero() {
+        return Check::warn(
+            "lookback",
+            "nothing is kept: promotion is off",
+            "set promotion, or another lookback_feed",
+        );
+    }
+    if let Err(error) = lookback::examine(options) {
+        let remedy = "all would lie in memory: name a directory with room, on ext4, xfs or tmpfs";
+        return Check::warn("lookback", error, remedy);
+    }
+    let place = match &options.directory {
+        Some(directory) => format!("in {}", directory.display()),
+        None => "in memory".to_owned(),
+    };
+    let found = match options.feed {
+        LookbackFeed::Off => "off".to_owned(),
+        feed => format!("{} fed, {} MiB {place}", feed.name(), options.size_mib),
+    };
+    Check::ok("lookback", found)
 }
 
 fn check_interface(config: &Config, link: &Link) -> Check {

@@ -1,0 +1,189 @@
+//! The part of the loop that takes records: to the captures and the engine what a capture asked
+//! for, to the memory of sick flows and to looking back what is theirs.
+
+use phalanx_common::abi::Counter;
+use phalanx_engine::{Input, Monotonic};
+
+use super::super::feed::{Record, Request};
+use super::super::process::thread_cpu_ns;
+use super::Turn;
+use crate::capture::PromotedPacket;
+use crate::clock;
+use crate::lookback::{Governor, Seam};
+
+/// Records taken from one ring in one turn, and handed on together.
+const RECORD_BATCH: usize = 1_024;
+
+/// What the governor goes by, and what was lost up to the last status.
+#[derive(Debug)]
+pub(super) struct Governing {
+    governor: Governor,
+    /// CPU time that taking records for looking back has cost.
+    spent_ns: u64,
+}
+
+impl Governing {
+    pub(super) fn new(governor: Governor) -> Self {
+        Self {
+            governor,
+            spent_ns: 0,
+        }
+    }
+}
+
+impl Turn {
+    /// Puts the filters of looking back in force.
+    pub(super) fn begin_lookback(&mut self) -> anyhow::Result<()> {
+        let (mask, filters) = (self.lookback.mask(), self.lookback.filters());
+        if mask == 0 {
+            return Ok(());
+        }
+        for instance in &mut self.instances {
+            instance.tables.set_lookback(mask)?;
+            instance.tables.set_filters(filters)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a part of the records that wait; how many. What of the time it took was for looking
+    /// back is told to the governor, where there is one.
+    pub(super) fn take_records(&mut self, number: usize) -> usize {
+        if self.governing.is_none() {
+            return self.take_record_batch(number).0;
+        }
+        let before_ns = thread_cpu_ns();
+        let (taken, spare) = self.take_record_batch(number);
+        if let Some(governing) = &mut self.governing
+            && taken > 0
+        {
+            let cost_ns = thread_cpu_ns().saturating_sub(before_ns);
+            governing.spent_ns += cost_ns / taken as u64 * spare as u64;
+        }
+        taken
+    }
+
+    /// How many records were taken, and how many of them for no capture.
+    fn take_record_batch(&mut self, number: usize) -> (usize, usize) {
+        let (mut batch, mut promoted) = (Vec::new(), Vec::new());
+        let instance = &mut self.instances[number];
+        let mut keeping = self.lookback.open();
+        let standing = self.lookback.mask();
+        let (mut taken, mut unknown) = (0, 0);
+        while taken < RECORD_BATCH {
+            // The ring is taken out of the instance for the closure, which looks for the hop.
+            let (records, hops) = (&mut instance.records, &mut instance.hops);
+            let has_one = records.take_record(|record| match record {
+                Some((header, bytes)) => {
+                    let Some(hop) = super::find_hop(hops, &header.key) else {
+                        return;
+                    };
+                    keeping.keep(hop, &header, bytes);
+                    if header.is_promoted != 0 {
+                        promoted.push(PromotedPacket::new(hop, &header, bytes));
+                    }
+                    // What no capture asked for goes to none, and takes no place from one.
+                    if header.matched & !standing != 0 {
+                        let bytes = bytes.to_vec();
+                        batch.push(Record { hop, header, bytes });
+                    }
+                }
+                None => unknown += 1,
+            });
+            if !has_one {
+                break;
+            }
+            taken += 1;
+        }
+        drop(keeping);
+        self.tallies.records_read += taken as u64;
+        self.tallies.events_unknown += unknown;
+        self.promoted.keep(promoted);
+        let spare = taken - batch.len();
+        self.hand_on_records(batch);
+        (taken, spare)
+    }
+
+    fn hand_on_records(&mut self, batch: Vec<Record>) {
+        let now = clock::now();
+        for Record { hop, header, bytes } in &batch {
+            self.engine.handle(
+                Input::Record {
+                    hop: *hop,
+                    header,
+                    bytes,
+                },
+                now,
+            );
+        }
+        let count = batch.len() as u64;
+        if !batch.is_empty() && self.records.try_send(batch).is_err() {
+            self.tallies.records_dropped += count;
+        }
+    }
+
+    /// Lets the governor look, and obeys it.
+    pub(super) fn govern(&mut self, now: Monotonic) -> anyhow::Result<()> {
+        let Some(governing) = &mut self.governing else {
+            return Ok(());
+        };
+        let moved = governing.governor.look(governing.spent_ns, now);
+        let governance = governing.governor.state();
+        let Some(threshold) = moved else {
+            self.lookback.govern(governance, None);
+            return Ok(());
+        };
+        let before = clock::now();
+        for instance in &mut self.instances {
+            instance.tables.set_sample_threshold(threshold)?;
+        }
+        let moved_ns = (before.0, clock::now().0);
+        self.lookback.govern(governance, Some(moved_ns));
+        tracing::debug!(threshold, "looking back samples other flows");
+        Ok(())
+    }
+
+    /// Notes what makes looking back cover less: records that found the ring full, or half full.
+    pub(super) fn mind_lost_records(&mut self) -> anyhow::Result<()> {
+        let mut lost = 0;
+        for instance in &self.instances {
+            let counters = instance.tables.counters()?;
+            lost += counters[Counter::DroppedRingFull as usize];
+            lost += counters[Counter::RecordsWithheld as usize];
+        }
+        let now = clock::now();
+        let before = std::mem::replace(&mut self.records_lost, (lost, now));
+        if lost > before.0 {
+            self.lookback.lose(lost - before.0, before.1, now);
+        }
+        Ok(())
+    }
+
+    /// Does what is asked of the loop.
+    pub(super) fn answer(&mut self, request: Request) -> anyhow::Result<()> {
+        let Request::SetRecording { mut filters, reply } = request;
+        filters.extend_from_slice(self.lookback.filters());
+        let before = self.lookback.next();
+        let mut result = Ok(());
+        for instance in &mut self.instances {
+            if let Err(error) = instance.tables.set_filters(&filters) {
+                result = Err(format!("namespace {}: {error:#}", instance.namespace));
+                break;
+            }
+        }
+        let at = clock::now();
+        // What filters that are gone recorded is on its way before the asker knows that they are;
+        // and so is what came before those that have come.
+        for number in 0..self.instances.len() {
+            self.drain(number)?;
+        }
+        self.mind_lost_records()?;
+        let seam = Seam {
+            before,
+            after: self.lookback.next(),
+            at_ns: at.0,
+        };
+        // Fails only where the asker has gone.
+        let _ = reply.send(result.map(|()| seam));
+        Ok(())
+    }
+}
