@@ -59,8 +59,8 @@ pub enum LossKind {
     RingFull,
     /// The daemon or the capture's own queue was full.
     QueueFull,
-    /// Packets of the time before the request were lost on their way, or left before they were read;
-    /// some of them may belong to others.
+    /// Packets of the time before the request were lost on their way, or left before they were
+    /// read; some of them may belong to others.
     Lookback,
     /// Too little of the packet was captured to evaluate the filter.
     Undecided,

@@ -196,8 +196,8 @@ impl Layers {
     }
 }
 
-/// The settings of a file with the places where they stand, in its order. A section is the beginning
-/// of the keys in it: `feed` under `[lookback]` is `lookback_feed`.
+/// The settings of a file with the places where they stand, in its order. A section is the
+/// beginning of the keys in it: `feed` under `[lookback]` is `lookback_feed`.
 fn flatten<'table>(table: &'table DeTable<'_>) -> Vec<(usize, String, &'table DeValue<'table>)> {
     let mut settings = Vec::new();
     for (key, value) in table {

@@ -206,9 +206,9 @@ settings! {
         "Longest time between two updates of a flow that sees packets.";
     "promotion", Kind::Boolean, "true", false,
         "Record the headers of flows that turn sick (a retransmission, a segment out of sequence, \
-         a window that falls to zero, a reset, a round trip that has doubled and grown by 50 ms for \
-         four samples), from the next packet on. The latest 4 MiB are kept \
-         in memory: `/api/v1/flows/{id}/packets`.";
+         a window that falls to zero, a reset, a round trip that has doubled and grown by 50 ms \
+         for four samples), from the next packet on. The latest 4 MiB are kept in memory: \
+         `/api/v1/flows/{id}/packets`.";
     "promotion_hold_ms", Kind::Integer { min: 100, max: 600_000 }, "10000", false,
         "How long a flow that turned sick is recorded.";
     "promotions_per_second_max", Kind::Integer { min: 1, max: 1_000 }, "10", false,

@@ -202,8 +202,7 @@ impl Turn {
     /// Runs until it is stopped, or nobody takes what it finds.
     pub(super) fn run(mut self) -> anyhow::Result<()> {
         while !self.signals.stops.load(Ordering::Acquire) {
-            let events = self.turn()?;
-            self.sleep(events)?;
+            self.turn_and_sleep()?;
         }
         self.hand_on()?;
         let status = self.status()?;

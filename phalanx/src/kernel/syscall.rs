@@ -1,7 +1,8 @@
 //! The calls to the kernel that aya does not make for us: reading and deleting a flow in one step,
 //! looking at how full a ring is, waiting for programs to end.
 //!
-//! **Invariant**: this and `lookback/mapping.rs` are the only files of the crate with `unsafe` code.
+//! **Invariant**: this and `lookback/mapping.rs` are the only files of the crate with `unsafe`
+//! code.
 #![expect(
     unsafe_code,
     reason = "system calls and shared memory; each use is argued"

@@ -68,7 +68,7 @@ pub struct CoveredHop {
     /// From when on: the time asked for, or later, when the daemon or the interface came or older
     /// packets had left.
     pub from: String,
-    /// Until when: from then on the capture itself records.
+    /// Until when: by then the capture itself records.
     pub until: String,
     /// Packets of that time in the file.
     pub packets: u64,

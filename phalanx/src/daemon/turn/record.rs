@@ -20,6 +20,8 @@ pub(super) struct Governing {
     governor: Governor,
     /// CPU time that taking records for looking back has cost.
     spent_ns: u64,
+    /// What taking them has cost in this turn.
+    records_ns: u64,
 }
 
 impl Governing {
@@ -27,6 +29,7 @@ impl Governing {
         Self {
             governor,
             spent_ns: 0,
+            records_ns: 0,
         }
     }
 }
@@ -45,21 +48,41 @@ impl Turn {
         Ok(())
     }
 
-    /// Takes a part of the records that wait; how many. What of the time it took was for looking
-    /// back is told to the governor, where there is one.
+    /// Takes a part of the records that wait; how many.
     pub(super) fn take_records(&mut self, number: usize) -> usize {
-        if self.governing.is_none() {
-            return self.take_record_batch(number).0;
-        }
-        let before_ns = thread_cpu_ns();
+        let before_ns = self.governing.as_ref().map(|_| thread_cpu_ns());
         let (taken, spare) = self.take_record_batch(number);
-        if let Some(governing) = &mut self.governing
-            && taken > 0
+        if let (Some(governing), Some(before_ns)) = (&mut self.governing, before_ns)
+            && spare > 0
         {
             let cost_ns = thread_cpu_ns().saturating_sub(before_ns);
-            governing.spent_ns += cost_ns / taken as u64 * spare as u64;
+            governing.records_ns += cost_ns / taken as u64 * spare as u64;
         }
         taken
+    }
+
+    /// One turn and the sleep after it. Where the turn had nothing to do but to take records for no
+    /// capture, all of it is their cost; where it also had events, the taking and the sleep, which
+    /// they made short.
+    pub(super) fn turn_and_sleep(&mut self) -> anyhow::Result<()> {
+        if self.governing.is_none() {
+            let taken = self.turn()?;
+            return self.sleep(taken);
+        }
+        let (begun_ns, events_read) = (thread_cpu_ns(), self.tallies.events_read);
+        let taken = self.turn()?;
+        let turned_ns = thread_cpu_ns();
+        self.sleep(taken)?;
+        let slept_ns = thread_cpu_ns();
+        if let Some(governing) = &mut self.governing {
+            let records_ns = std::mem::take(&mut governing.records_ns);
+            governing.spent_ns += match records_ns {
+                0 => 0,
+                _ if self.tallies.events_read == events_read => slept_ns.saturating_sub(begun_ns),
+                _ => records_ns + slept_ns.saturating_sub(turned_ns),
+            };
+        }
+        Ok(())
     }
 
     /// How many records were taken, and how many of them for no capture.
