@@ -89,6 +89,8 @@ pub(super) enum Taken {
     /// It is in the file.
     Yes,
     /// The filter does not select it.
+    LeftOut,
+    /// The filter cannot tell, or its hop is not asked for.
     No,
     /// It reached a limit, which ends the capture.
     End(EndReason),
@@ -211,8 +213,12 @@ impl Job {
     ) -> Result<Option<EndReason>, WriteError> {
         for record in batch.iter().filter(|it| it.header.matched & self.mask != 0) {
             let packet = RecentPacket::new(record.hop, &record.header, &record.bytes);
-            if let Taken::End(reason) = self.take(sheet, &packet)? {
-                return Ok(Some(reason));
+            match self.take(sheet, &packet)? {
+                Taken::End(reason) => return Ok(Some(reason)),
+                Taken::LeftOut => {
+                    self.progress.filtered_out.fetch_add(1, Ordering::Relaxed);
+                }
+                Taken::Yes | Taken::No => {}
             }
         }
         Ok(None)
@@ -237,10 +243,7 @@ impl Job {
         let wire_length = packet.frame_length.saturating_add(grown_length);
         match port.program.decide(bytes, wire_length) {
             Decision::Match => port.statistics.matched += 1,
-            Decision::NoMatch => {
-                self.progress.filtered_out.fetch_add(1, Ordering::Relaxed);
-                return Ok(Taken::No);
-            }
+            Decision::NoMatch => return Ok(Taken::LeftOut),
             Decision::Undecided => {
                 self.progress.undecided.fetch_add(1, Ordering::Relaxed);
                 return Ok(Taken::No);

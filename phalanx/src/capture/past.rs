@@ -73,7 +73,7 @@ impl Job {
                 }
                 match self.take(sheet, &packet)? {
                     Taken::Yes => self.count_past(packet.hop),
-                    Taken::No => {}
+                    Taken::LeftOut | Taken::No => {}
                     Taken::End(reason) => return Ok(Some(reason)),
                 }
             }
