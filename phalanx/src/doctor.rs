@@ -296,6 +296,21 @@ mod tests {
     }
 
     #[test]
+    fn looking_back_is_told_and_a_file_that_cannot_be_had_is_warned_of() {
+        let mut config = Config::new(&crate::config::Layers::default()).unwrap();
+        let check = check_lookback(&config);
+        assert_eq!(check.outcome, Outcome::Ok);
+        assert_eq!(check.found, "promoted fed, 64 MiB in memory");
+        config.lookback.directory = Some("/nonexistent/phalanx".into());
+        let check = check_lookback(&config);
+        assert_eq!(check.outcome, Outcome::Warn);
+        assert!(check.found.contains("56 MiB in /nonexistent/phalanx"));
+        config.lookback.directory = None;
+        config.promotion_hold = std::time::Duration::ZERO;
+        assert_eq!(check_lookback(&config).outcome, Outcome::Warn);
+    }
+
+    #[test]
     fn a_port_in_use_is_a_failure_with_a_remedy() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -358,6 +358,102 @@ fn a_flow_that_turned_sick_before_the_request_is_there_from_then_on() {
     drop(server);
 }
 
+#[test]
+#[ignore = "needs root: run by cargo xtask test --ring network"]
+fn a_round_trip_that_steps_up_is_there_from_its_fourth_sample_on() {
+    let range = build(LOSSY);
+    let client = range.host("client").unwrap();
+    // No probe of the tail: it would be a retransmission, which promotes as well.
+    client
+        .set_sysctl("net.ipv4.tcp_early_retrans", "0")
+        .unwrap();
+    let daemon = Daemon::start(client, 7437, &["-i", "to-edge"]);
+    let server = serve(&range, PORT);
+    let delay = |ms| {
+        let link = range.link("wan").unwrap();
+        for (direction, ms) in Direction::BOTH.into_iter().zip([ms, 5.0]) {
+            link.set(direction, Impairment::delay(ms)).unwrap();
+        }
+    };
+    delay(25.0);
+    let begun = Instant::now();
+    let stepped = std::thread::scope(|scope| {
+        let program = Program::RequestResponse(RequestResponse {
+            requests: 60,
+            response_bytes: 500,
+            pause_ms: 10.0,
+            ..RequestResponse::default()
+        });
+        let range = &range;
+        let talking = scope.spawn(move || talk(range, PORT, &program));
+        std::thread::sleep(Duration::from_secs(1));
+        delay(105.0);
+        let stepped = begun.elapsed();
+        talking.join().unwrap();
+        stepped
+    });
+    let flow = daemon.get(&format!("/api/v1/flows?port={PORT}"))["flows"][0].clone();
+    for side in ["client_sent", "server_sent"] {
+        assert_eq!(flow[side]["retransmitted_packets"], 0, "{flow}");
+        assert_eq!(flow[side]["out_of_sequence_packets"], 0, "{flow}");
+    }
+    let (view, found) = stop(&daemon, &ask(&daemon, "tcp port 8080", 30));
+    println!(
+        "stepped after {} ms; {} packets from then on; {}",
+        stepped.as_millis(),
+        found.len(),
+        view["lookback"]
+    );
+    assert_eq!(daemon.counters().of(Counter::Promoted), 1);
+    assert!(found.len() > 20);
+    drop(server);
+}
+
+/// A file system of a few MiB in memory.
+struct SmallDisk(Folder);
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0.0).status();
+    }
+}
+
+#[test]
+#[ignore = "needs root: run by cargo xtask test --ring network"]
+fn a_disk_without_room_is_told_and_all_lies_in_memory() {
+    let range = build(PLAIN);
+    let client = range.host("client").unwrap();
+    let disk = SmallDisk(Folder::new("lookback-disk"));
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=4m", "phalanx-test"])
+        .arg(&disk.0.0)
+        .status();
+    assert!(mounted.unwrap().success());
+    let directory = format!("lookback_directory={}", disk.0.0.display());
+    let mut command = daemon::up(client);
+    command.args(["--listen", "127.0.0.1:7438", "-i", "to-server"]);
+    command.args(["--set", "lookback_feed=all", "--set", &directory]);
+    let mut daemon = Daemon::spawn(client, 7438, command);
+    let line = daemon.await_line("lookback_directory", daemon::START_TIMEOUT);
+    println!("{line}");
+    assert!(
+        line.contains("ERROR") && line.contains("No space left"),
+        "{line}"
+    );
+    assert!(line.contains("kept in memory"), "{line}");
+    daemon.await_line("watching;", daemon::START_TIMEOUT);
+    let service = serve(&range, PORT);
+    talk(&range, PORT, &exchanges());
+    let (view, found) = stop(&daemon, &ask(&daemon, "tcp port 8080", 30));
+    assert_eq!(view["lookback"]["packets"], found.len());
+    assert!(found.len() > 600);
+    let ring = daemon.get("/api/v1/status")["kernel"]["lookback"].clone();
+    assert_eq!(ring["place"], "memory");
+    assert_eq!(ring["size_bytes"], 64 << 20);
+    assert!(daemon.is_alive());
+    drop(service);
+}
+
 /// CPU time of a thread in seconds, in ticks of a hundredth.
 fn cpu_s(daemon: &Daemon<'_>, thread: &str) -> f64 {
     let mut ticks = 0;

@@ -145,8 +145,8 @@ fn segments_of_a_super_segment_are_told() {
 /// The bit of the standing filter of looking back.
 const STANDING: u64 = 1 << 63;
 
-/// A ring that has kept these records, and where a capture that looks back to `since_ns` begins when
-/// so many of them came before its filters and so many before they were in force everywhere.
+/// A ring that has kept these records, and where a capture that looks back to `since_ns` begins
+/// when so many of them came before its filters and so many before they were in force everywhere.
 fn past(records: &[Record], [before, after]: [u64; 2], since_ns: u64) -> Past {
     let options = LookbackOptions {
         feed: LookbackFeed::Filter,

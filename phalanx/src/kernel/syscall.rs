@@ -123,7 +123,7 @@ const MEMBARRIER_GLOBAL: libc::c_long = 1;
 /// Waits until every kernel program that runs now has ended; some milliseconds. Where the kernel
 /// does not know the call, or keeps CPUs for others alone (`nohz_full`), it is not waited for:
 /// programs take microseconds.
-pub(super) fn await_programs() {
+pub(crate) fn await_programs() {
     // SAFETY: the call takes no pointers.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_GLOBAL, 0, 0) };
     if result != 0 {

@@ -45,6 +45,8 @@ pub(crate) struct Tables {
     lookback: u64,
     sample_threshold: u32,
     tuples_in_force: Vec<TupleIndex>,
+    /// Of the generation before.
+    tuples_stale: Vec<TupleKey>,
     walk: Option<Walk>,
 }
 
@@ -82,6 +84,7 @@ impl Tables {
             lookback: 0,
             sample_threshold: SAMPLE_ALL,
             tuples_in_force: Vec::new(),
+            tuples_stale: Vec::new(),
             walk: None,
         };
         tables.write_control(false)?;
@@ -193,11 +196,13 @@ impl Tables {
 
     /// Puts recording filters in force instead of those before. What a packet meets between the
     /// first and the last write may be judged by either set: the records are judged again in user
-    /// space. When this has returned, no program goes by the filters before any more.
+    /// space. Programs that run go by the filters before until they have ended: then
+    /// [`Self::forget_filters`] is due.
     pub(crate) fn set_filters(&mut self, filters: &[(u8, RecordingFilter)]) -> anyhow::Result<()> {
         let space = TupleSpace::build(filters).map_err(anyhow::Error::msg)?;
         debug_assert!(space.shapes.len() <= SHAPE_COUNT_MAX);
         debug_assert!(space.filters.len() == FILTER_COUNT_MAX);
+        self.forget_filters()?;
         // Generation 0 means that no flow has asked yet.
         let generation = self.generation.wrapping_add(1).max(1);
         for (index, set) in &space.tuples {
@@ -221,13 +226,18 @@ impl Tables {
         let before = std::mem::replace(&mut self.generation, generation);
         self.shape_count = u32::try_from(space.shapes.len())?;
         self.write_control(false)?;
-        // A program that began under the filters before looks them up still.
-        syscall::await_programs();
-        for index in std::mem::take(&mut self.tuples_in_force) {
-            let key: [u8; size_of::<TupleKey>()] = transmute!(index.key(before));
+        let in_force = space.tuples.into_keys().collect();
+        let stale = std::mem::replace(&mut self.tuples_in_force, in_force);
+        self.tuples_stale = stale.into_iter().map(|index| index.key(before)).collect();
+        Ok(())
+    }
+
+    /// Takes the filters before those in force out of the maps: no program looks for them any more.
+    pub(crate) fn forget_filters(&mut self) -> anyhow::Result<()> {
+        for key in std::mem::take(&mut self.tuples_stale) {
+            let key: [u8; size_of::<TupleKey>()] = transmute!(key);
             self.tuples.remove(&key).context("clean the map TUPLES")?;
         }
-        self.tuples_in_force = space.tuples.into_keys().collect();
         Ok(())
     }
 

@@ -55,7 +55,7 @@ impl Mapping {
             .ok_or_else(|| io::Error::other("no slots, or too many"))?;
         let file = open_without_name(directory)?;
         let kind = fstatfs(&file)?.filesystem_type().0;
-        let kind = u64::from(kind.cast_unsigned()) & u64::from(u32::MAX);
+        let kind = kind.cast_unsigned() & u64::from(u32::MAX);
         if let Some((_, name)) = COPY_ON_WRITE.iter().find(|(magic, _)| *magic == kind) {
             return Err(io::Error::other(format!(
                 "{name} copies on write: blocks cannot be kept for a mapping"

@@ -9,6 +9,7 @@ use super::super::process::thread_cpu_ns;
 use super::Turn;
 use crate::capture::PromotedPacket;
 use crate::clock;
+use crate::kernel::await_programs;
 use crate::lookback::{Governor, Seam};
 
 /// Records taken from one ring in one turn, and handed on together.
@@ -193,7 +194,12 @@ impl Turn {
                 break;
             }
         }
+        // All of them at once: a grace period takes some milliseconds.
+        await_programs();
         let at = clock::now();
+        for instance in &mut self.instances {
+            instance.tables.forget_filters()?;
+        }
         // What filters that are gone recorded is on its way before the asker knows that they are;
         // and so is what came before those that have come.
         for number in 0..self.instances.len() {
