@@ -26,7 +26,7 @@ use phalanx_range::range::Capture;
 use phalanx_range::traffic::{
     Flood, FloodKind, Program, RequestResponse, Server, UdpStream, Upload, run,
 };
-use phalanx_range::{Direction, Impairment, Range, Topology};
+use phalanx_range::{Direction, Host, Impairment, Range, Topology};
 use serde_json::{Value, json};
 
 /// A client on a veth pair, and a server behind an emulated link.
@@ -418,6 +418,21 @@ impl Drop for SmallDisk {
     }
 }
 
+/// What `phalanx capture --lookback` tells, and its file.
+fn capture_by_command(daemon: &Daemon<'_>, host: &Host, file: &Path) -> (String, Vec<Frame>) {
+    let output = host
+        .command(daemon::BINARY)
+        .unwrap()
+        .args(["capture", "--lookback", "30s", "--duration", "1s", "-w"])
+        .arg(file)
+        .args(["--api", &daemon.api(), "tcp", "port", "8080"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let told = String::from_utf8(output.stderr).unwrap();
+    (told, frames(&std::fs::read(file).unwrap()))
+}
+
 #[test]
 #[ignore = "needs root: run by cargo xtask test --ring network"]
 fn a_disk_without_room_is_told_and_all_lies_in_memory() {
@@ -450,6 +465,10 @@ fn a_disk_without_room_is_told_and_all_lies_in_memory() {
     let ring = daemon.get("/api/v1/status")["kernel"]["lookback"].clone();
     assert_eq!(ring["place"], "memory");
     assert_eq!(ring["size_bytes"], 64 << 20);
+    let (told, same) = capture_by_command(&daemon, client, &disk.0.0.join("command.pcapng"));
+    println!("{told}");
+    assert!(told.contains(&format!("{} packets of before the request", found.len())));
+    assert_eq!(marks(&same), marks(&found));
     assert!(daemon.is_alive());
     drop(service);
 }
