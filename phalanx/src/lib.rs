@@ -15,6 +15,7 @@ pub mod daemon;
 pub mod doctor;
 pub mod interface;
 pub mod kernel;
+pub mod lookback;
 pub mod metrics;
 mod netlink;
 pub mod pcapng;

@@ -263,6 +263,12 @@ async fn bad_bodies_name_the_field() {
             422,
             "duration".into(),
         ),
+        (r#"{"filter": "", "lookback": 0}"#, 422, "lookback".into()),
+        (
+            r#"{"filter": "", "lookback": "30s"}"#,
+            400,
+            "lookback".into(),
+        ),
         (r#"{"filter": "", "snaplen": 9217}"#, 422, "snaplen".into()),
         (r#"{"filter": "", "max_bytes": 1}"#, 422, "max_bytes".into()),
         (
@@ -390,6 +396,26 @@ async fn foreign_pages_are_turned_away() {
         fixture.send(own.body(Body::empty()).unwrap()).await.status,
         StatusCode::OK
     );
+}
+
+#[tokio::test]
+async fn a_capture_that_looks_back_says_what_it_covers() {
+    let scratch = Scratch::new();
+    let fixture = Fixture::with_traffic(settings(&scratch));
+    let plain = fixture
+        .post("/api/v1/captures", r#"{"filter": "tcp port 443"}"#)
+        .await;
+    assert_eq!(plain.json()["lookback"], Value::Null);
+    let body = r#"{"filter": "tcp port 443", "lookback": 30}"#;
+    let answer = fixture.post("/api/v1/captures", body).await;
+    assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text());
+    let covered = &answer.json()["lookback"];
+    assert_eq!(covered["feed"], "promoted", "{covered}");
+    assert_eq!(covered["packets"], 0);
+    let hop = &covered["hops"][0];
+    assert!(hop["interface"].is_string() && hop["from"].is_string());
+    let status = fixture.get("/api/v1/status").await.json();
+    assert_eq!(status["kernel"]["lookback"]["feed"], "promoted", "{status}");
 }
 
 #[tokio::test]
