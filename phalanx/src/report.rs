@@ -20,7 +20,7 @@ use phalanx_engine::segment::Segment;
 use phalanx_engine::stitch::{ClockReading, Ladder};
 use phalanx_engine::story::FlowStory;
 
-pub use across::{Across, FlowAt, Trails};
+pub use across::{Across, FlowAt, Proxied, Trails};
 pub use score::{lone_syn_points, points, rank, score};
 
 /// What a whole run came to.

@@ -281,6 +281,7 @@ fn trail(
         crossings,
         initial: Sides::default(),
         syn: Sides::default(),
+        content: Box::default(),
         left_out: 0,
     }
 }
