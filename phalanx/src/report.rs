@@ -1,5 +1,5 @@
-//! Reports of captures: JSON for machines, text for people, and one HTML page that needs no
-//! network, all made from the same values.
+//! Reports of captures: JSON for machines, text for people, one HTML page that needs no
+//! network, and a picture of one conversation, all made from the same values.
 //!
 //! Deliberately absent: reading captures and measuring them; what is told here was measured by the
 //! engine. Nothing here knows a clock, so that the same values give the same bytes.
@@ -8,10 +8,12 @@ mod across;
 mod failure;
 pub mod html;
 pub mod json;
+mod ladder;
 pub mod limits;
 mod score;
+pub mod svg;
 pub mod text;
-mod word;
+pub(crate) mod word;
 
 use std::collections::BTreeMap;
 

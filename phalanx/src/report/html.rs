@@ -68,7 +68,7 @@ fn policy(script: &str) -> String {
 fn write_report(report: &Report, output: impl Write) -> io::Result<()> {
     let mut writer = json::Writer::new(output, &report.hops)?;
     for conversation in shown(report) {
-        writer.write(conversation)?;
+        writer.write_without_ladder(conversation)?;
     }
     let left_out = report.conversations.len() - shown(report).len();
     let mut totals = report.totals;

@@ -6,11 +6,12 @@ use phalanx_engine::budget::TimeBudget;
 use phalanx_engine::story::{ConnectionState, FlowStory, SideCounts, SideStory};
 use phalanx_engine::{Distribution, RoleBasis, Side};
 
+use super::across::{self, Names};
 use super::application;
 use super::bar;
 use super::style::Style;
 use super::wrap;
-use crate::report::ConversationReport;
+use crate::report::{ConversationReport, HopReport};
 use crate::report::word;
 use crate::view::protocol_name;
 
@@ -19,6 +20,7 @@ const LABEL_WIDTH: usize = 14;
 
 pub(super) fn write(
     report: &ConversationReport,
+    hops: &[HopReport],
     style: Style,
     width: usize,
     output: &mut impl Write,
@@ -35,6 +37,18 @@ pub(super) fn write(
         writeln!(output, "  {line}")?;
     }
     writeln!(output, "  {}", summary(story))?;
+    if let Some(across) = &report.across {
+        let names = Names(hops);
+        let legs = across::legs(across, names, width - LABEL_WIDTH);
+        let subjects = [
+            ("path", across::path(across, names)),
+            ("rewritten", across::rewrites(across, names)),
+            ("legs", legs),
+        ];
+        for (label, lines) in subjects {
+            write_subject(label, &lines, style, width, output)?;
+        }
+    }
     let subjects = [
         ("handshake", handshake(story)),
         ("options", options(story)),
