@@ -12,6 +12,8 @@ mod command;
 mod fixture;
 #[path = "report/hops.rs"]
 mod hops;
+#[path = "report/picture.rs"]
+mod picture;
 #[path = "report/schema.rs"]
 mod schema;
 #[path = "report/transfer.rs"]

@@ -144,7 +144,10 @@ impl Runs {
             let range = border[0]..border[1];
             let of = [0, 1].map(|side| {
                 let begin = at[side];
-                while visits[side].get(at[side]).is_some_and(|it| it.0 as usize == index) {
+                while visits[side]
+                    .get(at[side])
+                    .is_some_and(|it| it.0 as usize == index)
+                {
                     at[side] += 1;
                 }
                 begin..at[side]
@@ -236,7 +239,9 @@ impl Lists<'_> {
         for (x_at, x) in xs.iter().enumerate() {
             let partner = matched.next_if(|it| it.0 == x_at).map(|it| it.1);
             if let Some(partner) = partner {
-                ys[y_at..partner].iter().for_each(|y| link(None, Some(*y), false));
+                ys[y_at..partner]
+                    .iter()
+                    .for_each(|y| link(None, Some(*y), false));
                 y_at = partner + 1;
             }
             link(Some(*x), partner.map(|at| ys[at]), false);
@@ -296,7 +301,9 @@ impl Lists<'_> {
                 (x, y) = (x + 1, y + 1);
                 continue;
             }
-            let sent = self.upstream[xs[x] as usize].time_ns.saturating_add(delay_ns);
+            let sent = self.upstream[xs[x] as usize]
+                .time_ns
+                .saturating_add(delay_ns);
             if sent <= self.downstream[ys[y] as usize].time_ns {
                 x += 1;
             } else {
@@ -327,7 +334,8 @@ impl Lists<'_> {
         if self.expectation.ids_survive && !ids_agree(sent, seen) {
             cost += DIFFERENCE_COST;
         }
-        if sent.digest != 0 && seen.digest != 0 && x.start == y.start && sent.digest != seen.digest {
+        if sent.digest != 0 && seen.digest != 0 && x.start == y.start && sent.digest != seen.digest
+        {
             cost += DIFFERENCE_COST;
         }
         cost

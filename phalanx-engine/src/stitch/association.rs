@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use hashbrown::HashMap;
 use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 
 use super::key::{Family, Key, keys};
 use super::trail::Trail;
@@ -199,5 +199,9 @@ fn join(accepted: &[Association], trails: &mut [Trail]) -> Vec<Vec<usize>> {
 /// Of two groups whose roles disagree, the one whose roles are known less well.
 fn guessed<'a>(here: &'a [usize], there: &'a [usize], trails: &[Trail]) -> &'a [usize] {
     let basis = |group: &[usize]| group.iter().map(|it| trails[*it].role_basis).min();
-    if basis(here) <= basis(there) { there } else { here }
+    if basis(here) <= basis(there) {
+        there
+    } else {
+        here
+    }
 }

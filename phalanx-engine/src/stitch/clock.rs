@@ -99,7 +99,10 @@ impl PairClock {
         let end_ns = last(onward)?.max(last(back)?);
         let mut pieces = Vec::new();
         let mut from_ns = i64::MIN;
-        for cut_ns in super::step::cuts(onward, back).into_iter().chain([i64::MAX]) {
+        for cut_ns in super::step::cuts(onward, back)
+            .into_iter()
+            .chain([i64::MAX])
+        {
             let within = |points: &[Point]| -> Vec<Point> {
                 let in_piece = |it: &&Point| from_ns <= it.time_ns && it.time_ns < cut_ns;
                 points.iter().filter(in_piece).copied().collect()
@@ -243,7 +246,11 @@ impl AllSightings {
             }
         }
         for (index, first) in hops.iter().enumerate() {
-            for second in hops.iter().skip(index + 1).filter(|it| it.clock == first.clock) {
+            for second in hops
+                .iter()
+                .skip(index + 1)
+                .filter(|it| it.clock == first.clock)
+            {
                 let pair = (first.hop.min(second.hop), first.hop.max(second.hop));
                 clocks.pairs.entry(pair).or_insert_with(PairClock::shared);
             }

@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 
 use phalanx_common::packet::protocol;
 
+use super::StitchHop;
 use super::alignment::{Expectation, Item};
 use super::clock::{AllSightings, Clocks, Difference};
 use super::fate::{Circumstances, Fate, Fates, Origin};
 use super::hull::Point;
 use super::journey::{Journeys, Stop};
+use super::ladder::Ladder;
 use super::leg::{LegStory, LegWay, Way, round_trips};
 use super::path::arrange;
 use super::position::{Base, items};
 use super::sighting::{Common, Order};
-use super::StitchHop;
-use super::ladder::Ladder;
 use super::trail::Trail;
 use crate::side::{Side, Sides};
 
@@ -352,7 +352,8 @@ impl<'a> Scene<'a> {
                 hops.push(hop(*member));
             }
         }
-        let reading = |hop: u32, time_ns: i64| match self.clocks.difference(hop, reference, time_ns) {
+        let reading = |hop: u32, time_ns: i64| match self.clocks.difference(hop, reference, time_ns)
+        {
             Some(it) => {
                 let reference_ns = time_ns.saturating_add(it.ahead_ns as i64);
                 (reference_ns, Some(it.error_ns().ceil() as i64))
@@ -434,7 +435,11 @@ impl<'a> Scene<'a> {
             .iter()
             .map(|it| {
                 let [first, second] = it.times_ns;
-                let (sent_ns, seen_ns) = if is_swapped { (second, first) } else { (first, second) };
+                let (sent_ns, seen_ns) = if is_swapped {
+                    (second, first)
+                } else {
+                    (first, second)
+                };
                 let ahead_ns = self.ahead_ns(from, to, side, sent_ns);
                 seen_ns.saturating_sub(sent_ns).saturating_sub(ahead_ns)
             })
@@ -528,8 +533,10 @@ impl<'a> Scene<'a> {
             ..LegStory::default()
         };
         if let (Some(forward), Some(reverse)) = (forward, reverse)
-            && let (Some(onward), Some(back)) =
-                (forward.stops([first, second]), reverse.stops([first, second]))
+            && let (Some(onward), Some(back)) = (
+                forward.stops([first, second]),
+                reverse.stops([first, second]),
+            )
         {
             let swapped = |[a, b]: [usize; 2]| [b, a];
             round_trips(&forward.way(), onward, &reverse.way(), back, &mut leg.rtt);
@@ -549,17 +556,35 @@ impl<'a> Scene<'a> {
             }
         };
         let ends = (&a.ends, &b.ends);
-        compare(RewriteField::ClientAddress, ends.0.client.address != ends.1.client.address);
-        compare(RewriteField::ClientPort, ends.0.client.port != ends.1.client.port);
-        compare(RewriteField::ServerAddress, ends.0.server.address != ends.1.server.address);
-        compare(RewriteField::ServerPort, ends.0.server.port != ends.1.server.port);
+        compare(
+            RewriteField::ClientAddress,
+            ends.0.client.address != ends.1.client.address,
+        );
+        compare(
+            RewriteField::ClientPort,
+            ends.0.client.port != ends.1.client.port,
+        );
+        compare(
+            RewriteField::ServerAddress,
+            ends.0.server.address != ends.1.server.address,
+        );
+        compare(
+            RewriteField::ServerPort,
+            ends.0.server.port != ends.1.server.port,
+        );
         for side in [Side::Client, Side::Server] {
             if let (Some(x), Some(y)) = (a.syn.get(side), b.syn.get(side)) {
                 compare(RewriteField::Mss, x.mss != y.mss);
                 let scales = (x.window_scale_plus_one, y.window_scale_plus_one);
                 compare(RewriteField::WindowScale, scales.0 != scales.1);
-                compare(RewriteField::SackPermitted, x.sack_permitted != y.sack_permitted);
-                compare(RewriteField::Timestamps, x.has_timestamps != y.has_timestamps);
+                compare(
+                    RewriteField::SackPermitted,
+                    x.sack_permitted != y.sack_permitted,
+                );
+                compare(
+                    RewriteField::Timestamps,
+                    x.has_timestamps != y.has_timestamps,
+                );
             }
             if let (Some(x), Some(y)) = (a.initial.get(side), b.initial.get(side)) {
                 compare(RewriteField::Sequence, x != y);

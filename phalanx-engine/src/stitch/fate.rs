@@ -134,7 +134,9 @@ impl Judge<'_> {
             // Sent before, and had come to the end when this was sent: this one was needless, and
             // what became of it nobody can know but the stops.
             if self.journeys.stops(other).next_back() > Some(after)
-                && self.time_ns(other, after).is_some_and(|first| first < sent_ns)
+                && self
+                    .time_ns(other, after)
+                    .is_some_and(|first| first < sent_ns)
                 && self.is_watched(after, sent_ns)
             {
                 return Fate::Lost { after };
@@ -150,7 +152,12 @@ impl Judge<'_> {
     /// Whether another sending of the bytes came to a later stop before they were acknowledged
     /// there.
     fn came_first(&self, other: usize, after: usize, end: u64) -> bool {
-        let Some(stop) = self.journeys.stops(other).next_back().filter(|it| *it > after) else {
+        let Some(stop) = self
+            .journeys
+            .stops(other)
+            .next_back()
+            .filter(|it| *it > after)
+        else {
             return false;
         };
         let came_ns = self.time_ns(other, stop);
@@ -254,6 +261,9 @@ fn are_same(copy: &Item, original: &Item) -> bool {
     let (a, b) = (&copy.crossing, &original.crossing);
     let is_equal = said(a) == said(b) && copy.start == original.start && copy.end == original.end;
     let is_told = a.ip_id != 0 || a.timestamp_value != 0;
-    let apart_ns = copy.time_ns.saturating_sub(original.time_ns).saturating_abs();
+    let apart_ns = copy
+        .time_ns
+        .saturating_sub(original.time_ns)
+        .saturating_abs();
     is_equal && (is_told || apart_ns <= COPY_MAX_NS || TcpFlags(a.flags).any(TcpFlags::SYN))
 }

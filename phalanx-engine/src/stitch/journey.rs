@@ -86,7 +86,9 @@ impl Journeys {
             } else {
                 (range.start, range.end)
             };
-            let time_ns = item.time_ns.saturating_add(ahead_ns(last, at, item.time_ns));
+            let time_ns = item
+                .time_ns
+                .saturating_add(ahead_ns(last, at, item.time_ns));
             Some((
                 journey,
                 Item {
@@ -106,7 +108,13 @@ impl Journeys {
     /// Takes in how what came from upstream is linked with what a stop saw.
     fn extend(&mut self, at: usize, order: &[usize], items: &[Item], mut links: Vec<Link>) {
         // By journey, then by bytes; what nobody upstream saw comes last, by packet and bytes.
-        let key = |link: &Link| (link.upstream.unwrap_or(NONE), link.downstream, link.range.start);
+        let key = |link: &Link| {
+            (
+                link.upstream.unwrap_or(NONE),
+                link.downstream,
+                link.range.start,
+            )
+        };
         let by_bytes = |link: &Link| (link.upstream.unwrap_or(NONE), link.range.start);
         links.sort_by(|a, b| {
             if a.upstream.is_some() || b.upstream.is_some() {

@@ -96,10 +96,18 @@ pub(super) fn keys(trail: &Trail) -> Vec<Key> {
             }
             segment(crossing, trail, &mut points, &mut stamps, &mut cells);
         }
-        let family = if is_tcp { Family::Point } else { Family::Digest };
+        let family = if is_tcp {
+            Family::Point
+        } else {
+            Family::Digest
+        };
         points.hashes().for_each(|hash| put(hash, family, side));
-        stamps.hashes().for_each(|hash| put(hash, Family::Stamp, side));
-        cells.hashes().for_each(|hash| put(hash, Family::Cell, side));
+        stamps
+            .hashes()
+            .for_each(|hash| put(hash, Family::Stamp, side));
+        cells
+            .hashes()
+            .for_each(|hash| put(hash, Family::Cell, side));
     }
     let tuple = [Side::Client, Side::Server].map(|side| {
         let end = trail.ends.get(side);
@@ -108,7 +116,11 @@ pub(super) fn keys(trail: &Trail) -> Vec<Key> {
         hasher.finish()
     });
     // The same whoever is taken for the client; the side says which is the lower.
-    let side = if tuple[0] <= tuple[1] { Side::Client } else { Side::Server };
+    let side = if tuple[0] <= tuple[1] {
+        Side::Client
+    } else {
+        Side::Server
+    };
     let (low, high) = (tuple[0].min(tuple[1]), tuple[0].max(tuple[1]));
     put(
         hash(Family::Tuple, trail, [low as u32, high as u32]) ^ low ^ high.rotate_left(32),

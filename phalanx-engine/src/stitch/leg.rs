@@ -221,7 +221,10 @@ fn beyond_least(times: &[(i64, i64)], beyond: &mut Distribution) {
             least.pop_back();
         }
         least.push_back((*time_ns, *delay_ns));
-        while least.front().is_some_and(|it| time_ns - it.0 > LEAST_DELAY_NS) {
+        while least
+            .front()
+            .is_some_and(|it| time_ns - it.0 > LEAST_DELAY_NS)
+        {
             least.pop_front();
         }
         if let Some((_, floor)) = least.front() {

@@ -47,7 +47,11 @@ impl Base {
 fn first_number(trail: &Trail, side: Side) -> Option<u32> {
     let sent = trail.crossings.get(side).first().map(|it| it.sequence);
     let acknowledged = trail.crossings.get(side.other()).iter();
-    sent.or_else(|| acknowledged.map(|it| it.acknowledgement).find(|it| *it != 0))
+    sent.or_else(|| {
+        acknowledged
+            .map(|it| it.acknowledgement)
+            .find(|it| *it != 0)
+    })
 }
 
 /// Counts numbers on.

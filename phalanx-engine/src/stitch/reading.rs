@@ -38,16 +38,27 @@ const JUMP_MIN_NS: f64 = 500_000.0;
 /// The hop whose clock is the reference: the first on the way of most packets.
 pub(super) fn reference(conversations: &[StitchedConversation], hops: &[StitchHop]) -> u32 {
     let packets = |hop: u32| -> u64 {
-        let begins = conversations.iter().filter(|it| it.path.first() == Some(&hop));
-        begins.filter(|it| it.path.len() > 1).map(|it| it.alignment.packets).sum()
+        let begins = conversations
+            .iter()
+            .filter(|it| it.path.first() == Some(&hop));
+        begins
+            .filter(|it| it.path.len() > 1)
+            .map(|it| it.alignment.packets)
+            .sum()
     };
-    let most = hops.iter().map(|it| it.hop).max_by_key(|hop| (packets(*hop), std::cmp::Reverse(*hop)));
+    let most = hops
+        .iter()
+        .map(|it| it.hop)
+        .max_by_key(|hop| (packets(*hop), std::cmp::Reverse(*hop)));
     most.unwrap_or_default()
 }
 
 /// The clocks of all hops that can be compared with the reference's.
 pub(super) fn readings(reference: u32, hops: &[StitchHop], clocks: &Clocks) -> Vec<HopClock> {
-    let group = hops.iter().find(|it| it.hop == reference).map(|it| it.clock);
+    let group = hops
+        .iter()
+        .find(|it| it.hop == reference)
+        .map(|it| it.clock);
     let read = |hop: &StitchHop| {
         let is_shared = Some(hop.clock) == group && hop.hop != reference;
         let (first, last) = hop.window_ns;
@@ -74,11 +85,7 @@ pub(super) fn readings(reference: u32, hops: &[StitchHop], clocks: &Clocks) -> V
 }
 
 /// The times within a hop's capture at which its clock, or the reference's, was set.
-fn jumps(
-    hop: &StitchHop,
-    clocks: &Clocks,
-    ahead: &impl Fn(i64) -> Option<Difference>,
-) -> Vec<i64> {
+fn jumps(hop: &StitchHop, clocks: &Clocks, ahead: &impl Fn(i64) -> Option<Difference>) -> Vec<i64> {
     let (first, last) = hop.window_ns;
     let here = |((of, _), cut_ns): ((u32, u32), i64)| {
         let difference = clocks.difference(of, hop.hop, cut_ns)?;
@@ -101,9 +108,8 @@ fn jumps(
             continue;
         }
         let middle = f64::midpoint(before.ahead_ns, after.ahead_ns);
-        let is_after = |difference: Difference| {
-            (difference.ahead_ns > middle) == (after.ahead_ns > middle)
-        };
+        let is_after =
+            |difference: Difference| (difference.ahead_ns > middle) == (after.ahead_ns > middle);
         while high - low > 1 {
             let time_ns = i64::midpoint(low, high);
             match ahead(time_ns) {
@@ -137,7 +143,9 @@ fn reading(
         let step = (i128::from(run) * i128::from(knot) / CLOCK_KNOT_COUNT as i128) as i64;
         let difference = ahead(from_ns.saturating_add(step))?;
         let line = first.ahead_ns + skew * step as f64;
-        error_ns = error_ns.max(difference.high_ns - line).max(line - difference.low_ns);
+        error_ns = error_ns
+            .max(difference.high_ns - line)
+            .max(line - difference.low_ns);
     }
     Some(ClockReading {
         from_ns,

@@ -103,7 +103,11 @@ impl Common {
             Some(fall) => return Order::of_sign(*fall),
         }
         let order = Order::of_sign(self.between_ns());
-        if side == Side::Client { order } else { order.reversed() }
+        if side == Side::Client {
+            order
+        } else {
+            order.reversed()
+        }
     }
 
     /// Time from the first hop to the second and back: negative where the second is nearer to the

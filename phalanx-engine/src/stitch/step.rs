@@ -44,7 +44,9 @@ fn windows(above: &[Point], below: &[Point]) -> Vec<Window> {
         std::collections::BTreeMap::new();
     for (side, points) in [above, below].into_iter().enumerate() {
         for point in points {
-            let window = windows.entry(point.time_ns.div_euclid(WINDOW_NS)).or_default();
+            let window = windows
+                .entry(point.time_ns.div_euclid(WINDOW_NS))
+                .or_default();
             let ahead = point.ahead_ns as f64;
             let tighter = match (side, window[side]) {
                 (_, None) => ahead,
@@ -67,14 +69,18 @@ fn windows(above: &[Point], below: &[Point]) -> Vec<Window> {
 /// Between which times both extremes moved by the same amount, and stayed there.
 fn jumps(windows: &[Window]) -> Vec<(i64, i64)> {
     let middle = |it: &Window| f64::midpoint(it.above, it.below);
-    let moves: Vec<f64> = windows.windows(2).map(|it| middle(&it[1]) - middle(&it[0])).collect();
+    let moves: Vec<f64> = windows
+        .windows(2)
+        .map(|it| middle(&it[1]) - middle(&it[0]))
+        .collect();
     let unrest = 1.4826 * median(moves.iter().map(|it| it.abs()));
     let least = STEP_MIN_NS.max(STEP_PER_UNREST * unrest);
     let mut found: Vec<(i64, i64, usize)> = Vec::new();
     for at in 1..windows.len() {
         let before = &windows[at.saturating_sub(AGREEING_COUNT)..at];
         let after = &windows[at..(at + AGREEING_COUNT).min(windows.len())];
-        let change = |of: fn(&Window) -> f64| median(after.iter().map(of)) - median(before.iter().map(of));
+        let change =
+            |of: fn(&Window) -> f64| median(after.iter().map(of)) - median(before.iter().map(of));
         let (above, below) = (change(|it| it.above), change(|it| it.below));
         let step = f64::midpoint(above, below);
         if step.abs() < least || (above - below).abs() > step.abs() / 2.0 {
@@ -84,10 +90,18 @@ fn jumps(windows: &[Window]) -> Vec<(i64, i64)> {
         match found.last_mut() {
             Some(last) if at - last.2 <= AGREEING_COUNT => {
                 if moves[at - 1].abs() > moves[last.2 - 1].abs() {
-                    *last = (windows[at - 1].first_ns, windows[at].first_ns + WINDOW_NS, at);
+                    *last = (
+                        windows[at - 1].first_ns,
+                        windows[at].first_ns + WINDOW_NS,
+                        at,
+                    );
                 }
             }
-            _ => found.push((windows[at - 1].first_ns, windows[at].first_ns + WINDOW_NS, at)),
+            _ => found.push((
+                windows[at - 1].first_ns,
+                windows[at].first_ns + WINDOW_NS,
+                at,
+            )),
         }
     }
     found.into_iter().map(|it| (it.0, it.1)).collect()

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, TryLockError};
 
 use phalanx_engine::limits::TRAIL_PACKET_COUNT_MAX;
-use phalanx_engine::stitch::Trail;
-use phalanx_engine::story::FlowStory;
 use phalanx_engine::record::PacketRecord;
 use phalanx_engine::segment::Segment;
+use phalanx_engine::stitch::Trail;
+use phalanx_engine::story::FlowStory;
 use phalanx_engine::trace::{Ended, Tracer};
 
 use super::batch::{Batch, ItemRole};

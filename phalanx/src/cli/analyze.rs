@@ -14,16 +14,16 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
-use phalanx_engine::stitch::{Stitched, Trail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use phalanx_engine::stitch::{Stitched, Trail};
 
 use super::selection::{
     ConversationName, EXIT_DAMAGED, SelectionArguments, hop_name, refused, warn, warn_of_evicted,
     warn_of_refusals,
 };
 use super::{EXIT_FAILURE, ReaderGone, WrongUsage, complain, say};
-use crate::plain::plain;
 use crate::analysis::{self, Outcome, Request, hop_reports};
+use crate::plain::plain;
 use crate::report::limits::{LADDER_COUNT_MAX, PLOT_COUNT_MAX, RUNG_COUNT_MAX};
 use crate::report::text::TextOptions;
 use crate::report::{self, ConversationReport, Report, Trails};
@@ -194,8 +194,15 @@ fn warn_of_hops(stitched: &Stitched, report: &Report) {
         ));
     }
     let joined = |hop: u32| {
-        let mut flows = stitched.conversations.iter().filter(|it| it.flows.len() > 1);
-        flows.any(|it| it.flows.iter().any(|flow| stitched.trails[*flow].hop == hop))
+        let mut flows = stitched
+            .conversations
+            .iter()
+            .filter(|it| it.flows.len() > 1);
+        flows.any(|it| {
+            it.flows
+                .iter()
+                .any(|flow| stitched.trails[*flow].hop == hop)
+        })
     };
     for hop in (0..report.hops.len() as u32).filter(|hop| !joined(*hop)) {
         let name = name(hop);

@@ -71,7 +71,10 @@ impl Report {
             .map(|(hop, it)| StitchHop {
                 hop,
                 clock: trails.clocks.get(hop as usize).copied().unwrap_or(hop),
-                window_ns: (it.first_ns.unwrap_or_default(), it.last_ns.unwrap_or_default()),
+                window_ns: (
+                    it.first_ns.unwrap_or_default(),
+                    it.last_ns.unwrap_or_default(),
+                ),
             })
             .collect();
         let stitched = stitch(trails.trails, &hops);
@@ -135,7 +138,10 @@ impl Across {
     }
 
     /// The conversation with the story of its first hop that has one, and the worst score of all.
-    fn report(self, reports: &mut BTreeMap<Place, ConversationReport>) -> Option<ConversationReport> {
+    fn report(
+        self,
+        reports: &mut BTreeMap<Place, ConversationReport>,
+    ) -> Option<ConversationReport> {
         let mut told: BTreeMap<u32, ConversationReport> = BTreeMap::new();
         for flow in &self.flows {
             if let Some(report) = reports.remove(&(flow.hop, flow.flow)) {

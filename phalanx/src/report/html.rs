@@ -4,6 +4,7 @@
 //! `html/`, draws them. A policy in its head lets nothing else run and nothing be fetched.
 
 mod escape;
+mod ladder;
 mod plot;
 
 use std::io::{self, Write};
@@ -21,8 +22,10 @@ const STYLE: &str = include_str!("html/page.css");
 const LIST_SCRIPT: &str = include_str!("html/page.js");
 const PLOT_SCRIPT: &str = include_str!("html/plot.js");
 
-/// Where the script of the plots goes.
-const PLOT_PLACE: &str = "//{{plot}}";
+const ACROSS_SCRIPT: &str = include_str!("html/across.js");
+
+/// Where the parts of the script go.
+const PARTS: [(&str, &str); 2] = [("//{{plot}}", PLOT_SCRIPT), ("//{{across}}", ACROSS_SCRIPT)];
 
 /// Writes a page.
 ///
@@ -30,7 +33,11 @@ const PLOT_PLACE: &str = "//{{plot}}";
 ///
 /// What the output cannot take.
 pub fn write(report: &Report, mut output: impl Write) -> io::Result<()> {
-    let script = LIST_SCRIPT.replace(PLOT_PLACE, PLOT_SCRIPT);
+    let script = PARTS
+        .iter()
+        .fold(LIST_SCRIPT.to_owned(), |script, (place, part)| {
+            script.replace(place, part)
+        });
     let mut rest = PAGE;
     while let Some((text, name, more)) = next_place(rest) {
         output.write_all(text.as_bytes())?;
@@ -39,6 +46,7 @@ pub fn write(report: &Report, mut output: impl Write) -> io::Result<()> {
             "style" => output.write_all(STYLE.as_bytes())?,
             "script" => output.write_all(script.as_bytes())?,
             "report" => write_report(report, Escape(&mut output))?,
+            "ladders" => ladder::write(report, Escape(&mut output))?,
             _ => plot::write(report, Escape(&mut output))?,
         }
         rest = more;
@@ -94,13 +102,18 @@ mod tests {
             names.push(name);
             rest = more;
         }
-        assert_eq!(names, ["policy", "style", "report", "plots", "script"]);
-        assert_eq!(LIST_SCRIPT.matches(PLOT_PLACE).count(), 1);
+        assert_eq!(
+            names,
+            ["policy", "style", "report", "plots", "ladders", "script"]
+        );
+        for (place, _) in PARTS {
+            assert_eq!(LIST_SCRIPT.matches(place).count(), 1);
+        }
     }
 
     #[test]
     fn script_and_style_do_not_end_themselves() {
-        for text in [LIST_SCRIPT, PLOT_SCRIPT, STYLE] {
+        for text in [LIST_SCRIPT, PLOT_SCRIPT, ACROSS_SCRIPT, STYLE] {
             let text = text.to_lowercase();
             assert!(!text.contains("</script") && !text.contains("</style"));
             assert!(!text.contains("://") && !text.contains("url("));

@@ -159,7 +159,9 @@ pub(crate) fn flags(flags: TcpFlags, separator: &str) -> String {
         (TcpFlags::CWR, "CWR"),
     ];
     let set = names.iter().filter(|(bit, _)| flags.any(*bit));
-    set.map(|(_, name)| *name).collect::<Vec<_>>().join(separator)
+    set.map(|(_, name)| *name)
+        .collect::<Vec<_>>()
+        .join(separator)
 }
 
 pub(super) const fn role_basis(basis: RoleBasis) -> &'static str {

@@ -8,7 +8,7 @@ use crate::hops::{hostile, long, report, with_ladder};
 use crate::{as_json, as_text};
 
 /// Whether a letter would move the cursor or turn text around.
-fn is_harmful(letter: char) -> bool {
+pub(crate) fn is_harmful(letter: char) -> bool {
     let is_moving = letter.is_control() && letter != '\n';
     let is_turning = matches!(
         letter,
@@ -75,7 +75,9 @@ fn ladders_keep_within_every_width() {
             assert!(longest <= Some(width), "{hops} {width} {longest:?}\n{text}");
         }
     }
-    insta::assert_snapshot!(ladder_of(&as_text(&with_ladder(long(16, 12)), &options(120))).join("\n"));
+    insta::assert_snapshot!(
+        ladder_of(&as_text(&with_ladder(long(16, 12)), &options(120))).join("\n")
+    );
 }
 
 #[test]
@@ -85,7 +87,10 @@ fn an_empty_ladder_says_so() {
     assert!(ladder_of(&text)[1].contains("no packets"), "{text}");
     let value: Value = serde_json::from_str(&as_json(&report)).unwrap();
     let ladder = &value["conversations"][0]["ladder"];
-    assert_eq!(*ladder, serde_json::json!({"hops": [], "rungs": [], "left_out": 0}));
+    assert_eq!(
+        *ladder,
+        serde_json::json!({"hops": [], "rungs": [], "left_out": 0})
+    );
 }
 
 #[test]
@@ -96,7 +101,9 @@ fn long_ladders_are_told_whole() {
     let told = lines.iter().filter(|it| it.contains(" seq ")).count();
     assert_eq!(told, 5_000);
     let value: Value = serde_json::from_str(&as_json(&report)).unwrap();
-    let rungs = value["conversations"][0]["ladder"]["rungs"].as_array().unwrap();
+    let rungs = value["conversations"][0]["ladder"]["rungs"]
+        .as_array()
+        .unwrap();
     assert_eq!(rungs.len(), 5_000);
     for rung in rungs {
         if let Some(of) = rung["repeats"].as_u64() {

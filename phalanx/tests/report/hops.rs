@@ -1,8 +1,6 @@
 //! Reports of several hops, made by hand.
 
-use phalanx::report::{
-    Across, ClockReport, FlowAt, HopReport, Report, Totals, rank,
-};
+use phalanx::report::{Across, ClockReport, FlowAt, HopReport, Report, Totals, rank};
 use phalanx_engine::segment::Class;
 use phalanx_engine::stitch::{
     Alignment, ClockReading, Ladder, LegStory, LegWay, PathCount, Rewrite, RewriteField, Rung,
@@ -170,7 +168,11 @@ fn across(hops: u32) -> Across {
         flow: 1,
         protocol: 6,
         ends: Sides {
-            client: if hop < 2 { inside } else { end("192.0.2.1", 40_001) },
+            client: if hop < 2 {
+                inside
+            } else {
+                end("192.0.2.1", 40_001)
+            },
             server: end("10.0.1.2", 8_080),
         },
         packets: 2_234,
@@ -189,7 +191,9 @@ fn across(hops: u32) -> Across {
         path: (0..hops).collect(),
         return_path: (0..hops).rev().collect(),
         paths: Vec::new(),
-        legs: (0..hops - 1).map(|from| leg(from, 12 * u64::from(from))).collect(),
+        legs: (0..hops - 1)
+            .map(|from| leg(from, 12 * u64::from(from)))
+            .collect(),
         rewrites: if hops > 2 { vec![rewrite] } else { vec![] },
         alignment: Alignment {
             packets: 2_234,
@@ -213,7 +217,6 @@ fn point(name: &str, clock: Option<ClockReport>) -> HopReport {
 pub(crate) fn report() -> Report {
     let mut stitched = download("client/tcp-1", &SCRIPT);
     stitched.hop = "client".to_owned();
-    stitched.plot = None;
     stitched.across = Some(Box::new(across(4)));
     stitched.ladder = Some(every_kind());
     let mut parted = stitched.clone();

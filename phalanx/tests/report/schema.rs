@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::{as_json, hops};
 use crate::fixture::{hostile, report};
+use crate::{as_json, hops};
 
 const SCHEMA: &str = include_str!("../../../docs/report.schema.json");
 
@@ -81,7 +81,10 @@ fn reports_are_what_the_schema_says() {
     let breaks: [fn(&mut Value); 4] = [
         |report| report["conversations"][0]["legs"][0]["forward"]["loss"] = 1.into(),
         |report| report["conversations"][0]["ladder"]["rungs"][0]["end"] = "gone".into(),
-        |report| report["conversations"][0]["ladder"]["rungs"][0]["crossings"] = (vec![] as Vec<u8>).into(),
+        |report| {
+            report["conversations"][0]["ladder"]["rungs"][0]["crossings"] =
+                (vec![] as Vec<u8>).into()
+        },
         |report| report["conversations"][0]["flows"][0]["client"] = "10.0.0.2".into(),
     ];
     for break_it in breaks {

@@ -1,7 +1,7 @@
 //! What several hops tell of one conversation, as JSON.
 
-use phalanx_engine::stitch::{LegStory, LegWay};
 use phalanx_engine::Distribution;
+use phalanx_engine::stitch::{LegStory, LegWay};
 use serde::Serialize;
 
 use super::conversation::End;
@@ -52,7 +52,11 @@ struct AlignmentView {
 }
 
 /// Writes all that stands beside the paths.
-pub(super) fn write(across: &Across, hops: HopNames<'_>, out: &mut Out<'_>) -> serde_json::Result<()> {
+pub(super) fn write(
+    across: &Across,
+    hops: HopNames<'_>,
+    out: &mut Out<'_>,
+) -> serde_json::Result<()> {
     let paths: Vec<PathView<'_>> = across
         .paths
         .iter()
@@ -84,7 +88,10 @@ pub(super) fn write(across: &Across, hops: HopNames<'_>, out: &mut Out<'_>) -> s
             fields: it.fields.iter().map(|field| field.name()).collect(),
         })
         .collect();
-    out.put(name!("rewrites"), (!rewrites.is_empty()).then_some(rewrites))?;
+    out.put(
+        name!("rewrites"),
+        (!rewrites.is_empty()).then_some(rewrites),
+    )?;
     let alignment = AlignmentView {
         packets: across.alignment.packets,
         aligned: across.alignment.aligned,
@@ -122,7 +129,10 @@ fn write_leg(leg: &LegStory, hops: HopNames<'_>, line: &mut Vec<u8>) -> serde_js
     let mut out = Out::begin(line);
     out.put(name!("from"), Some(hop_name(leg.from, hops)))?;
     out.put(name!("to"), Some(hop_name(leg.to, hops)))?;
-    for (name, way) in [(name!("forward"), &leg.forward), (name!("reverse"), &leg.reverse)] {
+    for (name, way) in [
+        (name!("forward"), &leg.forward),
+        (name!("reverse"), &leg.reverse),
+    ] {
         if let Some(way) = way {
             write_way(way, out.object(name))?;
         }
@@ -140,7 +150,10 @@ fn write_way(way: &LegWay, mut out: Out<'_>) -> serde_json::Result<()> {
     out.put(name!("not_captured"), Some(way.not_captured))?;
     out.put(name!("unresolved"), Some(way.unresolved))?;
     spread(&way.delay, name!("delay_ms"), &mut out)?;
-    out.put(name!("delay_error_ms"), way.delay_error_ns.map(milliseconds))?;
+    out.put(
+        name!("delay_error_ms"),
+        way.delay_error_ns.map(milliseconds),
+    )?;
     spread(&way.queueing, name!("queueing_ms"), &mut out)?;
     out.end();
     Ok(())

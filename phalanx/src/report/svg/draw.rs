@@ -106,8 +106,16 @@ impl<'a> Drawing<'a> {
             self.silence((*from, *to), *ns, output)?;
         }
         let rungs = || self.told.rungs().iter().take(self.count).enumerate();
+        // As one, so that bands that lie over each other are no darker.
+        writeln!(output, "<g class=\"slack\">")?;
         for (index, rung) in rungs() {
             self.slack(index, rung, output)?;
+        }
+        writeln!(output, "</g>")?;
+        for (index, _) in rungs() {
+            let y = length(self.places.height(index, 0));
+            let (from, to) = (length(LEFT), length(self.words() - 6.0));
+            writeln!(output, "<path class=\"guide\" d=\"M{from} {y}H{to}\"/>")?;
         }
         for (index, rung) in rungs() {
             writeln!(output, "<g>")?;
@@ -123,7 +131,10 @@ impl<'a> Drawing<'a> {
             (_, count) => spelled::count(count, "more packet", "more packets"),
         };
         let (x, y) = (length(LEFT), length(self.places.end + 32.0));
-        writeln!(output, "<text class=\"faint\" x=\"{x}\" y=\"{y}\">{more}</text>")
+        writeln!(
+            output,
+            "<text class=\"faint\" x=\"{x}\" y=\"{y}\">{more}</text>"
+        )
     }
 
     fn legend(&self, output: &mut impl Write) -> io::Result<()> {
@@ -233,7 +244,7 @@ impl<'a> Drawing<'a> {
             let [x1, low1, high1] = [to.0, to.1, to.2].map(length);
             writeln!(
                 output,
-                "<path class=\"slack\" d=\"M{x0} {low0}L{x1} {low1}V{high1}L{x0} {high0}Z\"/>"
+                "<path d=\"M{x0} {low0}L{x1} {low1}V{high1}L{x0} {high0}Z\"/>"
             )?;
             if to.2 - to.1 >= SLACK_MIN {
                 let (left, right) = (length(to.0 - 3.0), length(to.0 + 3.0));
@@ -260,18 +271,14 @@ impl<'a> Drawing<'a> {
         let seconds = spelled::seconds(self.told.begin_ns(rung));
         writeln!(
             output,
-            "<path class=\"guide\" d=\"M{} {y}H{}\"/><text class=\"n\" x=\"52\" \
-             y=\"{base}\">{}</text><text class=\"n\" x=\"{}\" y=\"{base}\">{seconds:.6}</text>\
+            "<text class=\"n\" x=\"52\" y=\"{base}\">{}</text><text class=\"n\" x=\"{}\" y=\"{base}\">{seconds:.6}</text>\
              <text class=\"word {}\" x=\"{}\" y=\"{base}\">{}<title>{}</title></text>",
-            length(LEFT),
-            length(self.words() - 6.0),
             index + 1,
             length(LEFT - 44.0),
             class(rung),
             length(self.words()),
             escape(&short),
             escape(&words),
-            y = length(y),
         )
     }
 
@@ -286,13 +293,19 @@ impl<'a> Drawing<'a> {
         {
             let from = length(f64::midpoint(self.x(before), self.x(*column)));
             let (x, y0, y1) = (length(self.x(*column)), length(y - FALL), length(*y));
-            writeln!(output, "<path class=\"way {class}\" d=\"M{from} {y0}L{x} {y1}\"/>")?;
+            writeln!(
+                output,
+                "<path class=\"way {class}\" d=\"M{from} {y0}L{x} {y1}\"/>"
+            )?;
         }
         for pair in points.windows(2) {
             let [(from, y0), (to, y1)] = [pair[0], pair[1]];
             let unseen = if from.abs_diff(to) > 1 { " unseen" } else { "" };
             let [x0, y0, x1, y1] = [self.x(from), y0, self.x(to), y1].map(length);
-            writeln!(output, "<path class=\"way {class}{unseen}\" d=\"M{x0} {y0}L{x1} {y1}\"/>")?;
+            writeln!(
+                output,
+                "<path class=\"way {class}{unseen}\" d=\"M{x0} {y0}L{x1} {y1}\"/>"
+            )?;
         }
         let Some((last, y)) = points.last().copied() else {
             return Ok(());

@@ -43,7 +43,10 @@ pub(super) fn path(across: &Across, names: Names<'_>) -> Vec<String> {
             there.into_iter().chain(back).collect()
         }
     };
-    for (side, what) in [(Side::Client, "to the server"), (Side::Server, "to the client")] {
+    for (side, what) in [
+        (Side::Client, "to the server"),
+        (Side::Server, "to the client"),
+    ] {
         let of_side = || across.paths.iter().filter(|it| it.side == side);
         let total: u64 = of_side().map(|it| it.packets).sum();
         if of_side().count() < 2 {
@@ -60,7 +63,9 @@ pub(super) fn path(across: &Across, names: Names<'_>) -> Vec<String> {
     if alignment.aligned < alignment.packets {
         let untold = word::thousands(alignment.packets - alignment.aligned);
         let all = word::thousands(alignment.packets);
-        lines.push(format!("the way of {untold} of {all} packets is not wholly known"));
+        lines.push(format!(
+            "the way of {untold} of {all} packets is not wholly known"
+        ));
     }
     lines
 }
@@ -78,8 +83,14 @@ fn rewrite(rewrite: &Rewrite, across: &Across, names: Names<'_>) -> String {
     };
     let mut parts = Vec::new();
     let of_ends = [
-        (Side::Client, [RewriteField::ClientAddress, RewriteField::ClientPort]),
-        (Side::Server, [RewriteField::ServerAddress, RewriteField::ServerPort]),
+        (
+            Side::Client,
+            [RewriteField::ClientAddress, RewriteField::ClientPort],
+        ),
+        (
+            Side::Server,
+            [RewriteField::ServerAddress, RewriteField::ServerPort],
+        ),
     ];
     for (side, fields) in of_ends {
         if rewrite.fields.iter().any(|it| fields.contains(it)) {
@@ -120,7 +131,15 @@ const fn option_name(field: RewriteField) -> &'static str {
 
 /// The columns of the legs; what is nowhere is left out but for the first ones.
 const HEADINGS: [&str; COLUMN_COUNT] = [
-    "LEG", "ROUND TRIP", "P95", "", "ONE WAY", "LOST", "OVERTAKEN", "COPIED", "NOT CAPTURED",
+    "LEG",
+    "ROUND TRIP",
+    "P95",
+    "",
+    "ONE WAY",
+    "LOST",
+    "OVERTAKEN",
+    "COPIED",
+    "NOT CAPTURED",
     "UNKNOWN",
 ];
 const COLUMN_COUNT: usize = 10;
@@ -170,7 +189,11 @@ fn leg_rows(leg: &LegStory, names: Names<'_>) -> Vec<Row> {
     let [from, to] = [leg.from, leg.to].map(|it| short(&names.get(it), NAME_WIDTH_MAX));
     let quantile = |percent| leg.rtt.quantile_ns(percent);
     let time = |ns: Option<i64>| ns.map_or_else(|| "-".to_owned(), word::duration);
-    let mut head = [format!("{from} – {to}"), time(quantile(50)), time(quantile(95))];
+    let mut head = [
+        format!("{from} – {to}"),
+        time(quantile(50)),
+        time(quantile(95)),
+    ];
     let mut rows = Vec::new();
     for (arrow, way) in [("→", &leg.forward), ("←", &leg.reverse)] {
         let Some(way) = way else { continue };
@@ -234,7 +257,11 @@ pub(super) fn clock(hop: &HopReport) -> String {
     let Some(clock) = &hop.clock else {
         return "cannot be compared with the others".to_owned();
     };
-    let ClockReport { reference, is_shared, readings } = clock;
+    let ClockReport {
+        reference,
+        is_shared,
+        readings,
+    } = clock;
     if *reference == hop.id {
         return "the reference".to_owned();
     }

@@ -121,7 +121,11 @@ impl Canvas {
             format!("┊{:room$}", "")
         });
         let lines: String = lines.collect();
-        format!("{:TIME_WIDTH$}{lines}  {}", "", short(words, self.words_width))
+        format!(
+            "{:TIME_WIDTH$}{lines}  {}",
+            "",
+            short(words, self.words_width)
+        )
     }
 
     fn line(&self, index: usize, rung: &Rung, told: &Told<'_>, style: Style) -> String {
@@ -137,9 +141,13 @@ impl Canvas {
         let words = format!("{} [{}]", parts.join(", "), ladder::frames(rung));
         let arrow: String = self.arrow(rung, told).into_iter().collect();
         let words = short(&words, self.words_width);
-        format!("{:>5} {seconds:>11.6} {arrow}  {}", index + 1, paint(&words))
-            .trim_end()
-            .to_owned()
+        format!(
+            "{:>5} {seconds:>11.6} {arrow}  {}",
+            index + 1,
+            paint(&words)
+        )
+        .trim_end()
+        .to_owned()
     }
 
     /// The lifelines with the arrow across them.
@@ -149,7 +157,11 @@ impl Canvas {
             *cell = '│';
         }
         let is_forward = rung.side == Side::Client;
-        let columns: Vec<usize> = rung.crossings.iter().map(|it| told.column(it.hop)).collect();
+        let columns: Vec<usize> = rung
+            .crossings
+            .iter()
+            .map(|it| told.column(it.hop))
+            .collect();
         let stroke = if ladder::is_again(rung) { '═' } else { '─' };
         let place = |column: usize| column * self.spacing;
         let head = if is_forward { '▶' } else { '◀' };

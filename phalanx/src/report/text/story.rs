@@ -11,8 +11,8 @@ use super::application;
 use super::bar;
 use super::style::Style;
 use super::wrap;
-use crate::report::{ConversationReport, HopReport};
 use crate::report::word;
+use crate::report::{ConversationReport, HopReport};
 use crate::view::protocol_name;
 
 /// Width of the names of subjects, with the indent before them.

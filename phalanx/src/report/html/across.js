@@ -1,0 +1,611 @@
+// What several hops saw of one conversation: path, legs, clocks and ladder; a part of `page.js`.
+
+// ---- words -----------------------------------------------------------------------------------
+
+const pathWords = (hops) => hops.join(" → ");
+const isBack = (it) => it.path.length && it.path.length === it.return_path.length
+  && it.path.every((hop, index) => hop === it.return_path[it.path.length - 1 - index]);
+const wayWords = { client_to_server: "to the server", server_to_client: "to the client" };
+
+/** The way there and back, and others that packets took. */
+function pathLines(it) {
+  const lines = isBack(it) ? [`${pathWords(it.path)}, and back`] : [
+    it.path.length && `to the server: ${pathWords(it.path)}`,
+    it.return_path.length && `to the client: ${pathWords(it.return_path)}`].filter(Boolean);
+  for (const direction of Object.keys(wayWords)) {
+    const ways = (it.paths || []).filter((way) => way.direction === direction);
+    const total = ways.reduce((sum, way) => sum + way.packets, 0);
+    if (ways.length < 2) continue;
+    for (const way of ways) {
+      lines.push(`${percent(way.packets / total)} ${wayWords[direction]} `
+        + `(${some(way.packets, "packets", "packet")}) over ${pathWords(way.hops)}`);
+    }
+  }
+  const { packets, aligned } = it.alignment;
+  if (aligned < packets) {
+    lines.push(`The way of ${number(packets - aligned)} of ${number(packets)} packets is not `
+      + "wholly known.");
+  }
+  return lines;
+}
+
+/** What middleboxes rewrote. */
+function rewriteLines(it) {
+  const at = (hop, side) => {
+    const flow = it.flows.find((one) => one.hop === hop);
+    return flow ? end(flow[side]) : "?";
+  };
+  return (it.rewrites || []).map(({ from, to, fields }) => {
+    const parts = SIDES.filter((side) => fields.some((name) => name.startsWith(`${side}_`)))
+      .map((side) => `the ${side} ${at(from, side)} becomes ${at(to, side)}`);
+    const others = fields.filter((name) => !/^(client|server)_/.test(name)).map(spaced);
+    if (others.length) parts.push(`${others.join(", ")} rewritten`);
+    return `Between ${from} and ${to}: ${parts.join("; ")}`;
+  });
+}
+
+function legsTable(it) {
+  const columns = [["Lost", (way) => `${number(way.lost)} of ${number(way.packets)}`],
+    ["Overtaken", (way) => number(way.reordered)], ["Copied", (way) => number(way.duplicated)],
+    ["Not captured", (way) => number(way.not_captured)],
+    ["Unknown", (way) => number(way.unresolved)]];
+  const oneWay = ({ delay_ms: delay, delay_error_ms: error }) => {
+    if (!delay) return "–";
+    return duration(delay.p50) + (error === undefined ? "" : ` ± ${duration(error)}`);
+  };
+  const rowsOf = (leg) => {
+    const ways = [["→", leg.forward], ["←", leg.reverse]].filter(([, way]) => way);
+    const { rtt_ms: rtt } = leg;
+    return ways.map(([arrow, way], index) => el("tr", null,
+      index ? null : el("th", { scope: "row", rowspan: String(ways.length) },
+        `${leg.from} – ${leg.to}`),
+      index ? null : el("td", { class: "n", rowspan: String(ways.length) },
+        rtt ? `${duration(rtt.p50)}, 95 % within ${duration(rtt.p95)}` : "–"),
+      el("td", { title: arrow === "→" ? "to the server" : "to the client" }, arrow),
+      el("td", { class: "n" }, oneWay(way)),
+      columns.map(([, show]) => el("td", { class: "n" }, show(way)))));
+  };
+  return el("table", { class: "legend legs", "aria-label": "Legs" },
+    el("thead", null, el("tr", null, el("th", { scope: "col" }, "Leg"),
+      el("th", { scope: "col", class: "n" }, "Round trip"), el("th", { scope: "col" }, "Way"),
+      el("th", { scope: "col", class: "n" }, "One way, ± what clocks leave open"),
+      columns.map(([name]) => el("th", { scope: "col", class: "n" }, name)))),
+    el("tbody", null, it.legs.flatMap(rowsOf)));
+}
+
+/** How the clock of a hop reads against that of the reference. */
+function clockWords({ id, clock }) {
+  if (!clock) return "cannot be compared with the others";
+  if (clock.reference === id) return "the reference";
+  if (clock.shared) return `the same as that of ${clock.reference}`;
+  const apart = ({ offset_ns: ns }) => (ns === 0 ? "equal to"
+    : `${duration(Math.abs(ns) / 1e6)} ${ns > 0 ? "ahead of" : "behind"}`);
+  const doubt = ({ skew_ppm: skew, error_ns: error }) => (Math.abs(skew) < 0.05 ? ""
+    : `, ${skew > 0 ? "gaining" : "losing"} ${Math.abs(skew).toFixed(1)} ppm`)
+    + `, within ${duration(error / 1e6)}`;
+  return `${apart(clock)} that of ${clock.reference}${doubt(clock)}`
+    + (clock.steps || []).map((step) =>
+      `; set at ${step.at}: then ${apart(step)} it${doubt(step)}`).join("");
+}
+
+function acrossParts(it) {
+  if (!it.flows) return [];
+  return [el("h3", null, "Path"),
+    el("div", { class: "path" }, pathLines(it).map((line, index) =>
+      el("p", { class: index ? "faint" : undefined }, line)),
+    rewriteLines(it).map((line) => el("p", null, line))),
+    it.legs.length ? el("div", { class: "columns" }, legsTable(it)) : undefined].filter(Boolean);
+}
+
+// ---- the ladder over hops --------------------------------------------------------------------
+
+// Columns of a rung and of a crossing in the data, see `html/ladder.rs`.
+const [R_SIDE, R_FLAGS, R_SEQ, R_LEN, R_ACK, R_CLASS, R_END, R_AFTER, R_REPEATS, R_COPY,
+  R_OVERTAKEN, R_CROSSINGS] = Array(12).keys();
+const CROSSING_LENGTH = 5;
+const [LOST, UNCAPTURED, UNKNOWN] = [1, 2, 3];
+const RUNG_HEIGHT = 20, SILENCE_HEIGHT = 52, TRANSIT_HEIGHT = 40, HEAD_HEIGHT = 28, FALL = 7;
+// Left of the lifelines stand number and time; curves need room on both sides.
+const LINES_LEFT = 188, LINK_WIDTH = 48;
+
+/** Unpacked: the crossings as objects, with the kind that a rung is set off by. */
+function unpack(row) {
+  const flat = row[R_CROSSINGS];
+  const crossings = [];
+  for (let at = 0; at < flat.length; at += CROSSING_LENGTH) {
+    const [column, frame, time, error, own] = flat.slice(at, at + CROSSING_LENGTH);
+    crossings.push({ column, frame, time, own, error: error < 0 ? undefined : error });
+  }
+  const name = plots.classes[row[R_CLASS]];
+  const isRepeat = row[R_REPEATS] >= 0
+    || (name !== undefined && /retransmission|tail_loss_probe/.test(name));
+  const isTcp = row[R_SEQ] >= 0;
+  const kind = row[R_END] === LOST ? "lost" : row[R_COPY] >= 0 ? "copy" : isRepeat ? "again"
+    : row[R_OVERTAKEN] >= 0 ? "late" : row[R_LEN] || !isTcp ? "data" : "bare";
+  return { row, crossings, kind, isTcp, name, side: row[R_SIDE] };
+}
+
+function rungNumbers({ row, isTcp }) {
+  if (!isTcp) return `${number(row[R_LEN])} bytes`;
+  const parts = [flagNames(row[R_FLAGS]), `seq ${row[R_SEQ]}`];
+  if (row[R_LEN]) parts.push(`len ${row[R_LEN]}`);
+  if (row[R_ACK] >= 0) parts.push(`ack ${row[R_ACK]}`);
+  return parts.filter(Boolean).join(" ");
+}
+
+function rungNotes({ row, name }, names) {
+  const after = names[row[R_AFTER]];
+  return [
+    row[R_END] === LOST && `lost after ${after}`,
+    row[R_END] === UNCAPTURED && `arrived, not captured after ${after}`,
+    row[R_END] === UNKNOWN && `not seen after ${after}`,
+    row[R_REPEATS] >= 0 && `repeats #${row[R_REPEATS] + 1}`,
+    row[R_COPY] >= 0 && `copy of #${row[R_COPY] + 1}`,
+    row[R_OVERTAKEN] >= 0 && `overtaken before ${names[row[R_OVERTAKEN]]}`,
+    name && name !== "new" && spaced(name),
+  ].filter(Boolean).join(", ");
+}
+
+/** Heights of all crossings: time grows down, silence is cut short, words have room. */
+function layOut(rungs) {
+  const events = [];
+  const transits = [];
+  rungs.forEach((rung, index) => {
+    const begin = rung.crossings[0].time;
+    let last = begin;
+    rung.crossings.forEach((crossing, place) => {
+      // Where clocks cannot be compared, it is drawn as if it took no time.
+      last = crossing.error === undefined && place ? last : Math.max(crossing.time, begin);
+      events.push([last, index, place]);
+    });
+    if (last > begin) transits.push(last - begin);
+    rung.heights = [];
+  });
+  events.sort((a, b) => a[0] - b[0] || a[1] - b[1] || a[2] - b[2]);
+  transits.sort((a, b) => a - b);
+  const scale = TRANSIT_HEIGHT / (transits[transits.length >> 1] || 1e6);
+  const silences = [];
+  const knots = [];
+  let [height, row] = [14, 14 - RUNG_HEIGHT];
+  let before = events.length ? events[0][0] : 0;
+  for (const [time, index, place] of events) {
+    const grown = (time - before) * scale;
+    if (grown > SILENCE_HEIGHT) silences.push([height, height + SILENCE_HEIGHT, time - before]);
+    height += Math.min(grown, SILENCE_HEIGHT);
+    if (place === 0) {
+      height = Math.max(height, row + RUNG_HEIGHT);
+      row = height;
+    }
+    before = time;
+    knots.push([time, height]);
+    rungs[index].heights[place] = height;
+  }
+  return { silences, knots, height: height + 30,
+    span: rungs.reduce((most, { heights }) => Math.max(most, Math.max(...heights) - heights[0]), 0) };
+}
+
+/** The first place in a sorted list whose value is not below. */
+function lowerBound(count, value, of) {
+  let [low, high] = [0, count];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (of(middle) < value) low = middle + 1; else high = middle;
+  }
+  return low;
+}
+
+/** The height of any time. */
+function heightAt(knots, time) {
+  const after = lowerBound(knots.length, time, (index) => knots[index][0]);
+  const [a, b] = [knots[after - 1], knots[after]];
+  if (!a || !b) return (a || b || [0, 0])[1];
+  return a[1] + (time - a[0]) / (b[0] - a[0]) * (b[1] - a[1]);
+}
+
+class HopLadder {
+  constructor(data) {
+    this.names = data.hops.map((hop) => clean(report.hops[hop].id));
+    this.rungs = data.rungs.map(unpack);
+    this.data = data;
+    Object.assign(this, layOut(this.rungs));
+    const gaps = Math.max(1, this.names.length - 1);
+    this.spacing = Math.min(200, Math.max(36, 560 / gaps));
+    this.width = 2 * LINK_WIDTH + gaps * this.spacing;
+    this.links = this.rungs.flatMap((rung, index) => [[R_REPEATS, "again"], [R_COPY, "copy"]]
+      .filter(([column]) => rung.row[column] >= 0)
+      .map(([column, colour]) => [index, rung.row[column], colour]));
+    this.marked = -1;
+    this.hovered = -1;
+    this.build();
+  }
+
+  x(column) { return LINK_WIDTH + column * this.spacing; }
+
+  build() {
+    const { names, rungs } = this;
+    const ends = names.map((name, column) => {
+      const label = el("span", { class: "hopname", title: name }, name);
+      label.style.left = `${this.x(column) - this.spacing / 2}px`;
+      label.style.width = `${this.spacing}px`;
+      return label;
+    });
+    const head = el("div", { class: "row head", role: "row" },
+      el("span", { class: "n", role: "columnheader" }, "#"),
+      el("span", { class: "n", role: "columnheader" }, "Time"),
+      el("span", { class: "lines", role: "columnheader", "aria-label": "Hops" }, ends),
+      el("span", { role: "columnheader" }, "Packet"),
+      el("span", { role: "columnheader" }, "What became of it"));
+    this.canvas = el("canvas", { "aria-hidden": "true" });
+    this.list = el("div", { class: "list", role: "presentation" });
+    this.body = el("div", { class: "rows", role: "rowgroup" }, this.canvas, this.list);
+    this.body.style.height = `${this.height}px`;
+    this.box = el("div", { class: "ladder hops", tabindex: "0", role: "grid",
+      "aria-label": "Ladder: every packet at every hop",
+      "aria-rowcount": String(rungs.length + 1) }, head, this.body);
+    this.box.style.setProperty("--lines", `${this.width}px`);
+    this.readout = el("div", { class: "readout rung", role: "status" },
+      el("p", { class: "faint" }, "Point at a packet, or choose one with a click or the arrow "
+        + "keys, to see its frames."));
+    let isAsked = false;
+    const soon = () => {
+      if (isAsked) return;
+      isAsked = true;
+      requestAnimationFrame(() => {
+        isAsked = false;
+        this.draw();
+      });
+    };
+    this.box.addEventListener("scroll", soon, { passive: true });
+    this.box.addEventListener("pointermove", (event) => this.point(this.find(event)));
+    this.box.addEventListener("pointerleave", () => this.point(-1));
+    this.box.addEventListener("click", (event) => this.choose(this.find(event)));
+    this.box.addEventListener("keydown", (event) => {
+      const last = rungs.length - 1;
+      const to = { ArrowDown: Math.min(last, this.marked + 1),
+        ArrowUp: Math.max(0, this.marked - 1), Home: 0, End: last }[event.key];
+      if (to === undefined || last < 0) return;
+      event.preventDefault();
+      this.choose(to);
+      this.reveal();
+    });
+  }
+
+  /** The rung at a place of the pointer: the nearest arrow, or else the row. */
+  find(event) {
+    const box = this.body.getBoundingClientRect();
+    const [x, y] = [event.clientX - box.left - LINES_LEFT, event.clientY - box.top];
+    const [first, last] = this.within(y - 10, y + 10);
+    let [best, found] = [7, -1];
+    for (let index = first; index < last && x > 0 && x < this.width; index += 1) {
+      const points = this.points(this.rungs[index]);
+      for (let at = 1; at < points.length; at += 1) {
+        const [[x0, y0], [x1, y1]] = [points[at - 1], points[at]];
+        const length = (x1 - x0) ** 2 + (y1 - y0) ** 2 || 1;
+        const share = Math.min(1, Math.max(0,
+          ((x - x0) * (x1 - x0) + (y - y0) * (y1 - y0)) / length));
+        const away = Math.hypot(x - x0 - share * (x1 - x0), y - y0 - share * (y1 - y0));
+        if (away < best) [best, found] = [away, index];
+      }
+    }
+    if (found >= 0) return found;
+    const row = event.target.closest(".row[data-index]");
+    return row ? Number(row.dataset.index) : -1;
+  }
+
+  /** Rungs of which something may stand between two heights. */
+  within(top, bottom) {
+    const of = (index) => this.rungs[index].heights[0];
+    return [lowerBound(this.rungs.length, top - this.span - FALL - 8, of),
+      lowerBound(this.rungs.length, bottom, of)];
+  }
+
+  points({ crossings, heights }) {
+    return crossings.map(({ column }, index) => [this.x(column), heights[index], column]);
+  }
+
+  point(index) {
+    if (index === this.hovered) return;
+    this.hovered = index;
+    this.tell(index >= 0 ? index : this.marked);
+    this.draw();
+  }
+
+  choose(index) {
+    if (index < 0) return;
+    this.marked = index;
+    this.tell(index);
+    this.draw();
+  }
+
+  reveal() {
+    if (this.marked < 0) return;
+    const [height, { scrollTop, clientHeight }] = [this.rungs[this.marked].heights[0], this.box];
+    const top = scrollTop + RUNG_HEIGHT;
+    const bottom = scrollTop + clientHeight - HEAD_HEIGHT - 2 * RUNG_HEIGHT;
+    if (height < top || height > bottom) {
+      this.box.scrollTop = height - (clientHeight - HEAD_HEIGHT) / 2;
+    }
+    this.draw();
+  }
+
+  /** The packet of a frame at the hop of the plot. */
+  show(frame) {
+    const index = this.rungs.findIndex(({ crossings }) => crossings.some((it) =>
+      it.column === this.data.plot && it.frame === frame));
+    if (index < 0) return;
+    this.choose(index);
+    this.reveal();
+  }
+
+  /** Says at which hops a packet was seen, and when. */
+  tell(index) {
+    if (index < 0) return;
+    const rung = this.rungs[index];
+    const notes = rungNotes(rung, this.names);
+    const seconds = (ns) => `${(ns / 1e9).toFixed(6)} s`;
+    this.readout.replaceChildren(
+      el("p", null, el("strong", null, `#${index + 1}`), ` to the ${SIDES[1 - rung.side]}: `
+        + `${rungNumbers(rung)}${notes ? `; ${notes}` : ""}`),
+      el("table", { class: "legend", "aria-label": "Frames" },
+        el("thead", null, el("tr", null, ["Hop", "Frame", "Time", "May be off by",
+          "Into its capture"].map((name, column) =>
+          el("th", { scope: "col", class: column ? "n" : undefined }, name)))),
+        el("tbody", null, rung.crossings.map(({ column, frame, time, error, own }) =>
+          el("tr", null, el("th", { scope: "row" }, this.names[column]),
+            el("td", { class: "n" }, number(frame)),
+            el("td", { class: "n" }, error === undefined ? "–" : seconds(time)),
+            el("td", { class: "n" }, error === undefined ? "not known" : duration(error / 1e6)),
+            el("td", { class: "n" }, seconds(own)))))));
+  }
+
+  draw() {
+    const { box, rungs } = this;
+    const top = box.scrollTop;
+    const height = Math.max(100, box.clientHeight - HEAD_HEIGHT);
+    const [first, last] = this.within(top - 2 * RUNG_HEIGHT, top + height + RUNG_HEIGHT);
+    const begin = lowerBound(rungs.length, top - 4 * RUNG_HEIGHT,
+      (index) => rungs[index].heights[0]);
+    this.list.replaceChildren(...rungs.slice(begin, last).map((rung, offset) =>
+      this.makeRow(rung, begin + offset)));
+    const id = `rung-${this.marked}`;
+    if (this.marked >= begin && this.marked < last) box.setAttribute("aria-activedescendant", id);
+    else box.removeAttribute("aria-activedescendant");
+    this.paint(top, height, first, last);
+  }
+
+  makeRow(rung, index) {
+    const isMarked = index === this.marked;
+    const notes = rungNotes(rung, this.names);
+    const numbers = rungNumbers(rung);
+    const names = ["row", `is-${rung.kind}`, isMarked && "chosen",
+      index === this.hovered && "hovered"].filter(Boolean).join(" ");
+    const way = rung.crossings.map(({ column }) => this.names[column]).join(", ");
+    const element = el("div", { class: names, role: "row", id: `rung-${index}`,
+      "aria-rowindex": String(index + 2), "aria-selected": String(isMarked),
+      "data-index": String(index) },
+    el("span", { class: "n", role: "gridcell" }, number(index + 1)),
+    el("span", { class: "n", role: "gridcell" }, (rung.crossings[0].time / 1e9).toFixed(6)),
+    el("span", { role: "gridcell", class: "lines",
+      "aria-label": clean(`to the ${SIDES[1 - rung.side]}, seen at ${way}`) }),
+    el("span", { role: "gridcell", title: numbers }, numbers),
+    el("span", { role: "gridcell", class: "notes", title: clean(notes) }, notes));
+    element.style.top = `${rung.heights[0] - RUNG_HEIGHT / 2}px`;
+    return element;
+  }
+
+  // ---- on the canvas ---------------------------------------------------------------------------
+
+  paint(top, height, first, last) {
+    const { canvas, width } = this;
+    const scale = window.devicePixelRatio || 1;
+    canvas.style.width = `${width}px`;
+    canvas.style.height = `${height}px`;
+    canvas.width = Math.round(width * scale);
+    canvas.height = Math.round(height * scale);
+    const style = getComputedStyle(document.documentElement);
+    const colours = Object.fromEntries(["window", "data", "ack", "again", "late", "probe",
+      "faint", "grid"].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
+    Object.assign(colours, { bare: colours.ack, lost: colours.again, copy: colours.probe });
+    const pen = canvas.getContext("2d");
+    pen.setTransform(scale, 0, 0, scale, 0, -top * scale);
+    Object.assign(this, { pen, colours });
+    this.paintLifelines(top, height);
+    this.paintSlack(first, last);
+    for (let index = first; index < last; index += 1) this.paintRung(index);
+    for (const [index, of, colour] of this.links) {
+      const [from, to] = [this.rungs[index].heights[0], this.rungs[of].heights[0]];
+      if (from < top || to > top + height) continue;
+      this.paintLink(index, of, colour);
+    }
+  }
+
+  stroke(points, colour, width, dash) {
+    const { pen } = this;
+    pen.strokeStyle = colour;
+    pen.lineWidth = width;
+    pen.setLineDash(dash || []);
+    pen.beginPath();
+    points.forEach(([x, y], index) => (index ? pen.lineTo(x, y) : pen.moveTo(x, y)));
+    pen.stroke();
+    pen.setLineDash([]);
+  }
+
+  paintLifelines(top, height) {
+    const { pen, colours } = this;
+    this.names.forEach((_, column) => {
+      const x = this.x(column);
+      this.stroke([[x, top], [x, Math.min(top + height, this.height - 10)]], colours.window, 1.5);
+    });
+    pen.fillStyle = colours.faint;
+    pen.font = "11px system-ui, sans-serif";
+    pen.textBaseline = "middle";
+    for (const [from, to, ns] of this.silences) {
+      if (to < top || from > top + height) continue;
+      const y = (from + to) / 2;
+      this.names.forEach((_, column) => {
+        const x = this.x(column);
+        this.stroke([[x - 6, y + 3], [x - 2, y - 3], [x + 2, y + 3], [x + 6, y - 3]],
+          colours.faint, 1.2);
+      });
+      pen.textAlign = "center";
+      pen.fillText(`${duration(ns / 1e6)} later`, (this.x(0) + this.x(1)) / 2, y);
+    }
+  }
+
+  /** The bands in which ways lie, as far as clocks are known: as one, so that none is darker. */
+  paintSlack(first, last) {
+    const { pen, colours, knots } = this;
+    const whiskers = [];
+    pen.beginPath();
+    for (let index = first; index < last; index += 1) {
+      const { crossings, heights } = this.rungs[index];
+      const edges = crossings.map(({ column, time, error }, place) => error === undefined
+        ? undefined : [this.x(column), Math.min(heights[place], heightAt(knots, time - error)),
+          Math.max(heights[place], heightAt(knots, time + error))]);
+      for (let place = 1; place < edges.length; place += 1) {
+        let [a, b] = [edges[place - 1], edges[place]];
+        if (!a || !b || Math.max(a[2] - a[1], b[2] - b[1]) < 1.5) continue;
+        if (b[2] - b[1] >= 1.5) whiskers.push(b);
+        // All the same way round, or bands over each other would leave holes.
+        if (a[0] > b[0]) [a, b] = [b, a];
+        pen.moveTo(a[0], a[1]);
+        pen.lineTo(b[0], b[1]);
+        pen.lineTo(b[0], b[2]);
+        pen.lineTo(a[0], a[2]);
+        pen.closePath();
+      }
+    }
+    pen.globalAlpha = 0.13;
+    pen.fillStyle = colours.ack;
+    pen.fill();
+    pen.globalAlpha = 0.6;
+    for (const [x, low, high] of whiskers) {
+      this.stroke([[x - 3, low], [x + 3, low]], colours.ack, 1);
+      this.stroke([[x, low], [x, high]], colours.ack, 1);
+      this.stroke([[x - 3, high], [x + 3, high]], colours.ack, 1);
+    }
+    pen.globalAlpha = 1;
+  }
+
+  paintRung(index) {
+    const { pen, spacing } = this;
+    const rung = this.rungs[index];
+    const { row, kind, side } = rung;
+    const colour = this.colours[kind];
+    const width = index === this.marked || index === this.hovered ? 3
+      : kind === "again" ? 2 : 1.4;
+    const sign = side === 0 ? 1 : -1;
+    const points = this.points(rung);
+    const [[x0, y0]] = points;
+    if (kind === "copy") {
+      this.stroke([[x0 - sign * spacing / 2, y0 - FALL], [x0, y0]], colour, width);
+    }
+    for (let at = 1; at < points.length; at += 1) {
+      const isNext = Math.abs(points[at][2] - points[at - 1][2]) === 1;
+      this.stroke([points[at - 1], points[at]], colour, width, isNext ? [] : [5, 4]);
+    }
+    const [x, y] = points[points.length - 1];
+    pen.fillStyle = colour;
+    pen.beginPath();
+    pen.moveTo(x, y);
+    pen.lineTo(x - 9 * sign, y - 4);
+    pen.lineTo(x - 9 * sign, y + 4);
+    pen.fill();
+    const overtaken = points.find(([, , column]) => column === row[R_OVERTAKEN]);
+    if (overtaken) {
+      pen.fillStyle = this.colours.late;
+      pen.beginPath();
+      for (const [dx, dy] of [[-5, 0], [0, -5], [5, 0], [0, 5]]) {
+        pen.lineTo(overtaken[0] + dx, overtaken[1] + dy);
+      }
+      pen.fill();
+    }
+    this.paintEnd(row[R_END], [x, y], sign, [colour, width]);
+  }
+
+  /** What lies behind the last hop that saw a packet. */
+  paintEnd(kind, [x, y], sign, [colour, width]) {
+    const half = [x + sign * this.spacing / 2, y + FALL];
+    if (kind === LOST) {
+      this.stroke([[x, y], half], colour, width);
+      const [cx, cy] = half;
+      this.stroke([[cx - 5, cy - 5], [cx + 5, cy + 5]], colour, 2.2);
+      this.stroke([[cx - 5, cy + 5], [cx + 5, cy - 5]], colour, 2.2);
+    } else if (kind === UNKNOWN) {
+      this.stroke([[x, y], half], colour, width, [1.5, 4]);
+      this.pen.fillStyle = this.colours.faint;
+      this.pen.fillText("?", half[0] + sign * 6, half[1]);
+    } else if (kind === UNCAPTURED) {
+      const last = sign > 0 ? this.names.length - 1 : 0;
+      this.stroke([[x, y], [this.x(last), y + FALL]], colour, width, [5, 4]);
+    }
+  }
+
+  /** A thin curve to the packet that was sent first, or that was copied. */
+  paintLink(index, of, colour) {
+    const { pen } = this;
+    const place = (at) => {
+      const { crossings, heights } = this.rungs[at];
+      return [this.x(crossings[0].column), heights[0]];
+    };
+    const [[x0, y0], [x1, y1]] = [place(index), place(of)];
+    const sign = this.rungs[index].side === 0 ? -1 : 1;
+    const bulge = sign * Math.min(LINK_WIDTH - 6, 12 + Math.abs(y0 - y1) / 16);
+    pen.globalAlpha = 0.75;
+    pen.strokeStyle = this.colours[colour];
+    pen.lineWidth = index === this.marked || of === this.marked ? 2 : 0.9;
+    pen.beginPath();
+    pen.moveTo(x0, y0);
+    pen.bezierCurveTo(x0 + bulge, y0, x1 + bulge, y1, x1, y1);
+    pen.stroke();
+    pen.globalAlpha = 1;
+  }
+}
+
+function hopLadderKey() {
+  const words = [["data", "data"], ["ack", "acknowledgement alone"], ["again", "sent again"],
+    ["again", "× lost"], ["late", "◆ overtaken"], ["probe", "copied"],
+    ["window", "dashed: not captured"], ["window", "dotted: unknown"]];
+  return el("div", { class: "key" }, words.map(([name, text]) => {
+    const line = el("i");
+    line.style.background = `var(--${name})`;
+    return el("span", null, line, text);
+  }), el("span", null, el("i", { class: "slack" }), "what the time may be off by"));
+}
+
+/** The ladder with all that stands around it. */
+function makeHopLadder(data) {
+  if (!data.rungs.length) {
+    return { elements: [el("h3", null, "Ladder"),
+      el("p", { class: "faint" }, data.left_out
+        ? `The ${number(data.left_out)} packets are not drawn: the page has too many.`
+        : "No packets.")], draw: () => {}, show: () => {} };
+  }
+  const ladder = new HopLadder(data);
+  const more = data.left_out ? `The first ${number(data.rungs.length)} packets; `
+    + `${number(data.left_out)} are left out. ` : "";
+  watchLadder(ladder.box, () => ladder.draw());
+  return {
+    elements: [el("h3", null, "Ladder"),
+      el("p", { class: "faint" }, `${more}Times are seconds by the clock of `
+        + `${clean(referenceName())}. Silence is cut short.`),
+      hopLadderKey(), ladder.box, ladder.readout],
+    draw: () => ladder.draw(),
+    show: (row) => ladder.show(row[FRAME]),
+  };
+}
+
+function referenceName() {
+  const { clock } = report.hops.find((hop) => hop.clock) || {};
+  return clock ? clock.reference : "the first hop";
+}
+
+let watchedLadder = [];
+function watchLadder(element, draw) {
+  watchedLadder.forEach((stop) => stop());
+  const observer = new ResizeObserver(draw);
+  observer.observe(element);
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  dark.addEventListener("change", draw);
+  watchedLadder = [() => observer.disconnect(), () => dark.removeEventListener("change", draw)];
+}
