@@ -37,7 +37,7 @@ struct Shared {
     /// Weights of keys whose sides agree, and of those whose sides are opposite.
     same: u32,
     turned: u32,
-    families: u8,
+    families: u16,
 }
 
 /// Conversations: each a list of places among the trails, in the order of the hops. What is seen at
@@ -100,7 +100,7 @@ fn share(holders: &[(u32, Key)], trails: &[Trail], pairs: &mut Pairs) {
             let weight = key.family.weight(trails[a as usize].protocol);
             let shared = pairs.entry((a as usize, b as usize)).or_default();
             shared.score += weight;
-            shared.families |= 1 << key.family as u8;
+            shared.families |= 1 << key.family as u16;
             if key.side == other.side {
                 shared.same += weight;
             } else {
@@ -152,14 +152,15 @@ fn accept(pairs: &Pairs, trails: &[Trail]) -> (Vec<Association>, u64) {
 /// Whether nothing speaks against it: other initial numbers of the same side are another
 /// connection, unless what both packets hold agrees.
 fn is_possible(a: &Trail, b: &Trail, shared: &Shared) -> bool {
-    let has = |family: Family| shared.families & (1 << family as u8) != 0;
+    let has = |family: Family| shared.families & (1 << family as u16) != 0;
     if a.protocol != b.protocol {
         return false;
     }
     let are_other = |x: Option<u32>, y: Option<u32>| matches!((x, y), (Some(x), Some(y)) if x != y);
     let is_other = are_other(a.initial.client, b.initial.client)
         || are_other(a.initial.server, b.initial.server);
-    !is_other || has(Family::Stamp)
+    let families = [Family::Stamp, Family::Shape, Family::Addressed];
+    !is_other || families.into_iter().any(has)
 }
 
 /// Joins what was accepted, the best first: one flow of each hop at most.

@@ -1,7 +1,7 @@
 //! Clocks: how far the clocks of two hops are apart, and those of all hops from that of one of
 //! them, with bounds that hold whatever queues do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::StitchHop;
 use super::hull::{Corridor, Line, Point};
@@ -236,15 +236,22 @@ impl AllSightings {
     /// are not.
     pub(super) fn settle(self, hops: &[StitchHop], clocks: &mut Clocks) {
         let host = |hop: u32| hops.iter().find(|it| it.hop == hop).map(|it| it.clock);
+        let mut one_way = BTreeMap::new();
         for (pair, mut sightings) in self.pairs {
             let clock = match host(pair.0).is_some() && host(pair.0) == host(pair.1) {
                 true if sightings.allow_none() => Some(PairClock::shared()),
                 _ => PairClock::of(&mut sightings),
             };
-            if let Some(clock) = clock {
-                clocks.pairs.insert(pair, clock);
+            match clock {
+                Some(clock) => {
+                    clocks.pairs.insert(pair, clock);
+                }
+                None => {
+                    one_way.insert(pair, sightings);
+                }
             }
         }
+        close_by_third(&one_way, clocks);
         for (index, first) in hops.iter().enumerate() {
             for second in hops
                 .iter()
@@ -255,6 +262,45 @@ impl AllSightings {
                 clocks.pairs.entry(pair).or_insert_with(PairClock::shared);
             }
         }
+    }
+}
+
+/// Finds the clocks of hops that saw one direction only: a packet was there after it had passed a
+/// hop before and before it passed one behind, and the clocks of these two are known.
+fn close_by_third(one_way: &BTreeMap<(u32, u32), Sightings>, clocks: &mut Clocks) {
+    let hops: BTreeSet<u32> = one_way.keys().flat_map(|it| [it.0, it.1]).collect();
+    let mut found = Vec::new();
+    for hop in &hops {
+        if clocks.pairs.keys().any(|it| it.0 == *hop || it.1 == *hop) {
+            continue;
+        }
+        for anchor in hops.iter().filter(|it| *it != hop) {
+            let mut sightings = Sightings::default();
+            for (pair, seen) in one_way.iter().filter(|it| it.0.0 == *hop || it.0.1 == *hop) {
+                let other = if pair.0 == *hop { pair.1 } else { pair.0 };
+                seen.of_hop(*hop == pair.1, |time_ns, ahead_ns, is_after| {
+                    // The other's time, by the anchor's clock; what is in doubt widens the bound.
+                    let Some(to) = clocks.difference(other, *anchor, time_ns) else {
+                        return;
+                    };
+                    let (shift, points) = match is_after {
+                        true => (to.low_ns.floor(), &mut sightings.onward),
+                        false => (to.high_ns.ceil(), &mut sightings.back),
+                    };
+                    points.push(Point {
+                        time_ns: time_ns.saturating_add(to.ahead_ns as i64),
+                        ahead_ns: ahead_ns.saturating_sub(shift as i64),
+                    });
+                });
+            }
+            if let Some(clock) = PairClock::of(&mut sightings) {
+                found.push(((*anchor, *hop), clock));
+                break;
+            }
+        }
+    }
+    for (pair, clock) in found {
+        clocks.pairs.insert(pair, clock);
     }
 }
 
@@ -272,6 +318,23 @@ fn thin(points: &mut Vec<Point>, is_onward: bool) {
 }
 
 impl Sightings {
+    /// Tells each packet as the other hop's time, how far the clock of one hop was ahead of that
+    /// then, and whether the packet came to it after the other. The hop is the second or the first.
+    fn of_hop(&self, is_second: bool, mut tell: impl FnMut(i64, i64, bool)) {
+        for (points, is_onward) in [(&self.onward, true), (&self.back, false)] {
+            for point in points {
+                let (time_ns, ahead_ns) = match is_second {
+                    true => (point.time_ns, point.ahead_ns),
+                    false => (
+                        point.time_ns.saturating_add(point.ahead_ns),
+                        point.ahead_ns.saturating_neg(),
+                    ),
+                };
+                tell(time_ns, ahead_ns, is_onward == is_second);
+            }
+        }
+    }
+
     /// Whether the clocks may be one: nothing came before it went, ticks aside.
     fn allow_none(&self) -> bool {
         const TICK_NS: i64 = 1_000;
@@ -283,7 +346,7 @@ impl Sightings {
 /// The clocks of all hops.
 #[derive(Debug, Default)]
 pub(super) struct Clocks {
-    /// By pair of hops, the lower number first.
+    /// By pair of hops; of those that were compared directly, the lower number first.
     pairs: BTreeMap<(u32, u32), PairClock>,
 }
 

@@ -26,8 +26,17 @@ pub(super) enum Family {
     Stamp,
     /// Where both sequence numbers are, to 16 KiB: the same however segments are merged and cut.
     Cell,
+    /// What a segment is but for its numbers: length, window, first bytes, IP id, and how far it is
+    /// from the initial numbers. All that a sequence randomiser leaves where there are no
+    /// timestamps.
+    Shape,
     /// The first bytes of a datagram, and its length.
     Digest,
+    /// The same with its IP id: tells datagrams of the same content apart.
+    Numbered,
+    /// The same, or an initial sequence number, with one end: what a NAT leaves of both, or a
+    /// sequence randomiser of the side that it does not know.
+    Addressed,
     /// Addresses and ports.
     Tuple,
 }
@@ -41,8 +50,10 @@ impl Family {
             Self::Syn => 32,
             Self::BareSyn => 24,
             Self::Point | Self::Digest => 20,
-            Self::Stamp => 16,
-            Self::Cell => 12,
+            Self::Stamp | Self::Addressed => 16,
+            Self::Cell | Self::Numbered => 12,
+            // Sixteen bits of the IP id, and little else where flows do the same.
+            Self::Shape => 6,
             Self::Tuple if protocol == protocol::TCP => 10,
             Self::Tuple => 32,
         }
@@ -77,10 +88,18 @@ pub(super) fn keys(trail: &Trail) -> Vec<Key> {
         let mut points = Least::new(KEY_SAMPLE_COUNT);
         let mut stamps = Least::new(KEY_SAMPLE_COUNT);
         let mut cells = Least::new(KEY_CELL_COUNT);
+        let mut shapes = Least::new(KEY_SAMPLE_COUNT);
+        let mut addressed = Least::new(2 * KEY_CELL_COUNT);
         for crossing in trail.crossings.get(side) {
+            if let Some(shape) = shape(crossing, side, trail) {
+                shapes.add(shape);
+            }
             if !is_tcp {
                 if crossing.digest != 0 {
                     points.add(hash(Family::Digest, trail, [crossing.digest, 0]));
+                    for end in [Side::Client, Side::Server] {
+                        addressed.add(addressed_hash(crossing.digest, trail, end));
+                    }
                 }
                 continue;
             }
@@ -92,16 +111,19 @@ pub(super) fn keys(trail: &Trail) -> Vec<Key> {
                     Family::BareSyn
                 };
                 put(hash(family, trail, of), family, side);
+                addressed.add(addressed_hash(crossing.sequence, trail, side));
                 continue;
             }
             segment(crossing, trail, &mut points, &mut stamps, &mut cells);
         }
-        let family = if is_tcp {
-            Family::Point
-        } else {
-            Family::Digest
+        let (family, numbered) = match is_tcp {
+            true => (Family::Point, Family::Shape),
+            false => (Family::Digest, Family::Numbered),
         };
         points.hashes().for_each(|hash| put(hash, family, side));
+        shapes.hashes().for_each(|hash| put(hash, numbered, side));
+        let hashes = addressed.hashes();
+        hashes.for_each(|hash| put(hash, Family::Addressed, side));
         stamps
             .hashes()
             .for_each(|hash| put(hash, Family::Stamp, side));
@@ -151,6 +173,47 @@ fn segment(
         let both = [crossing.timestamp_value, crossing.timestamp_echo];
         stamps.add(hash(Family::Stamp, trail, both));
     }
+}
+
+/// See [`Family::Addressed`].
+fn addressed_hash(word: u32, trail: &Trail, end: Side) -> u64 {
+    let mut hasher = FixedState::with_seed(u64::from(trail.protocol)).build_hasher();
+    hasher.write_u8(Family::Addressed as u8);
+    hasher.write_u32(word);
+    std::hash::Hash::hash(trail.ends.get(end), &mut hasher);
+    hasher.finish()
+}
+
+/// See [`Family::Shape`] and [`Family::Numbered`].
+fn shape(crossing: &Crossing, side: Side, trail: &Trail) -> Option<u64> {
+    if crossing.ip_id == 0 {
+        return None;
+    }
+    let mut hasher = FixedState::with_seed(u64::from(trail.protocol)).build_hasher();
+    hasher.write_u8(Family::Shape as u8);
+    hasher.write_u16(crossing.ip_id);
+    hasher.write_u32(crossing.length);
+    if trail.protocol == protocol::TCP {
+        // Of SACK blocks the numbers are shifted or not, as the randomiser knows of them.
+        let digest = if crossing.length > 0 {
+            crossing.digest
+        } else {
+            0
+        };
+        hasher.write_u32(digest);
+        let (own, other) = (trail.initial.get(side), trail.initial.get(side.other()));
+        hasher.write_u32(crossing.sequence.wrapping_sub((*own)?));
+        let acknowledged = match TcpFlags(crossing.flags).any(TcpFlags::ACK) {
+            true => crossing.acknowledgement.wrapping_sub((*other)?),
+            false => 0,
+        };
+        hasher.write_u32(acknowledged);
+        hasher.write_u16(crossing.window);
+        hasher.write_u8(crossing.flags);
+    } else {
+        hasher.write_u32(crossing.digest);
+    }
+    Some(hasher.finish())
 }
 
 fn hash(family: Family, trail: &Trail, words: [u32; 2]) -> u64 {

@@ -103,8 +103,17 @@ impl<'a> Told<'a> {
         name.map_or("?", String::as_str)
     }
 
+    /// All that is said of a rung: its numbers, notes, and frames in the order of its way.
+    pub(super) fn words(&self, rung: &Rung) -> String {
+        let mut parts = vec![numbers(rung)];
+        parts.extend(self.notes(rung));
+        let frames = rung.crossings.iter().map(|it| it.frame.to_string());
+        let frames: Vec<String> = frames.collect();
+        format!("{} [{}]", parts.join(", "), frames.join(", "))
+    }
+
     /// What is said of a rung beside its numbers, what became of it first.
-    pub(super) fn notes(&self, rung: &Rung) -> Vec<String> {
+    fn notes(&self, rung: &Rung) -> Vec<String> {
         let mut notes = Vec::new();
         match rung.end {
             RungEnd::Arrived => {}
@@ -128,7 +137,7 @@ impl<'a> Told<'a> {
 }
 
 /// Flags and numbers of a rung.
-pub(super) fn numbers(rung: &Rung) -> String {
+fn numbers(rung: &Rung) -> String {
     let Some(sequence) = rung.sequence else {
         return word::count(rung.length, "byte", "bytes");
     };
@@ -140,12 +149,6 @@ pub(super) fn numbers(rung: &Rung) -> String {
     parts.extend(rung.acknowledgement.map(|it| format!("ack {it}")));
     parts.retain(|it| !it.is_empty());
     parts.join(" ")
-}
-
-/// The frames of a rung at the hops that saw it, in the order of its way.
-pub(super) fn frames(rung: &Rung) -> String {
-    let frames = rung.crossings.iter().map(|it| it.frame.to_string());
-    frames.collect::<Vec<_>>().join(", ")
 }
 
 /// How a rung is set off.

@@ -544,11 +544,11 @@ class HopLadder {
   /** A thin curve to the packet that was sent first, or that was copied. */
   paintLink(index, of, colour) {
     const { pen } = this;
-    const place = (at) => {
-      const { crossings, heights } = this.rungs[at];
-      return [this.x(crossings[0].column), heights[0]];
-    };
-    const [[x0, y0], [x1, y1]] = [place(index), place(of)];
+    const points = this.points(this.rungs[index]);
+    const others = this.points(this.rungs[of]);
+    const [x0, y0, column] = points[0];
+    // Where both were seen, or else where the other one began.
+    const [x1, y1] = others.find((it) => it[2] === column) || others[0];
     const sign = this.rungs[index].side === 0 ? -1 : 1;
     const bulge = sign * Math.min(LINK_WIDTH - 6, 12 + Math.abs(y0 - y1) / 16);
     pen.globalAlpha = 0.75;

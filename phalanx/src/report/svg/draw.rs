@@ -261,24 +261,25 @@ impl<'a> Drawing<'a> {
     fn words_of(&self, index: usize, rung: &Rung, output: &mut impl Write) -> io::Result<()> {
         let y = self.places.height(index, 0);
         let base = length(y + 4.0);
-        let mut words = ladder::numbers(rung);
-        for note in self.told.notes(rung) {
-            words.push_str(&format!(", {note}"));
-        }
-        words.push_str(&format!(" [{}]", ladder::frames(rung)));
+        let words = self.told.words(rung);
         let letters = (WORDS_WIDTH / LETTER_WIDTH) as usize;
         let short = crate::report::text::short(&words, letters.saturating_sub(2));
         let seconds = spelled::seconds(self.told.begin_ns(rung));
+        // What is cut is shown whole where one points at it.
+        let whole = match short == words {
+            true => String::new(),
+            false => format!("<title>{}</title>", escape(&words)),
+        };
+        let time = length(LEFT - 44.0);
         writeln!(
             output,
-            "<text class=\"n\" x=\"52\" y=\"{base}\">{}</text><text class=\"n\" x=\"{}\" y=\"{base}\">{seconds:.6}</text>\
-             <text class=\"word {}\" x=\"{}\" y=\"{base}\">{}<title>{}</title></text>",
+            "<text class=\"n\" x=\"52\" y=\"{base}\">{}</text>\
+             <text class=\"n\" x=\"{time}\" y=\"{base}\">{seconds:.6}</text>\
+             <text class=\"word {}\" x=\"{}\" y=\"{base}\">{}{whole}</text>",
             index + 1,
-            length(LEFT - 44.0),
             class(rung),
             length(self.words()),
             escape(&short),
-            escape(&words),
         )
     }
 
@@ -386,17 +387,20 @@ impl<'a> Drawing<'a> {
             let Some(of) = of.filter(|it| *it < self.count) else {
                 continue;
             };
-            let column = |index: usize| {
-                let first = self.told.rungs()[index].crossings.first();
-                first.map_or(0, |it| self.told.column(it.hop))
+            let points = self.points(index, rung);
+            let Some((column, from)) = points.first().copied() else {
+                continue;
             };
-            let (from, to) = (self.places.height(index, 0), self.places.height(of, 0));
+            // Where both were seen, or else where the other one began.
+            let others = self.points(of, &self.told.rungs()[of]);
+            let same = others.iter().find(|it| it.0 == column).or(others.first());
+            let (other, to) = same.copied().unwrap_or((column, from));
             if (from - to).abs() > LINK_HEIGHT_MAX {
                 continue;
             }
             let sign = if rung.side == Side::Client { -1.0 } else { 1.0 };
             let bulge = (12.0 + (from - to).abs() / 16.0).min(LINK_WIDTH - 24.0) * sign;
-            let (x0, x1) = (self.x(column(index)), self.x(column(of)));
+            let (x0, x1) = (self.x(column), self.x(other));
             let [a, b, c, d] = [x0, x0 + bulge, x1 + bulge, x1].map(length);
             let (from, to) = (length(from), length(to));
             let path = format!("M{a} {from}C{b} {from} {c} {to} {d} {to}");

@@ -136,9 +136,7 @@ impl Canvas {
             Kind::Bare => style.faint(text),
             Kind::Copy | Kind::Overtaken | Kind::Data => text.to_owned(),
         };
-        let mut parts = vec![ladder::numbers(rung)];
-        parts.extend(told.notes(rung));
-        let words = format!("{} [{}]", parts.join(", "), ladder::frames(rung));
+        let words = told.words(rung);
         let arrow: String = self.arrow(rung, told).into_iter().collect();
         let words = short(&words, self.words_width);
         format!(
