@@ -104,7 +104,10 @@ const [R_SIDE, R_FLAGS, R_SEQ, R_LEN, R_ACK, R_CLASS, R_END, R_AFTER, R_REPEATS,
   R_OVERTAKEN, R_CROSSINGS] = Array(12).keys();
 const CROSSING_LENGTH = 5;
 const [LOST, UNCAPTURED, UNKNOWN] = [1, 2, 3];
-const RUNG_HEIGHT = 20, SILENCE_HEIGHT = 52, TRANSIT_HEIGHT = 40, HEAD_HEIGHT = 28, FALL = 7;
+const RUNG_HEIGHT = 20, SILENCE_HEIGHT = 52, UNCUT_HEIGHT_MAX = 100, TRANSIT_HEIGHT = 40,
+  HEAD_HEIGHT = 28, FALL = 7;
+// Least height of a band that is seen.
+const SLACK_MIN = 1.5;
 // Left of the lifelines stand number and time; curves need room on both sides.
 const LINES_LEFT = 188, LINK_WIDTH = 48;
 
@@ -170,8 +173,9 @@ function layOut(rungs) {
   let before = events.length ? events[0][0] : 0;
   for (const [time, index, place] of events) {
     const grown = (time - before) * scale;
-    if (grown > SILENCE_HEIGHT) silences.push([height, height + SILENCE_HEIGHT, time - before]);
-    height += Math.min(grown, SILENCE_HEIGHT);
+    const isSilence = grown > UNCUT_HEIGHT_MAX;
+    if (isSilence) silences.push([height, height + SILENCE_HEIGHT, time - before]);
+    height += isSilence ? SILENCE_HEIGHT : grown;
     if (place === 0) {
       height = Math.max(height, row + RUNG_HEIGHT);
       row = height;
@@ -216,6 +220,8 @@ class HopLadder {
       .map(([column, colour]) => [index, rung.row[column], colour]));
     this.marked = -1;
     this.hovered = -1;
+    /** Rows in the page, by their place. */
+    this.shown = new Map();
     this.build();
   }
 
@@ -265,8 +271,7 @@ class HopLadder {
         ArrowUp: Math.max(0, this.marked - 1), Home: 0, End: last }[event.key];
       if (to === undefined || last < 0) return;
       event.preventDefault();
-      this.choose(to);
-      this.reveal();
+      this.choose(to, true);
     });
   }
 
@@ -310,22 +315,22 @@ class HopLadder {
     this.draw();
   }
 
-  choose(index) {
+  choose(index, isFar) {
     if (index < 0) return;
     this.marked = index;
     this.tell(index);
+    if (isFar) this.reveal();
     this.draw();
   }
 
+  /** Scrolls to what is chosen, unless it is in sight. */
   reveal() {
-    if (this.marked < 0) return;
     const [height, { scrollTop, clientHeight }] = [this.rungs[this.marked].heights[0], this.box];
     const top = scrollTop + RUNG_HEIGHT;
     const bottom = scrollTop + clientHeight - HEAD_HEIGHT - 2 * RUNG_HEIGHT;
     if (height < top || height > bottom) {
       this.box.scrollTop = height - (clientHeight - HEAD_HEIGHT) / 2;
     }
-    this.draw();
   }
 
   /** The packet of a frame at the hop of the plot. */
@@ -333,8 +338,7 @@ class HopLadder {
     const index = this.rungs.findIndex(({ crossings }) => crossings.some((it) =>
       it.column === this.data.plot && it.frame === frame));
     if (index < 0) return;
-    this.choose(index);
-    this.reveal();
+    this.choose(index, true);
   }
 
   /** Says at which hops a packet was seen, and when. */
@@ -365,24 +369,43 @@ class HopLadder {
     const [first, last] = this.within(top - 2 * RUNG_HEIGHT, top + height + RUNG_HEIGHT);
     const begin = lowerBound(rungs.length, top - 4 * RUNG_HEIGHT,
       (index) => rungs[index].heights[0]);
-    this.list.replaceChildren(...rungs.slice(begin, last).map((rung, offset) =>
-      this.makeRow(rung, begin + offset)));
+    this.updateRows(begin, last);
     const id = `rung-${this.marked}`;
     if (this.marked >= begin && this.marked < last) box.setAttribute("aria-activedescendant", id);
     else box.removeAttribute("aria-activedescendant");
     this.paint(top, height, first, last);
   }
 
+  /** Only the rows in sight are in the page; those that stay are kept. */
+  updateRows(begin, last) {
+    for (const [index, element] of this.shown) {
+      if (index >= begin && index < last) continue;
+      element.remove();
+      this.shown.delete(index);
+    }
+    const missing = [];
+    for (let index = begin; index < last; index += 1) {
+      if (!this.shown.has(index)) {
+        this.shown.set(index, this.makeRow(this.rungs[index], index));
+        missing.push(index);
+      }
+      const element = this.shown.get(index);
+      element.classList.toggle("chosen", index === this.marked);
+      element.classList.toggle("hovered", index === this.hovered);
+      element.setAttribute("aria-selected", String(index === this.marked));
+    }
+    // Those above go to the front, in the order of the table, which screen readers follow.
+    for (const index of missing.reverse()) {
+      this.list.insertBefore(this.shown.get(index), this.shown.get(index + 1) || null);
+    }
+  }
+
   makeRow(rung, index) {
-    const isMarked = index === this.marked;
     const notes = rungNotes(rung, this.names);
     const numbers = rungNumbers(rung);
-    const names = ["row", `is-${rung.kind}`, isMarked && "chosen",
-      index === this.hovered && "hovered"].filter(Boolean).join(" ");
     const way = rung.crossings.map(({ column }) => this.names[column]).join(", ");
-    const element = el("div", { class: names, role: "row", id: `rung-${index}`,
-      "aria-rowindex": String(index + 2), "aria-selected": String(isMarked),
-      "data-index": String(index) },
+    const element = el("div", { class: `row is-${rung.kind}`, role: "row",
+      id: `rung-${index}`, "aria-rowindex": String(index + 2), "data-index": String(index) },
     el("span", { class: "n", role: "gridcell" }, number(index + 1)),
     el("span", { class: "n", role: "gridcell" }, (rung.crossings[0].time / 1e9).toFixed(6)),
     el("span", { role: "gridcell", class: "lines",
@@ -421,6 +444,7 @@ class HopLadder {
 
   stroke(points, colour, width, dash) {
     const { pen } = this;
+    if (points.length < 2) return;
     pen.strokeStyle = colour;
     pen.lineWidth = width;
     pen.setLineDash(dash || []);
@@ -455,36 +479,48 @@ class HopLadder {
   /** The bands in which ways lie, as far as clocks are known: as one, so that none is darker. */
   paintSlack(first, last) {
     const { pen, colours, knots } = this;
-    const whiskers = [];
-    pen.beginPath();
+    const whiskers = new Path2D();
+    const bands = new Path2D();
     for (let index = first; index < last; index += 1) {
       const { crossings, heights } = this.rungs[index];
-      const edges = crossings.map(({ column, time, error }, place) => error === undefined
-        ? undefined : [this.x(column), Math.min(heights[place], heightAt(knots, time - error)),
-          Math.max(heights[place], heightAt(knots, time + error))]);
-      for (let place = 1; place < edges.length; place += 1) {
-        let [a, b] = [edges[place - 1], edges[place]];
-        if (!a || !b || Math.max(a[2] - a[1], b[2] - b[1]) < 1.5) continue;
-        if (b[2] - b[1] >= 1.5) whiskers.push(b);
-        // All the same way round, or bands over each other would leave holes.
-        if (a[0] > b[0]) [a, b] = [b, a];
-        pen.moveTo(a[0], a[1]);
-        pen.lineTo(b[0], b[1]);
-        pen.lineTo(b[0], b[2]);
-        pen.lineTo(a[0], a[2]);
-        pen.closePath();
-      }
+      let stretch = [];
+      crossings.forEach(({ column, time, error }, place) => {
+        if (error === undefined) {
+          this.addBand(bands, stretch);
+          stretch = [];
+          return;
+        }
+        const low = Math.min(heights[place], heightAt(knots, time - error));
+        const high = Math.max(heights[place], heightAt(knots, time + error));
+        const x = this.x(column);
+        stretch.push([x, low, high]);
+        if (place === 0 || high - low < SLACK_MIN) return;
+        for (const [x0, y0, x1, y1] of [[x - 3, low, x + 3, low], [x, low, x, high],
+          [x - 3, high, x + 3, high]]) {
+          whiskers.moveTo(x0, y0);
+          whiskers.lineTo(x1, y1);
+        }
+      });
+      this.addBand(bands, stretch);
     }
     pen.globalAlpha = 0.13;
     pen.fillStyle = colours.ack;
-    pen.fill();
+    pen.fill(bands);
     pen.globalAlpha = 0.6;
-    for (const [x, low, high] of whiskers) {
-      this.stroke([[x - 3, low], [x + 3, low]], colours.ack, 1);
-      this.stroke([[x, low], [x, high]], colours.ack, 1);
-      this.stroke([[x - 3, high], [x + 3, high]], colours.ack, 1);
-    }
+    pen.strokeStyle = colours.ack;
+    pen.lineWidth = 1;
+    pen.stroke(whiskers);
     pen.globalAlpha = 1;
+  }
+
+  /** Along the earliest that it may have been, and back along the latest. */
+  addBand(bands, stretch) {
+    if (stretch.length < 2 || !stretch.some(([, low, high]) => high - low >= SLACK_MIN)) return;
+    // All the same way round, or bands over each other would leave holes.
+    const edges = stretch[0][0] < stretch[1][0] ? stretch : [...stretch].reverse();
+    edges.forEach(([x, low], at) => (at ? bands.lineTo(x, low) : bands.moveTo(x, low)));
+    for (const [x, , high] of [...edges].reverse()) bands.lineTo(x, high);
+    bands.closePath();
   }
 
   paintRung(index) {
@@ -500,10 +536,17 @@ class HopLadder {
     if (kind === "copy") {
       this.stroke([[x0 - sign * spacing / 2, y0 - FALL], [x0, y0]], colour, width);
     }
+    // In one stroke, but for stretches over hops that did not see it.
+    let stretch = [points[0]];
     for (let at = 1; at < points.length; at += 1) {
-      const isNext = Math.abs(points[at][2] - points[at - 1][2]) === 1;
-      this.stroke([points[at - 1], points[at]], colour, width, isNext ? [] : [5, 4]);
+      if (Math.abs(points[at][2] - points[at - 1][2]) !== 1) {
+        this.stroke(stretch, colour, width);
+        this.stroke([points[at - 1], points[at]], colour, width, [5, 4]);
+        stretch = [];
+      }
+      stretch.push(points[at]);
     }
+    this.stroke(stretch, colour, width);
     const [x, y] = points[points.length - 1];
     pen.fillStyle = colour;
     pen.beginPath();

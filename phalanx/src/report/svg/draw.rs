@@ -107,16 +107,15 @@ impl<'a> Drawing<'a> {
         }
         let rungs = || self.told.rungs().iter().take(self.count).enumerate();
         // As one, so that bands that lie over each other are no darker.
-        writeln!(output, "<g class=\"slack\">")?;
-        for (index, rung) in rungs() {
-            self.slack(index, rung, output)?;
-        }
-        writeln!(output, "</g>")?;
+        let bands: String = rungs().map(|(index, rung)| self.slack(index, rung).0).collect();
+        writeln!(output, "<g class=\"slack\">{bands}</g>")?;
         for (index, _) in rungs() {
             let y = length(self.places.height(index, 0));
             let (from, to) = (length(LEFT), length(self.words() - 6.0));
             writeln!(output, "<path class=\"guide\" d=\"M{from} {y}H{to}\"/>")?;
         }
+        let whiskers: String = rungs().map(|(index, rung)| self.slack(index, rung).1).collect();
+        writeln!(output, "<path class=\"whisker\" d=\"{whiskers}\"/>")?;
         for (index, rung) in rungs() {
             writeln!(output, "<g>")?;
             self.words_of(index, rung, output)?;
@@ -222,40 +221,42 @@ impl<'a> Drawing<'a> {
         point.collect()
     }
 
-    /// The band in which the way lies, as far as clocks are known.
-    fn slack(&self, index: usize, rung: &Rung, output: &mut impl Write) -> io::Result<()> {
-        let edge = |crossing: usize| {
-            let it = &rung.crossings[crossing];
-            let height = self.places.height(index, crossing);
-            let error_ns = it.error_ns?;
-            let at_ns = self.told.at_ns(it);
-            let low = self.places.at(at_ns.saturating_sub(error_ns)).min(height);
-            let high = self.places.at(at_ns.saturating_add(error_ns)).max(height);
-            Some((self.x(self.told.column(it.hop)), low, high))
-        };
+    /// The bands in which the way lies, as far as clocks are known, and the whiskers at their far
+    /// ends.
+    fn slack(&self, index: usize, rung: &Rung) -> (String, String) {
+        let (mut bands, mut whiskers) = (String::new(), String::new());
         for crossing in 1..rung.crossings.len() {
-            let (Some(from), Some(to)) = (edge(crossing - 1), edge(crossing)) else {
+            let edges = [crossing - 1, crossing].map(|it| self.edge(index, rung, it));
+            let [Some((x0, low0, high0)), Some((x1, low1, high1))] = edges else {
                 continue;
             };
-            if (from.2 - from.1).max(to.2 - to.1) < SLACK_MIN {
+            if (high0 - low0).max(high1 - low1) < SLACK_MIN {
                 continue;
             }
-            let [x0, low0, high0] = [from.0, from.1, from.2].map(length);
-            let [x1, low1, high1] = [to.0, to.1, to.2].map(length);
-            writeln!(
-                output,
-                "<path d=\"M{x0} {low0}L{x1} {low1}V{high1}L{x0} {high0}Z\"/>"
-            )?;
-            if to.2 - to.1 >= SLACK_MIN {
-                let (left, right) = (length(to.0 - 3.0), length(to.0 + 3.0));
-                writeln!(
-                    output,
-                    "<path class=\"whisker\" d=\"M{left} {low1}H{right}M{x1} {low1}V{high1}\
-                     M{left} {high1}H{right}\"/>"
-                )?;
+            let is_seen = high1 - low1 >= SLACK_MIN;
+            let (left, right) = (length(x1 - 3.0), length(x1 + 3.0));
+            let [x0, low0, high0, x1, low1, high1] =
+                [x0, low0, high0, x1, low1, high1].map(length);
+            bands.push_str(&format!(
+                "<path d=\"M{x0} {low0}L{x1} {low1}V{high1}L{x0} {high0}Z\"/>\n"
+            ));
+            if is_seen {
+                whiskers.push_str(&format!(
+                    "M{left} {low1}H{right}M{x1} {low1}V{high1}M{left} {high1}H{right}"
+                ));
             }
         }
-        Ok(())
+        (bands, whiskers)
+    }
+
+    /// A hop, and between which heights a packet crossed it.
+    fn edge(&self, index: usize, rung: &Rung, crossing: usize) -> Option<(f64, f64, f64)> {
+        let it = rung.crossings.get(crossing)?;
+        let height = self.places.height(index, crossing);
+        let (at_ns, error_ns) = (self.told.at_ns(it), it.error_ns?);
+        let low = self.places.at(at_ns.saturating_sub(error_ns)).min(height);
+        let high = self.places.at(at_ns.saturating_add(error_ns)).max(height);
+        Some((self.x(self.told.column(it.hop)), low, high))
     }
 
     fn words_of(&self, index: usize, rung: &Rung, output: &mut impl Write) -> io::Result<()> {

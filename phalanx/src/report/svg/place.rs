@@ -6,6 +6,9 @@ use crate::report::ladder::Told;
 /// From one packet's beginning to the next at least: a line of words.
 const ROW_HEIGHT: f64 = 17.0;
 
+/// What is so much higher is cut as silence.
+const UNCUT_HEIGHT_MAX: f64 = 90.0;
+
 /// What silence is cut down to.
 const SILENCE_HEIGHT: f64 = 46.0;
 
@@ -83,7 +86,7 @@ impl Places {
             let passed_ns = event.time_ns.saturating_sub(before_ns);
             let grown = passed_ns as f64 * scale;
             let from = height;
-            if grown > SILENCE_HEIGHT {
+            if grown > UNCUT_HEIGHT_MAX {
                 height += SILENCE_HEIGHT;
                 self.silences.push((from, height, passed_ns));
             } else {
