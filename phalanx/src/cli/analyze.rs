@@ -93,7 +93,8 @@ pub struct AnalyzeArguments {
     top: Option<usize>,
     #[command(flatten)]
     selection: SelectionArguments,
-    /// Show the packets of the worst conversations one by one, at all hops; the page has them anyway
+    /// Show the packets of the worst conversations one by one, at all hops; the page has them
+    /// anyway
     #[arg(long)]
     ladder: bool,
     /// All captures were made by one clock, as on one host: their times are compared as they are

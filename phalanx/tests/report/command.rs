@@ -584,7 +584,7 @@ fn handshake(times: &[u32]) -> Vec<u8> {
     ];
     let mut file = builder::pcap_header(order, MICROSECONDS, 65_535, 1);
     for (frame, time) in frames.iter().zip(times) {
-        let at = (1_700_000_000, *time);
+        let at = (1_700_000_000 + time / 1_000_000, time % 1_000_000);
         let length = frame.len() as u32;
         file.extend(builder::pcap_record(order, false, at, length, frame));
     }
@@ -603,26 +603,44 @@ fn what_two_hops_saw_is_told_in_each_form() {
     assert_eq!(json.status.code(), Some(0), "{}", errors(&json));
     let report: Value = serde_json::from_slice(&json.stdout).unwrap();
     let conversation = &report["conversations"][0];
-    assert_eq!(conversation["path"], serde_json::json!(["client", "server"]));
+    assert_eq!(
+        conversation["path"],
+        serde_json::json!(["client", "server"])
+    );
     let rungs = conversation["ladder"]["rungs"].as_array().unwrap();
     assert_eq!(rungs.len(), 4);
     let crossings = rungs[0]["crossings"].as_array().unwrap();
     assert_eq!(crossings[0]["at_ms"], 0.0);
     // The clocks are compared by what went both ways, to half a round trip.
-    let (at, error) = (crossings[1]["at_ms"].as_f64(), crossings[1]["error_ms"].as_f64());
-    assert!((at.unwrap() - 10.0).abs() <= error.unwrap(), "{crossings:?}");
+    let (at, error) = (
+        crossings[1]["at_ms"].as_f64(),
+        crossings[1]["error_ms"].as_f64(),
+    );
+    assert!(
+        (at.unwrap() - 10.0).abs() <= error.unwrap(),
+        "{crossings:?}"
+    );
     assert!(error.unwrap() <= 10.0, "{crossings:?}");
     assert_eq!(crossings[1]["time"], "2023-11-14T22:13:25.010000000Z");
     let text = phalanx(&["analyze", "--ladder", &client, &server]);
     let text = String::from_utf8(text.stdout).unwrap();
-    assert!(text.contains("path        client → server, and back"), "{text}");
-    assert!(text.contains("├───────────────▶  SYN seq 0 len 1 [1, 1]"), "{text}");
+    assert!(
+        text.contains("path        client → server, and back"),
+        "{text}"
+    );
+    assert!(
+        text.contains("├───────────────▶  SYN seq 0 len 1 [1, 1]"),
+        "{text}"
+    );
     let without = phalanx(&["analyze", &client, &server]);
     assert!(!String::from_utf8(without.stdout).unwrap().contains("▶"));
     let wanted = ["--conversation", "client/tcp-1", "--format", "svg"];
     let svg = phalanx(&[&["analyze"], &wanted[..], &[&client, &server]].concat());
     let svg = String::from_utf8(svg.stdout).unwrap();
-    assert!(svg.starts_with("<svg xmlns=") && svg.contains("client/tcp-1"), "{svg}");
+    assert!(
+        svg.starts_with("<svg xmlns=") && svg.contains("client/tcp-1"),
+        "{svg}"
+    );
     assert_eq!(svg.matches("class=\"life\"").count(), 2);
     let alone = phalanx(&["analyze", "--format", "svg", &client]);
     assert_eq!(alone.status.code(), Some(1), "{alone:?}");

@@ -107,14 +107,18 @@ impl<'a> Drawing<'a> {
         }
         let rungs = || self.told.rungs().iter().take(self.count).enumerate();
         // As one, so that bands that lie over each other are no darker.
-        let bands: String = rungs().map(|(index, rung)| self.slack(index, rung).0).collect();
+        let bands: String = rungs()
+            .map(|(index, rung)| self.slack(index, rung).0)
+            .collect();
         writeln!(output, "<g class=\"slack\">{bands}</g>")?;
         for (index, _) in rungs() {
             let y = length(self.places.height(index, 0));
             let (from, to) = (length(LEFT), length(self.words() - 6.0));
             writeln!(output, "<path class=\"guide\" d=\"M{from} {y}H{to}\"/>")?;
         }
-        let whiskers: String = rungs().map(|(index, rung)| self.slack(index, rung).1).collect();
+        let whiskers: String = rungs()
+            .map(|(index, rung)| self.slack(index, rung).1)
+            .collect();
         writeln!(output, "<path class=\"whisker\" d=\"{whiskers}\"/>")?;
         for (index, rung) in rungs() {
             writeln!(output, "<g>")?;
@@ -235,8 +239,7 @@ impl<'a> Drawing<'a> {
             }
             let is_seen = high1 - low1 >= SLACK_MIN;
             let (left, right) = (length(x1 - 3.0), length(x1 + 3.0));
-            let [x0, low0, high0, x1, low1, high1] =
-                [x0, low0, high0, x1, low1, high1].map(length);
+            let [x0, low0, high0, x1, low1, high1] = [x0, low0, high0, x1, low1, high1].map(length);
             bands.push_str(&format!(
                 "<path d=\"M{x0} {low0}L{x1} {low1}V{high1}L{x0} {high0}Z\"/>\n"
             ));

@@ -36,7 +36,9 @@ pub(super) fn write(
         };
         writeln!(output, "  {line}")?;
     }
-    writeln!(output, "  {}", summary(story))?;
+    let at = report.across.as_ref().map(|_| word::foreign(&report.hop));
+    let at = at.map_or_else(String::new, |hop| format!(" at {hop}"));
+    writeln!(output, "  {}{at}", summary(story))?;
     if let Some(across) = &report.across {
         let names = Names(hops);
         let legs = across::legs(across, names, width - LABEL_WIDTH);
