@@ -259,7 +259,7 @@ fn a_page_across_hops_shows_path_legs_clocks_and_ladder() {
         );
     }
     picture(&mut browser, "across.png");
-    assert_eq!(browser.evaluate(ROWS), 12);
+    assert_eq!(browser.evaluate(ROWS), 13);
     let colours = count(&browser.evaluate(COLOURS));
     assert_eq!(colours.len(), 4, "three plots and a ladder");
     assert!(colours.iter().all(|count| *count > 8), "{colours:?}");
@@ -304,10 +304,10 @@ fn packets_across_hops_are_found_by_pointer_and_keys() {
         }
         return [box.getAttribute('aria-activedescendant'),
             box.querySelector('.row.chosen').getAttribute('aria-selected')]; })()";
-    assert_eq!(browser.evaluate(keys), json!(["rung-11", "true"]));
+    assert_eq!(browser.evaluate(keys), json!(["rung-12", "true"]));
     let said = browser.evaluate(read);
     let said = said.as_str().unwrap();
-    assert!(said.starts_with("#12 to the server: ACK seq 1"), "{said}");
+    assert!(said.starts_with("#13 to the server: ACK seq 1"), "{said}");
     assert!(said.contains("not known"), "no clock there: {said}");
     // The middle of the first arrow, between the first two hops: four milliseconds on.
     let point = "(() => { const box = document.querySelector('.ladder.hops .rows');
@@ -433,7 +433,7 @@ fn the_picture_is_one_that_browsers_draw() {
     open_picture(&mut browser, &hops::report());
     picture(&mut browser, "ladder.svg.png");
     let arrows = "document.querySelectorAll('.tip').length";
-    assert_eq!(browser.evaluate(arrows), 12);
+    assert_eq!(browser.evaluate(arrows), 13);
     open_picture(&mut browser, &hops::with_ladder(hops::long(16, 60)));
     picture(&mut browser, "wide.svg.png");
     open_picture(&mut browser, &hops::with_ladder(hops::long(2, 5_000)));

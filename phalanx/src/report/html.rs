@@ -23,9 +23,14 @@ const LIST_SCRIPT: &str = include_str!("html/page.js");
 const PLOT_SCRIPT: &str = include_str!("html/plot.js");
 
 const ACROSS_SCRIPT: &str = include_str!("html/across.js");
+const LADDER_SCRIPT: &str = include_str!("html/ladder.js");
 
 /// Where the parts of the script go.
-const PARTS: [(&str, &str); 2] = [("//{{plot}}", PLOT_SCRIPT), ("//{{across}}", ACROSS_SCRIPT)];
+const PARTS: [(&str, &str); 3] = [
+    ("//{{plot}}", PLOT_SCRIPT),
+    ("//{{across}}", ACROSS_SCRIPT),
+    ("//{{ladder}}", LADDER_SCRIPT),
+];
 
 /// Writes a page.
 ///
@@ -113,7 +118,13 @@ mod tests {
 
     #[test]
     fn script_and_style_do_not_end_themselves() {
-        for text in [LIST_SCRIPT, PLOT_SCRIPT, ACROSS_SCRIPT, STYLE] {
+        for text in [
+            LIST_SCRIPT,
+            PLOT_SCRIPT,
+            ACROSS_SCRIPT,
+            LADDER_SCRIPT,
+            STYLE,
+        ] {
             let text = text.to_lowercase();
             assert!(!text.contains("</script") && !text.contains("</style"));
             assert!(!text.contains("://") && !text.contains("url("));

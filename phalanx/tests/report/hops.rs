@@ -112,6 +112,8 @@ pub(crate) fn every_kind() -> Ladder {
     (again.repeats, again.class) = (Some(3), Some(Class::TimeoutRetransmission));
     let over = maker.packet(Side::Client, 2_330, 4);
     over.crossings.remove(1);
+    // Lost at once.
+    maker.data(2_335, 1, 4_345);
     // A hop whose clock nobody knows.
     maker.packet(Side::Client, 2_340, 4).crossings[3].error_ns = None;
     maker.ladder(3)

@@ -21,7 +21,8 @@ fn count(picture: &str, class: &str) -> usize {
 fn a_picture_has_all_that_can_become_of_a_packet() {
     let picture = picture(&report());
     assert_eq!(count(&picture, "life"), 4);
-    assert_eq!(count(&picture, "cross"), 1);
+    assert_eq!(count(&picture, "cross"), 2);
+    assert_eq!(picture.matches("<circle class=\"tip lost\"").count(), 1);
     assert_eq!(count(&picture, "mark"), 1);
     // Once in the legend, and where hops did not see a packet.
     assert_eq!(count(&picture, "way bare unseen"), 2);

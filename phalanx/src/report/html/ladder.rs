@@ -1,4 +1,4 @@
-//! The ladders of the page as JSON, a short array for each packet; `html/across.js` knows their
+//! The ladders of the page as JSON, a short array for each packet; `html/ladder.js` knows their
 //! places.
 
 use std::io::{self, Write};

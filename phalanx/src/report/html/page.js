@@ -442,6 +442,7 @@ function showDetail(it, plot, hops) {
 }
 //{{plot}}
 //{{across}}
+//{{ladder}}
 setUpList();
 showHops();
 if (rows.length) {

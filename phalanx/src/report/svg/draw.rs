@@ -315,7 +315,11 @@ impl<'a> Drawing<'a> {
         let Some((last, y)) = points.last().copied() else {
             return Ok(());
         };
-        self.tip(class, (self.x(last), y), sign, output)?;
+        let tip = (self.x(last), y);
+        match points.len() {
+            1 if rung.copy_of.is_none() => dot(class, tip, output)?,
+            _ => head(class, tip, sign, output)?,
+        }
         if let Some(hop) = rung.overtaken_before {
             let found = points.iter().find(|it| it.0 == self.told.column(hop));
             let (column, y) = found.copied().unwrap_or((last, y));
@@ -326,22 +330,6 @@ impl<'a> Drawing<'a> {
             writeln!(output, "<path class=\"mark\" d=\"{path}\"/>")?;
         }
         self.finish(rung, (last, y), sign, output)
-    }
-
-    /// An arrowhead, or a dot where nothing led to it.
-    fn tip(
-        &self,
-        class: &str,
-        (x, y): (f64, f64),
-        sign: f64,
-        output: &mut impl Write,
-    ) -> io::Result<()> {
-        let [x0, x1] = [x, x - 9.0 * sign].map(length);
-        let [low, y, high] = [y - 4.0, y, y + 4.0].map(length);
-        writeln!(
-            output,
-            "<path class=\"tip {class}\" d=\"M{x0} {y}L{x1} {low}L{x1} {high}Z\"/>"
-        )
     }
 
     /// What lies behind the last hop that saw it.
@@ -412,6 +400,25 @@ impl<'a> Drawing<'a> {
         }
         Ok(())
     }
+}
+
+/// What was seen at one hop alone.
+fn dot(class: &str, (x, y): (f64, f64), output: &mut impl Write) -> io::Result<()> {
+    let (x, y) = (length(x), length(y));
+    writeln!(
+        output,
+        "<circle class=\"tip {class}\" cx=\"{x}\" cy=\"{y}\" r=\"3\"/>"
+    )
+}
+
+/// The head of an arrow to the right, or to the left where the sign is negative.
+fn head(class: &str, (x, y): (f64, f64), sign: f64, output: &mut impl Write) -> io::Result<()> {
+    let [x0, x1] = [x, x - 9.0 * sign].map(length);
+    let [low, y, high] = [y - 4.0, y, y + 4.0].map(length);
+    writeln!(
+        output,
+        "<path class=\"tip {class}\" d=\"M{x0} {y}L{x1} {low}L{x1} {high}Z\"/>"
+    )
 }
 
 fn class(rung: &Rung) -> &'static str {

@@ -38,7 +38,9 @@ pub(super) fn write(
     }
     let at = report.across.as_ref().map(|_| word::foreign(&report.hop));
     let at = at.map_or_else(String::new, |hop| format!(" at {hop}"));
-    writeln!(output, "  {}{at}", summary(story))?;
+    for line in wrap(&format!("{}{at}", summary(story)), width - 2) {
+        writeln!(output, "  {line}")?;
+    }
     if let Some(across) = &report.across {
         let names = Names(hops);
         let legs = across::legs(across, names, width - LABEL_WIDTH);
