@@ -1,5 +1,7 @@
 //! What is told of conversations that several hops saw, in each form.
 
+use phalanx::report::html;
+use phalanx::report::limits::PAGE_CROSSING_COUNT_MAX;
 use phalanx::report::text::TextOptions;
 use phalanx_engine::stitch::Ladder;
 use serde_json::Value;
@@ -119,4 +121,62 @@ fn names_of_enemies_reach_no_terminal() {
     let value: Value = serde_json::from_str(&as_json(&hostile())).unwrap();
     let hops = &value["conversations"][0]["ladder"]["hops"];
     assert_eq!(hops[0], format!("{}client", crate::fixture::HOSTILE));
+}
+
+#[test]
+fn a_page_holds_so_many_crossings_and_tells_the_rest() {
+    let mut report = with_ladder(long(16, 5_000));
+    let one = report.conversations[0].clone();
+    report.conversations = vec![one; 3];
+    let all = report.conversations.iter().flat_map(|it| &it.ladder);
+    let all: usize = all
+        .flat_map(|it| &it.rungs)
+        .map(|it| it.crossings.len())
+        .sum();
+    assert!(all > PAGE_CROSSING_COUNT_MAX, "{all}");
+    let mut page = Vec::new();
+    html::write(&report, &mut page).unwrap();
+    let page = String::from_utf8(page).unwrap();
+    let part = |id: &str| -> Value {
+        let rest = page.split_once(&format!("id=\"{id}\">")).unwrap().1;
+        serde_json::from_str(rest.split_once("</script>").unwrap().0).unwrap()
+    };
+    // Packets are in the page once.
+    assert!(part("report")["conversations"][0].get("ladder").is_none());
+    let ladders = part("ladders");
+    let mut crossings = 0;
+    for index in ["0", "1", "2"] {
+        let rungs = ladders[index]["rungs"].as_array().unwrap();
+        let left_out = ladders[index]["left_out"].as_u64().unwrap();
+        assert_eq!(rungs.len() as u64 + left_out, 5_000);
+        let length = |rung: &Value| rung[11].as_array().unwrap().len() / 5;
+        crossings += rungs.iter().map(length).sum::<usize>();
+        // No rung points at one that is not there.
+        let places = rungs.iter().flat_map(|it| [it[8].as_i64(), it[9].as_i64()]);
+        assert!(places.flatten().all(|it| it < rungs.len() as i64));
+    }
+    assert_eq!(ladders["0"]["left_out"], 0);
+    assert!(ladders["2"]["left_out"].as_u64() > Some(0));
+    let room = PAGE_CROSSING_COUNT_MAX - crossings;
+    assert!(room < 16, "{room} would have taken one more");
+}
+
+#[test]
+fn datagrams_have_no_flags_and_no_numbers() {
+    let mut ladder = long(3, 4);
+    for rung in &mut ladder.rungs {
+        (rung.sequence, rung.acknowledgement, rung.flags) = (None, None, 0);
+        rung.class = None;
+        rung.length = 512;
+    }
+    let report = with_ladder(ladder);
+    let text = as_text(&report, &options(120));
+    let line = ladder_of(&text)[3];
+    assert!(line.ends_with("512 bytes [21, 11, 1]"), "{line}");
+    let value: Value = serde_json::from_str(&as_json(&report)).unwrap();
+    let rung = value["conversations"][0]["ladder"]["rungs"][0]
+        .as_object()
+        .unwrap();
+    let names: Vec<&str> = rung.keys().map(String::as_str).collect();
+    assert_eq!(names, ["crossings", "direction", "end", "length"]);
 }

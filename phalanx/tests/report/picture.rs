@@ -79,3 +79,27 @@ fn time_never_goes_up() {
         "{heights:?}"
     );
 }
+
+#[test]
+fn no_packet_goes_up_where_clocks_are_off() {
+    let mut ladder = long(4, 30);
+    for rung in &mut ladder.rungs {
+        // The third hop seems to have seen it before the second.
+        if let Some(crossing) = rung.crossings.get_mut(2) {
+            crossing.reference_ns -= 6_000_000;
+        }
+    }
+    let picture = picture(&with_ladder(ladder));
+    let ways = picture.lines().filter_map(|line| {
+        let path = line
+            .strip_prefix("<path class=\"way ")?
+            .split_once("d=\"M")?
+            .1;
+        let (from, to) = path.split_once('"')?.0.split_once('L')?;
+        let height = |point: &str| point.split_once(' ').unwrap().1.parse::<f64>().unwrap();
+        Some((height(from), height(to)))
+    });
+    let ways: Vec<(f64, f64)> = ways.collect();
+    assert!(ways.len() > 80, "{}", ways.len());
+    assert!(ways.iter().all(|(from, to)| to >= from), "{ways:?}");
+}

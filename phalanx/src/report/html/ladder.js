@@ -58,8 +58,9 @@ function layOut(rungs) {
     const begin = rung.crossings[0].time;
     let last = begin;
     rung.crossings.forEach((crossing, place) => {
-      // Where clocks cannot be compared, it is drawn as if it took no time.
-      last = crossing.error === undefined && place ? last : Math.max(crossing.time, begin);
+      // Where clocks cannot be compared, it is drawn as if it took no time; where they are off,
+      // it is still not drawn upwards.
+      if (crossing.error !== undefined) last = Math.max(crossing.time, last);
       events.push([last, index, place]);
     });
     if (last > begin) transits.push(last - begin);

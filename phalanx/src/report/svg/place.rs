@@ -50,9 +50,10 @@ impl Places {
             let begin_ns = told.begin_ns(it);
             let mut end_ns = begin_ns;
             for (index, crossing) in it.crossings.iter().enumerate() {
-                // Where clocks cannot be compared, it is drawn as if it took no time.
+                // Where clocks cannot be compared, it is drawn as if it took no time; where they
+                // are off, it is still not drawn upwards.
                 let time_ns = match crossing.error_ns {
-                    Some(_) => told.at_ns(crossing).max(begin_ns),
+                    Some(_) => told.at_ns(crossing).max(end_ns),
                     None => end_ns,
                 };
                 end_ns = time_ns;
