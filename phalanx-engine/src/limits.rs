@@ -361,3 +361,16 @@ pub const FATE_NEIGHBOUR_COUNT_MAX: usize = 96;
 /// Packets that two hops both saw in one direction which their clocks are compared by: 16 bytes
 /// each; where there are more, the tightest of every four are kept.
 pub const SIGHTING_COUNT_MAX: usize = 1 << 18;
+
+/// Shortest chunk of content that tells anything, in bytes: the beginning of a TLS session, as of
+/// HTTP, is the same in many.
+pub const CONTENT_CHUNK_BYTES_MIN: u32 = 32;
+
+/// Chunks of one direction that are kept: the first 16 KiB or so, 512 bytes of hashes.
+pub const CONTENT_CHUNK_COUNT_MAX: usize = 64;
+
+/// Conversations that may hold one chunk: more, and it tells nothing.
+pub const CONTENT_HOLDER_COUNT_MAX: usize = 8;
+
+/// Fewest chunks that two conversations of one exchange share: one of each direction.
+pub const CONTENT_SHARED_COUNT_MIN: u32 = 2;

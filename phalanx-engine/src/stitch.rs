@@ -13,6 +13,7 @@
 mod alignment;
 mod association;
 mod clock;
+mod content;
 mod conversation;
 mod fate;
 mod hull;
@@ -22,7 +23,9 @@ mod ladder;
 mod leg;
 mod path;
 mod position;
+mod proxy;
 mod reading;
+mod scene;
 mod sighting;
 mod step;
 #[cfg(test)]
@@ -33,9 +36,11 @@ use self::association::associate;
 use self::clock::Clocks;
 use self::conversation::Group;
 
+pub use self::content::Content;
 pub use self::conversation::{Alignment, PathCount, Rewrite, RewriteField, StitchedConversation};
 pub use self::ladder::{Ladder, Rung, RungCrossing, RungEnd};
 pub use self::leg::{LegStory, LegWay};
+pub use self::proxy::ProxyLink;
 pub use self::reading::{ClockReading, HopClock};
 pub use self::trail::{Crossing, SynOptions, Trail};
 
@@ -60,6 +65,8 @@ pub struct Stitched {
     pub conversations: Vec<StitchedConversation>,
     /// The clock of each hop against that of the reference, in the order of the hops.
     pub clocks: Vec<HopClock>,
+    /// Conversations that carry the content of one another: a proxy lies between them.
+    pub proxies: Vec<ProxyLink>,
     /// Pairs of flows that are alike, and no more so than others: not joined.
     pub ambiguous_count: u64,
     /// Pairs of hops that saw the same packets at the same times: one capture given twice.
@@ -105,8 +112,11 @@ pub fn stitch(mut trails: Vec<Trail>, hops: &[StitchHop]) -> Stitched {
         .map(|group| group.stitch(&trails, hops, &clocks))
         .collect();
     let reference = reading::reference(&conversations, hops);
+    let members: Vec<&[usize]> = groups.iter().map(|it| &it.members[..]).collect();
+    let proxies = proxy::link(&members, &trails, &clocks);
     Stitched {
         trails,
+        proxies,
         conversations,
         clocks: reading::readings(reference, hops, &clocks),
         ambiguous_count: associations.ambiguous_count,

@@ -25,7 +25,7 @@ use phalanx_engine::filter::Filter;
 use phalanx_engine::stitch::Trail;
 use phalanx_engine::story::FlowStory;
 
-use self::batch::{Batch, Selection, decode};
+use self::batch::{BACK_MAX_NS, Batch, Selection, decode};
 use self::fragment::Assembly;
 use self::hop::HopFacts;
 use self::shard::{Drain, FlowCounts, Shard, Worst};
@@ -136,6 +136,8 @@ struct Sequence {
     next: u64,
     /// The latest time of all records that have passed.
     clock_ns: i64,
+    /// Frames that are far earlier than one before them.
+    back_count: u64,
     waiting: BTreeMap<u64, Batch>,
     assembly: Assembly,
 }
@@ -199,6 +201,7 @@ pub fn analyze(
         sequence: Mutex::new(Sequence {
             next: 0,
             clock_ns: i64::MIN,
+            back_count: 0,
             waiting: BTreeMap::new(),
             assembly: Assembly::default(),
         }),
@@ -296,6 +299,11 @@ impl Shared<'_> {
                 sequence.assembly.pass(&mut batch);
             }
             batch.clock_before_ns = sequence.clock_ns;
+            let is_back = batch.first_ns.is_some_and(|first| {
+                sequence.clock_ns != i64::MIN
+                    && sequence.clock_ns.saturating_sub(first) > BACK_MAX_NS
+            });
+            sequence.back_count += batch.back_count + u64::from(is_back);
             sequence.clock_ns = sequence.clock_ns.max(batch.clock_ns);
             self.hand_on(batch);
         }
@@ -349,7 +357,10 @@ impl Shared<'_> {
         self.drain(true);
         let sequence = self.sequence.into_inner();
         let Sequence {
-            clock_ns, assembly, ..
+            clock_ns,
+            assembly,
+            back_count,
+            ..
         } = sequence.unwrap_or_else(PoisonError::into_inner);
         let source = self
             .source
@@ -381,7 +392,7 @@ impl Shared<'_> {
             trails,
             conversation_count: flow_counts.all,
             evicted_count: flow_counts.evicted,
-            notes: hop::notes(source.file.notes(), assembly.counts()),
+            notes: hop::notes(source.file.notes(), assembly.counts(), back_count),
             damage: source.file.damage().map(|damage| Damage {
                 offset: damage.offset,
                 frame: damage.frame_count,

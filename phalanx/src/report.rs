@@ -22,7 +22,7 @@ use phalanx_engine::segment::Segment;
 use phalanx_engine::stitch::{ClockReading, Ladder};
 use phalanx_engine::story::FlowStory;
 
-pub use across::{Across, FlowAt, Trails};
+pub use across::{Across, FlowAt, Proxied, Trails};
 pub use score::{lone_syn_points, points, rank, score};
 
 /// What a whole run came to.
@@ -141,6 +141,13 @@ pub struct ConversationReport {
 }
 
 impl ConversationReport {
+    /// Whether several hops saw it.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        let across = self.across.as_ref();
+        across.is_some_and(|it| it.flows.len() > 1)
+    }
+
     /// A conversation with its score.
     #[must_use]
     pub fn new(id: String, hop: String, story: impl Into<Box<FlowStory>>) -> Self {

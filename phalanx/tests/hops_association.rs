@@ -20,7 +20,7 @@ use phalanx_range::synthesis::{HopProtocol, HopSynthesis, LegCourse, Shares};
 const FOUND_MIN: f64 = 0.999;
 /// Conversations of the large case: what a build without optimization does within a minute.
 const CONVERSATIONS: u32 = if cfg!(debug_assertions) {
-    3_000
+    2_000
 } else {
     10_000
 };

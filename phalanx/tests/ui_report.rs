@@ -282,6 +282,9 @@ fn a_page_across_hops_shows_path_legs_clocks_and_ladder() {
     );
     choose(&mut browser, "edge/tcp-40");
     let ladders = "['.ladder', '.ladder.hops'].map((it) => document.querySelectorAll(it).length)";
+    let detail = browser.evaluate("document.getElementById('detail').textContent");
+    let words = "client/tcp-9 carries the same content beyond a proxy";
+    assert!(detail.as_str().unwrap().contains(words), "{detail}");
     assert_eq!(
         browser.evaluate(ladders),
         json!([1, 0]),

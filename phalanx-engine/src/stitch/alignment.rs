@@ -224,10 +224,10 @@ impl Lists<'_> {
                 is_plain,
             });
         };
-        if let ([x], [y]) = (xs, ys) {
-            if self.cost(*x, *y) < 2 * GAP_COST {
-                return link(Some(*x), Some(*y), true);
-            }
+        if let ([x], [y]) = (xs, ys)
+            && self.cost(*x, *y) < 2 * GAP_COST
+        {
+            return link(Some(*x), Some(*y), true);
         }
         let matched = if xs.len() <= ALIGNMENT_LIST_MAX && ys.len() <= ALIGNMENT_LIST_MAX {
             self.match_short(xs, ys)

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use super::conversation::Course;
 use super::fate::{Fate, Origin};
 use super::journey::Journeys;
+use super::scene::Course;
 use crate::segment::Class;
 use crate::side::Side;
 

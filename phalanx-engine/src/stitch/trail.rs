@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, Hasher};
 use foldhash::fast::FixedState;
 use phalanx_common::packet::{TcpFlags, protocol};
 
+use super::content::Content;
 use crate::limits::{TRAIL_CROSSING_BYTES, TRAIL_DIGEST_BYTES, TRAIL_TCP_DIGEST_BYTES};
 use crate::record::PacketRecord;
 use crate::segment::{Class, Segment};
@@ -77,6 +78,8 @@ pub struct Trail {
     pub initial: Sides<Option<u32>>,
     /// What the SYNs announced.
     pub syn: Sides<Option<SynOptions>>,
+    /// What it carries, where payload was captured (TCP).
+    pub content: Box<Content>,
     /// Packets that were not kept, since there was no room.
     pub left_out: u64,
 }
@@ -105,6 +108,7 @@ impl Trail {
             crossings: Sides::default(),
             initial: Sides::default(),
             syn: Sides::default(),
+            content: Box::default(),
             left_out: 0,
         }
     }
@@ -117,6 +121,7 @@ impl Trail {
         let crossing = Crossing::of(record, segment.class);
         if self.protocol == protocol::TCP {
             self.note_handshake(record, segment.side);
+            self.content.push(record, segment.side);
         }
         self.crossings.get_mut(segment.side).push(crossing);
         true
@@ -149,6 +154,7 @@ impl Trail {
         swap(&mut self.crossings);
         swap(&mut self.initial);
         swap(&mut self.syn);
+        self.content.turn_round();
     }
 
     /// Packets that were kept.

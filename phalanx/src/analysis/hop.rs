@@ -130,8 +130,13 @@ pub(crate) fn interface_ids(name: &str, interfaces: &[Interface], count: usize) 
 }
 
 /// What was odd about a file and its fragments, counted by name.
-pub(super) fn notes(notes: &Notes, fragments: &FragmentCounts) -> BTreeMap<String, u64> {
+pub(super) fn notes(
+    notes: &Notes,
+    fragments: &FragmentCounts,
+    back_count: u64,
+) -> BTreeMap<String, u64> {
     let named = [
+        ("time_went_back", back_count),
         ("unknown_interface", notes.unknown_interface),
         ("surplus_interface", notes.surplus_interface),
         ("surplus_interfaces", notes.surplus_interfaces),

@@ -93,8 +93,7 @@ pub struct AnalyzeArguments {
     top: Option<usize>,
     #[command(flatten)]
     selection: SelectionArguments,
-    /// Show the packets of the worst conversations one by one, at all hops; the page has them
-    /// anyway
+    /// Show the packets of the worst conversations one by one, at all hops; the page always does
     #[arg(long)]
     ladder: bool,
     /// All captures were made by one clock, as on one host: their times are compared as they are
@@ -153,7 +152,8 @@ pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
     if let Some(stitched) = &stitched {
         warn_of_hops(stitched, &reading.report);
         let shown = ladders(arguments);
-        for it in reading.report.conversations.iter_mut().take(shown) {
+        let worst = reading.report.conversations.iter_mut().take(shown);
+        for it in worst.filter(|it| it.is_shared()) {
             let place = it.across.as_ref().map(|across| across.place);
             it.ladder = place.map(|place| stitched.ladder(place, RUNG_COUNT_MAX));
         }
@@ -350,7 +350,9 @@ impl Reading {
 
     /// Leaves only the conversations that several hops saw.
     fn keep_shared(&mut self) -> anyhow::Result<()> {
-        self.report.conversations.retain(|it| it.across.is_some());
+        self.report
+            .conversations
+            .retain(ConversationReport::is_shared);
         if self.report.conversations.is_empty() {
             bail!(
                 "there is nothing to draw: no conversation was seen at two hops; give the captures \

@@ -28,8 +28,19 @@ pub struct Across {
     pub rewrites: Vec<Rewrite>,
     /// How well packets could be told apart.
     pub alignment: Alignment,
+    /// The conversation that carries the same content beyond a proxy.
+    pub proxied: Option<Proxied>,
     /// Its place among [`Stitched::conversations`].
     pub place: usize,
+}
+
+/// A conversation that carries the same content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxied {
+    /// Its name.
+    pub id: String,
+    /// Chunks of content that both carry, from the client and from the server.
+    pub chunks: [u32; 2],
 }
 
 /// A conversation's flow at one hop.
@@ -106,10 +117,45 @@ impl Report {
             let joined = conversation.flows.len().saturating_sub(1) as u64;
             self.totals.conversations = self.totals.conversations.saturating_sub(joined);
             let across = Across::of(conversation, place, &stitched.trails);
-            self.conversations.extend(across.report(&mut reports));
+            let has_proxy = stitched
+                .proxies
+                .iter()
+                .any(|it| it.conversations.contains(&place));
+            self.conversations
+                .extend(across.report(&mut reports, has_proxy));
         }
+        self.note_proxies(stitched);
         // What no trail was kept of.
         self.conversations.extend(reports.into_values());
+    }
+}
+
+impl Report {
+    fn note_proxies(&mut self, stitched: &Stitched) {
+        let place = |it: &ConversationReport| it.across.as_ref().map(|across| across.place);
+        let ids: BTreeMap<usize, String> = self
+            .conversations
+            .iter()
+            .filter_map(|it| Some((place(it)?, it.id.clone())))
+            .collect();
+        let mut partners = BTreeMap::new();
+        for link in &stitched.proxies {
+            let [a, b] = link.conversations;
+            partners.extend([(a, (b, link.chunks)), (b, (a, link.chunks))]);
+        }
+        for across in self
+            .conversations
+            .iter_mut()
+            .filter_map(|it| it.across.as_mut())
+        {
+            let partner = partners.get(&across.place);
+            across.proxied = partner.and_then(|(place, chunks)| {
+                Some(Proxied {
+                    id: ids.get(place)?.clone(),
+                    chunks: *chunks,
+                })
+            });
+        }
     }
 }
 
@@ -133,6 +179,7 @@ impl Across {
             legs: conversation.legs.clone(),
             rewrites: conversation.rewrites.clone(),
             alignment: conversation.alignment,
+            proxied: None,
             place,
         }
     }
@@ -141,6 +188,7 @@ impl Across {
     fn report(
         self,
         reports: &mut BTreeMap<Place, ConversationReport>,
+        has_proxy: bool,
     ) -> Option<ConversationReport> {
         let mut told: BTreeMap<u32, ConversationReport> = BTreeMap::new();
         for flow in &self.flows {
@@ -158,7 +206,7 @@ impl Across {
         if let Some((score, because)) = worst.filter(|it| it.0 > report.score) {
             (report.score, report.worst_because) = (score, because);
         }
-        if self.flows.len() > 1 {
+        if self.flows.len() > 1 || has_proxy {
             report.across = Some(Box::new(self));
         }
         Some(report)

@@ -44,7 +44,7 @@ pub(crate) fn judge(report: &Report, truth: &HopTruth, protocol: HopProtocol) ->
     let own = report
         .conversations
         .iter()
-        .filter(|told| told.protocol == name(protocol));
+        .filter(|told| told.protocol.starts_with(name(protocol)));
     for told in own {
         let mut members = BTreeSet::new();
         let mut whole = BTreeSet::new();
@@ -106,8 +106,23 @@ impl Score {
         }
         *self.missed.entry(traits(one)).or_default() += 1;
         if self.examples.len() < SHOWN_MAX {
+            let number = one.conversation;
+            let flows = truth
+                .flows
+                .iter()
+                .filter(|flow| flow.conversation == number);
+            let flows: Vec<String> = flows
+                .map(|it| {
+                    let (client, server) = (it.pair.client, it.pair.server);
+                    let (frame, packets) = (it.first_frame, it.packets);
+                    format!(
+                        "{}: {client} {server} frame {frame}, {packets} packets",
+                        it.hop
+                    )
+                })
+                .collect();
             self.examples
-                .push(format!("{one:?} at {hops:?}: {joined:?}"));
+                .push(format!("conversation {number}: {joined:?} of {flows:#?}"));
         }
     }
 

@@ -12,6 +12,9 @@ use phalanx_range::synthesis::{HopSynthesis, HopTruth};
 
 use crate::folder::Folder;
 
+/// A folder where captures are kept, for who wants to look at frames afterwards.
+const KEEP: &str = "PHALANX_KEEP_CAPTURES";
+
 /// Captures, one a hop, named `hop0.pcap` and so on.
 pub(crate) struct Made {
     pub(crate) folder: Folder,
@@ -30,6 +33,11 @@ impl Made {
             BufWriter::with_capacity(1 << 20, file)
         });
         let truth = synthesis.write(writers.collect()).unwrap();
+        if let Some(keep) = std::env::var_os(KEEP).map(PathBuf::from) {
+            for file in &files {
+                std::fs::copy(folder.0.join(file), keep.join(format!("{tag}-{file}"))).unwrap();
+            }
+        }
         Self {
             folder,
             truth,

@@ -162,6 +162,13 @@ impl Conversation {
         compare(&cut(entered), &cut(left))
     }
 
+    /// Whether a hop saw both directions of it.
+    pub(crate) fn is_both_ways(&self, hop: &str) -> bool {
+        self.at
+            .get(hop)
+            .is_some_and(|flow| flow.ways.iter().all(|way| !way.is_empty()))
+    }
+
     /// Whether something is one thing at a hop, and another at a later one.
     pub(crate) fn is_rewritten(&self, (from, to, field): &(&str, &str, &str)) -> bool {
         let [one, other] = [from, to].map(|hop| &self.at[*hop]);

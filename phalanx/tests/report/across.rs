@@ -44,6 +44,7 @@ fn json_of_what_several_hops_saw() {
         "rewrites": conversation["rewrites"], "alignment": conversation["alignment"],
         "ladder": conversation["ladder"],
         "paths": value["conversations"][1]["paths"],
+        "proxied": value["conversations"][1]["proxied"],
     });
     insta::assert_snapshot!(serde_json::to_string_pretty(&told).unwrap());
     assert!(value["conversations"][2].get("ladder").is_none());

@@ -1,6 +1,6 @@
 //! Reports of several hops, made by hand.
 
-use phalanx::report::{Across, ClockReport, FlowAt, HopReport, Report, Totals, rank};
+use phalanx::report::{Across, ClockReport, FlowAt, HopReport, Proxied, Report, Totals, rank};
 use phalanx_engine::segment::Class;
 use phalanx_engine::stitch::{
     Alignment, ClockReading, Ladder, LegStory, LegWay, PathCount, Rewrite, RewriteField, Rung,
@@ -201,6 +201,7 @@ fn across(hops: u32) -> Across {
             packets: 2_234,
             aligned: 2_230,
         },
+        proxied: None,
         place: 0,
     }
 }
@@ -238,8 +239,20 @@ pub(crate) fn report() -> Report {
     ways.legs[1].rtt = Distribution::default();
     ways.legs[2].forward.as_mut().unwrap().delay = Distribution::default();
     ways.legs[2].forward.as_mut().unwrap().delay_error_ns = None;
+    let proxied = |id: &str| Proxied {
+        id: id.to_owned(),
+        chunks: [4, 1],
+    };
+    ways.proxied = Some(proxied("edge/tcp-40"));
     parted.across = Some(Box::new(ways));
     let mut alone = download("edge/tcp-40", &SCRIPT);
+    let mut beyond = across(4);
+    beyond.flows = vec![beyond.flows[1].clone()];
+    (beyond.path, beyond.return_path) = (vec![1], vec![1]);
+    (beyond.legs, beyond.rewrites) = (Vec::new(), Vec::new());
+    beyond.alignment = Alignment::default();
+    beyond.proxied = Some(proxied("client/tcp-9"));
+    alone.across = Some(Box::new(beyond));
     alone.score = 0.0;
     let mut conversations = vec![stitched, parted, alone];
     rank(&mut conversations);
@@ -285,6 +298,10 @@ pub(crate) fn hostile() -> Report {
         conversation.id = format!("{}{HOSTILE}", conversation.id);
         conversation.hop = HOSTILE.to_owned();
         conversation.worst_because = HOSTILE.to_owned();
+        let across = conversation.across.as_mut();
+        if let Some(proxied) = across.and_then(|it| it.proxied.as_mut()) {
+            proxied.id = HOSTILE.to_owned();
+        }
     }
     report
 }

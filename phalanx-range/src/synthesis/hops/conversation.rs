@@ -3,7 +3,7 @@
 use super::names::Names;
 use super::{HopProtocol, HopSynthesis, Pair, Shares};
 use crate::limits::HOPS_MAX;
-use crate::random::{Random, seed_of};
+use crate::random::Random;
 
 /// What a segment carries at most: 1,460 less timestamps.
 const SEGMENT_BYTES: u16 = 1_448;
@@ -112,8 +112,8 @@ impl Conversation {
             } else {
                 SEGMENT_BYTES
             },
-            content_seed: seed_of(synthesis.seed ^ u64::from(number), "content"),
-            course_seed: seed_of(synthesis.seed ^ u64::from(number), "course"),
+            content_seed: seed(synthesis, number, 0),
+            course_seed: seed(synthesis, number, 1),
         }
     }
 
@@ -127,7 +127,7 @@ impl Conversation {
             number,
             pairs: [names.pair(Manner::Connection, self.pairs[0].client.is_ipv6()); HOPS_MAX],
             seen_at: (u8::MAX >> (8 - hop_count)) & !before,
-            course_seed: seed_of(synthesis.seed ^ u64::from(number), "course"),
+            course_seed: seed(synthesis, number, 1),
             shift: 0,
             ..self.clone()
         })
@@ -179,6 +179,12 @@ impl Manner {
             Self::Echo => HopProtocol::Icmp,
         }
     }
+}
+
+/// Two of another synthesis have nothing in common with these.
+fn seed(synthesis: &HopSynthesis, number: u32, use_of: u64) -> u64 {
+    let mut random = Random::new(synthesis.seed, u64::from(number) * 2 + use_of + 1);
+    u64::from(random.next_u32()) << 32 | u64::from(random.next_u32())
 }
 
 fn draw_manner(random: &mut Random, shares: &Shares) -> Manner {

@@ -46,9 +46,16 @@ pub(super) enum Content {
         seed: u64,
         bytes: u16,
     },
-    /// A DNS message of this id.
-    Question(u16),
-    Answer(u16),
+    /// A DNS message.
+    Question(Lookup),
+    Answer(Lookup),
+}
+
+/// What is asked of DNS: the id of the message, and which name.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lookup {
+    pub(super) id: u16,
+    pub(super) name: u8,
 }
 
 /// A packet on its way, or a copy of one.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::conversation::Conversation;
-use super::course::{Content, Kind, Packet, Sent};
+use super::course::{Content, Kind, Lookup, Packet, Sent};
 use crate::packet::checksum;
 use crate::random::seed_of;
 use crate::synthesis::frame::pseudo_sum;
@@ -27,6 +27,7 @@ const HEAD_BYTES: usize = 32;
 const SEGMENT_SIZE: u16 = 1_460;
 const SEGMENT_SIZE_CLAMPED: u16 = 1_360;
 const WINDOW: u16 = 501;
+const LETTERS: u8 = 26;
 
 /// Makes the frame of a packet at a hop; gives back its whole length.
 pub(super) fn make(
@@ -114,16 +115,20 @@ fn payload(content: Content) -> (Vec<u8>, usize) {
             let rest = usize::from(bytes) - head.len();
             (head, rest)
         }
-        Content::Question(id) => (dns(id, [0x01, 0, 0, 1, 0, 0], &[]), 0),
-        Content::Answer(id) => (dns(id, [0x81, 0x80, 0, 1, 0, 1], DNS_ANSWER), 0),
+        Content::Question(lookup) => (dns(lookup, [0x01, 0, 0, 1, 0, 0], &[]), 0),
+        Content::Answer(lookup) => (dns(lookup, [0x81, 0x80, 0, 1, 0, 1], DNS_ANSWER), 0),
     }
 }
 
-fn dns(id: u16, head: [u8; 6], answer: &[u8]) -> Vec<u8> {
-    let mut message = id.to_be_bytes().to_vec();
+fn dns(lookup: Lookup, head: [u8; 6], answer: &[u8]) -> Vec<u8> {
+    let mut message = lookup.id.to_be_bytes().to_vec();
     message.extend_from_slice(&head);
     message.extend_from_slice(&[0; 4]);
+    let name_at = message.len() + 1;
     message.extend_from_slice(DNS_QUESTION);
+    // Two letters of the host's name.
+    message[name_at] = b'a' + lookup.name / LETTERS;
+    message[name_at + 1] = b'a' + lookup.name % LETTERS;
     message.extend_from_slice(answer);
     message
 }

@@ -1,8 +1,10 @@
 //! What the two ends of a conversation say to each other, and when.
 
+use std::collections::BTreeSet;
+
 use super::HopSynthesis;
 use super::conversation::{Conversation, Manner};
-use super::course::{Content, Course, Kind, Packet, Sent};
+use super::course::{Content, Course, Kind, Lookup, Packet, Sent};
 use super::frame::{ACK, FIN, PSH, SYN};
 use crate::random::{Random, seed_of};
 use crate::synthesis::connection::exponential;
@@ -109,13 +111,18 @@ impl Script<'_> {
     }
 
     fn look_up(&mut self, random: &mut Random) {
-        let id = random.next_u32() as u16;
+        let (id, name) = (random.next_u32() as u16, random.next_u32() as u8);
+        let is_common = self.conversation.is_equal_payload;
+        let lookup = Lookup {
+            id,
+            name: if is_common { 0 } else { name },
+        };
         for _ in 0..ATTEMPTS_MAX {
             let asked_ns = self.now_ns;
-            let arrived = self.datagram(Side::Client, Content::Question(id));
+            let arrived = self.datagram(Side::Client, Content::Question(lookup));
             let answered = arrived.and_then(|at_ns| {
                 self.now_ns = at_ns + 200_000;
-                self.datagram(Side::Server, Content::Answer(id))
+                self.datagram(Side::Server, Content::Answer(lookup))
             });
             if answered.is_some() {
                 return;
@@ -206,27 +213,28 @@ impl Script<'_> {
         let parts = if parts.is_empty() { &nothing } else { parts };
         let start_ns = self.now_ns;
         let mut complete_ns = start_ns;
+        let phantom = u32::from(flags & (SYN | FIN) != 0);
+        // In the order of time, so that a repetition comes after what was sent meanwhile.
+        let mut due = BTreeSet::new();
+        let mut sequences = Vec::new();
         for (at, content) in parts.iter().enumerate() {
-            let push = if at + 1 == parts.len() && flags == ACK {
-                PSH
-            } else {
-                0
-            };
+            due.insert((start_ns + at as u64 * SEGMENT_GAP_NS, at, 0));
             let sequence = self.next[from as usize];
-            let mut at_ns = start_ns + at as u64 * SEGMENT_GAP_NS;
-            for attempt in 0..ATTEMPTS_MAX {
-                let packet = self.segment(at_ns, from, flags | push, sequence, *content);
-                if let Some(arrived_ns) = self.course.send(at_ns, packet, self.to) {
-                    complete_ns = complete_ns.max(arrived_ns);
-                    break;
+            sequences.push(sequence);
+            let end = sequence.wrapping_add(length(content).into());
+            self.next[from as usize] = end.wrapping_add(phantom);
+        }
+        while let Some((at_ns, at, attempt)) = due.pop_first() {
+            let is_last = at + 1 == parts.len() && flags == ACK;
+            let push = if is_last { PSH } else { 0 };
+            let packet = self.segment(at_ns, from, flags | push, sequences[at], parts[at]);
+            match self.course.send(at_ns, packet, self.to) {
+                Some(arrived_ns) => complete_ns = complete_ns.max(arrived_ns),
+                None if attempt < ATTEMPTS_MAX => {
+                    due.insert((at_ns + (REPEAT_NS << attempt), at, attempt + 1));
                 }
-                at_ns += REPEAT_NS << attempt;
+                None => {}
             }
-            let phantom = u32::from(flags & (SYN | FIN) != 0);
-            let end = sequence
-                .wrapping_add(length(content).into())
-                .wrapping_add(phantom);
-            self.next[from as usize] = end;
         }
         self.received[from.other() as usize] = self.next[from as usize];
         self.echo[from.other() as usize] = self.clock(from, start_ns);

@@ -44,6 +44,15 @@ function rewriteLines(it) {
   });
 }
 
+/** Where the same content goes on beyond a proxy. */
+function proxyLines({ proxied }) {
+  if (!proxied) return [];
+  const chunks = (count) => some(count, "chunks", "chunk") || "no chunks";
+  return [`${proxied.conversation} carries the same content beyond a proxy: `
+    + `${chunks(proxied.client_chunks)} from the client, `
+    + `${chunks(proxied.server_chunks)} from the server.`];
+}
+
 function legsTable(it) {
   const columns = [["Lost", (way) => `${number(way.lost)} of ${number(way.packets)}`],
     ["Overtaken", (way) => number(way.reordered)], ["Copied", (way) => number(way.duplicated)],
@@ -90,9 +99,10 @@ function clockWords({ id, clock }) {
 
 function acrossParts(it) {
   if (!it.flows) return [];
+  if (it.flows.length < 2) return proxyLines(it).map((line) => el("p", null, line));
   return [el("h3", null, "Path"),
     el("div", { class: "path" }, pathLines(it).map((line, index) =>
       el("p", { class: index ? "faint" : undefined }, line)),
-    rewriteLines(it).map((line) => el("p", null, line))),
+    [...rewriteLines(it), ...proxyLines(it)].map((line) => el("p", null, line))),
     it.legs.length ? el("div", { class: "columns" }, legsTable(it)) : undefined].filter(Boolean);
 }

@@ -46,6 +46,13 @@ struct RewriteView<'a> {
 }
 
 #[derive(Serialize)]
+struct ProxiedView<'a> {
+    conversation: &'a str,
+    client_chunks: u32,
+    server_chunks: u32,
+}
+
+#[derive(Serialize)]
 struct AlignmentView {
     packets: u64,
     aligned: u64,
@@ -92,6 +99,12 @@ pub(super) fn write(
         name!("rewrites"),
         (!rewrites.is_empty()).then_some(rewrites),
     )?;
+    let proxied = across.proxied.as_ref().map(|it| ProxiedView {
+        conversation: &it.id,
+        client_chunks: it.chunks[0],
+        server_chunks: it.chunks[1],
+    });
+    out.put(name!("proxied"), proxied)?;
     let alignment = AlignmentView {
         packets: across.alignment.packets,
         aligned: across.alignment.aligned,

@@ -30,6 +30,9 @@ impl Names<'_> {
 /// The way there and back.
 pub(super) fn path(across: &Across, names: Names<'_>) -> Vec<String> {
     let (there, back) = (&across.path, &across.return_path);
+    if there.len().max(back.len()) < 2 {
+        return Vec::new();
+    }
     let mut lines = match (there.is_empty(), back.is_empty()) {
         (false, false) if there.iter().eq(back.iter().rev()) => {
             vec![format!("{}, and back", names.path(there))]
@@ -68,6 +71,17 @@ pub(super) fn path(across: &Across, names: Names<'_>) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// Where the same content goes on beyond a proxy.
+pub(super) fn proxied(across: &Across) -> Vec<String> {
+    let told = across.proxied.iter().map(|it| {
+        let chunks = |count: u32| word::count(u64::from(count), "chunk", "chunks");
+        let [client, server] = it.chunks.map(chunks);
+        let id = word::foreign(&it.id);
+        format!("{id} carries the same content: {client} from the client, {server} from the server")
+    });
+    told.collect()
 }
 
 /// What middleboxes rewrote.

@@ -36,7 +36,7 @@ pub(super) fn write(
         };
         writeln!(output, "  {line}")?;
     }
-    let at = report.across.as_ref().map(|_| word::foreign(&report.hop));
+    let at = report.is_shared().then(|| word::foreign(&report.hop));
     let at = at.map_or_else(String::new, |hop| format!(" at {hop}"));
     for line in wrap(&format!("{}{at}", summary(story)), width - 2) {
         writeln!(output, "  {line}")?;
@@ -47,6 +47,7 @@ pub(super) fn write(
         let subjects = [
             ("path", across::path(across, names)),
             ("rewritten", across::rewrites(across, names)),
+            ("proxy", across::proxied(across)),
             ("legs", legs),
         ];
         for (label, lines) in subjects {
