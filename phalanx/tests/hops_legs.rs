@@ -1,4 +1,4 @@
-//! What each leg lost, let overtake and copied, in hundreds of synthetic conversations over six
+//! What each leg lost, let overtake and copied, in many synthetic conversations over six
 //! hops, against the truth.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -19,7 +19,7 @@ const SHOWN_MAX: usize = 12;
 
 fn check(tag: &str, leg: LegCourse, shares: Shares) {
     let synthesis = HopSynthesis {
-        conversations: 250,
+        conversations: 150,
         legs: vec![leg; 5],
         requests: (4, 12),
         pause_ms: 15.0,

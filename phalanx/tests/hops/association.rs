@@ -96,7 +96,7 @@ impl Score {
             .iter()
             .filter(|flow| flow.conversation == one.conversation);
         let hops: BTreeSet<usize> = own.map(|flow| flow.hop).collect();
-        if hops.len() < 2 {
+        if hops.len() < 2 || is_bare(truth, one) {
             return;
         }
         self.joint += 1;
@@ -179,6 +179,18 @@ fn key(hop: usize, protocol: HopProtocol, client: SocketAddr, server: SocketAddr
         (other, one)
     };
     (hop, protocol as u8, one, other)
+}
+
+/// Echoes of which nothing is their own, behind a translation of their identifier, can be those of
+/// anybody. They need not be joined, but not wrongly.
+fn is_bare(truth: &HopTruth, one: &TrueConversation) -> bool {
+    let own = truth
+        .flows
+        .iter()
+        .filter(|flow| flow.conversation == one.conversation);
+    let identifiers: BTreeSet<u16> = own.map(|flow| flow.pair.client.port()).collect();
+    let is_plain = one.is_equal_payload && !one.has_identification;
+    one.protocol == HopProtocol::Icmp && is_plain && identifiers.len() > 1
 }
 
 fn hop_of(id: &str) -> Option<usize> {

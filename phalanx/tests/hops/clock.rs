@@ -87,7 +87,7 @@ impl Case<'_> {
                 .step_at(true_ns)
                 .map_or(self.clock.error_ns, |it| it.error_ns);
             // What is not a number is wrong, too.
-            wrong += usize::from(!(off_ns <= error_ns));
+            wrong += usize::from(error_ns.is_nan() || off_ns > error_ns);
             worst_ns = worst_ns.max(off_ns);
         }
         println!("{}: {worst_ns} ns off at the worst", self.what);

@@ -251,7 +251,9 @@ fn faults_on_the_first_link() {
 }
 
 /// Masquerading with ports of its own.
-const MASQUERADE: &str = r#", nft: "table ip own { chain post { type nat hook postrouting priority srcnat; oifname \"first0\" meta l4proto tcp masquerade to :20000-29999; }; }""#;
+const MASQUERADE: &str = r#", nft: "table ip own { chain post {
+    type nat hook postrouting priority srcnat;
+    oifname \"first0\" meta l4proto tcp masquerade to :20000-29999; }; }""#;
 
 #[test]
 #[ignore = "needs root: run by cargo xtask test --ring network"]
@@ -267,9 +269,9 @@ fn one_translation() {
 #[test]
 #[ignore = "needs root: run by cargo xtask test --ring network"]
 fn two_translations() {
-    let far = format!(
-        r#", addresses: [{SHOWN_ADDRESS}/32], firewall: [{{ verdict: dnat, protocol: tcp, port: {SHOWN_PORT}, to: "10.77.5.2:{PORT}" }}]"#
-    );
+    let rule =
+        format!(r#"verdict: dnat, protocol: tcp, port: {SHOWN_PORT}, to: "10.77.5.2:{PORT}""#);
+    let far = format!(", addresses: [{SHOWN_ADDRESS}/32], firewall: [{{ {rule} }}]");
     let mut scenario = Scenario::along("translations", chain(SEGMENTS, MASQUERADE, &far), &SIX);
     scenario.target = Some((SHOWN_ADDRESS, SHOWN_PORT).into());
     scenario.rewrites = vec![
@@ -358,7 +360,9 @@ fn segmentation_after_the_capture() {
 }
 
 /// Both ways, as routers do it.
-const CLAMP: &str = r#", nft: "table ip own { chain pass { type filter hook forward priority mangle; tcp flags syn tcp option maxseg size set 1200; }; }""#;
+const CLAMP: &str = r#", nft: "table ip own { chain pass {
+    type filter hook forward priority mangle;
+    tcp flags syn tcp option maxseg size set 1200; }; }""#;
 
 #[test]
 #[ignore = "needs root: run by cargo xtask test --ring network"]

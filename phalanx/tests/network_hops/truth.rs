@@ -151,6 +151,9 @@ impl Conversation {
             return Way::default();
         };
         let (entered, left) = (&enter.ways[direction], &leave.ways[direction]);
+        if entered.is_empty() || left.is_empty() {
+            return Way::default();
+        }
         // Where one end saw packets before they were cut, the other one says how they were.
         let segment_bytes = self.segment_bytes(direction);
         let cut = |packets: &[Packet]| -> Vec<Packet> {

@@ -22,6 +22,8 @@ pub struct TrueConversation {
     pub is_midstream: bool,
     /// It has timestamps.
     pub has_timestamps: bool,
+    /// Its packets have IP identification.
+    pub has_identification: bool,
     /// What it says, others say too.
     pub is_equal_payload: bool,
     /// It has the names of another one that has ended.
@@ -184,6 +186,7 @@ fn describe(conversation: &Conversation) -> TrueConversation {
         protocol: conversation.manner.protocol(),
         is_midstream: conversation.is_midstream,
         has_timestamps: conversation.has_timestamps,
+        has_identification: conversation.has_identification,
         is_equal_payload: conversation.is_equal_payload,
         is_reuse: conversation.after.is_some(),
         is_shifted: conversation.shift != 0,
