@@ -1,5 +1,5 @@
-//! Reports of captures: JSON for machines, text for people, and one HTML page that needs no
-//! network, all made from the same values.
+//! Reports of captures: JSON for machines, text for people, one HTML page that needs no
+//! network, and a picture of one conversation, all made from the same values.
 //!
 //! Deliberately absent: reading captures and measuring them; what is told here was measured by the
 //! engine. Nothing here knows a clock, so that the same values give the same bytes.
@@ -8,10 +8,12 @@ mod across;
 mod failure;
 pub mod html;
 pub mod json;
+mod ladder;
 pub mod limits;
 mod score;
+pub mod svg;
 pub mod text;
-mod word;
+pub(crate) mod word;
 
 use std::collections::BTreeMap;
 
@@ -139,6 +141,13 @@ pub struct ConversationReport {
 }
 
 impl ConversationReport {
+    /// Whether several hops saw it.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        let across = self.across.as_ref();
+        across.is_some_and(|it| it.flows.len() > 1)
+    }
+
     /// A conversation with its score.
     #[must_use]
     pub fn new(id: String, hop: String, story: impl Into<Box<FlowStory>>) -> Self {

@@ -34,6 +34,7 @@ Examples:
   phalanx analyze --filter 'tcp port 443' --top 5 trace.pcap.gz
   phalanx analyze --format json client.pcap server.pcap | jq '.conversations[].state'
   phalanx analyze --format html -o report.html trace.pcap
+  phalanx analyze --format svg -o ladder.svg client.pcap server.pcap
   tcpdump -w - -i eth0 | phalanx analyze -
 
 Exit codes: 0 done, 1 failed (a report is of the captures that could be read), 2 wrong usage, \
@@ -55,6 +56,8 @@ pub(super) enum ReportFormat {
     Json,
     /// One page that needs no network.
     Html,
+    /// The packets of one conversation at all hops as a picture: the worst, or --conversation.
+    Svg,
 }
 
 /// When to use colours.
@@ -139,6 +142,9 @@ pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
         reading.choose(wanted)?;
     }
     report::rank(&mut reading.report.conversations);
+    if arguments.format == ReportFormat::Svg {
+        reading.keep_shared()?;
+    }
     reading.report.conversations.truncate(top(arguments));
     if arguments.format == ReportFormat::Html {
         reading.draw();
@@ -146,7 +152,8 @@ pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
     if let Some(stitched) = &stitched {
         warn_of_hops(stitched, &reading.report);
         let shown = ladders(arguments);
-        for it in reading.report.conversations.iter_mut().take(shown) {
+        let worst = reading.report.conversations.iter_mut().take(shown);
+        for it in worst.filter(|it| it.is_shared()) {
             let place = it.across.as_ref().map(|across| across.place);
             it.ladder = place.map(|place| stitched.ladder(place, RUNG_COUNT_MAX));
         }
@@ -168,6 +175,7 @@ pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
 const fn ladders(arguments: &AnalyzeArguments) -> usize {
     match (arguments.format, arguments.ladder) {
         (ReportFormat::Html, _) => PLOT_COUNT_MAX,
+        (ReportFormat::Svg, _) => 1,
         (_, true) => LADDER_COUNT_MAX,
         (_, false) => 0,
     }
@@ -340,6 +348,20 @@ impl Reading {
         Ok(())
     }
 
+    /// Leaves only the conversations that several hops saw.
+    fn keep_shared(&mut self) -> anyhow::Result<()> {
+        self.report
+            .conversations
+            .retain(ConversationReport::is_shared);
+        if self.report.conversations.is_empty() {
+            bail!(
+                "there is nothing to draw: no conversation was seen at two hops; give the captures \
+                 of several, or use --format html"
+            );
+        }
+        Ok(())
+    }
+
     /// Reads the files once more for the packets of the worst conversations. What cannot be read
     /// again is not drawn.
     fn draw(&mut self) {
@@ -381,7 +403,7 @@ fn again(request: &Request) -> Request {
 fn top(arguments: &AnalyzeArguments) -> usize {
     arguments.top.unwrap_or(match arguments.format {
         ReportFormat::Json => TOP_DEFAULT_JSON,
-        ReportFormat::Text | ReportFormat::Html => TOP_DEFAULT,
+        ReportFormat::Text | ReportFormat::Html | ReportFormat::Svg => TOP_DEFAULT,
     })
 }
 
@@ -477,6 +499,11 @@ fn write(arguments: &AnalyzeArguments, report: &Report) -> anyhow::Result<()> {
             report::json::write_by_threads(report, threads(arguments), &mut output)
         }
         ReportFormat::Html => report::html::write(report, &mut output),
+        ReportFormat::Svg => match report.conversations.first() {
+            Some(worst) => report::svg::write(report, worst, &mut output),
+            // Some are left, or it ends earlier.
+            None => Ok(()),
+        },
         ReportFormat::Text => {
             let options = TextOptions {
                 colours: match arguments.color {

@@ -8,6 +8,7 @@ mod across;
 mod application;
 mod conversation;
 mod feature;
+mod ladder;
 mod out;
 
 use std::collections::BTreeMap;
@@ -94,7 +95,7 @@ fn append(
     text: &mut Vec<u8>,
 ) -> io::Result<()> {
     text.extend_from_slice(b",\n");
-    Ok(conversation::write(conversation, hops, text)?)
+    Ok(conversation::write_with_ladder(conversation, hops, text)?)
 }
 
 /// Writes a report whose conversations come one by one.
@@ -142,6 +143,20 @@ impl<W: Write> Writer<W> {
         let written = self.write_text(&line);
         self.line = line;
         written
+    }
+
+    /// Writes one conversation without its packets, for those who get them another way.
+    ///
+    /// # Errors
+    ///
+    /// What the output cannot take.
+    pub(super) fn write_without_ladder(
+        &mut self,
+        conversation: &ConversationReport,
+    ) -> io::Result<()> {
+        let mut line = b",\n".to_vec();
+        conversation::write(conversation, &self.hops, &mut line)?;
+        self.write_text(&line)
     }
 
     /// Writes what [`append`] made.

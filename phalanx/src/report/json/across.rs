@@ -1,13 +1,13 @@
 //! What several hops tell of one conversation, as JSON.
 
+use phalanx_engine::Distribution;
 use phalanx_engine::stitch::{LegStory, LegWay};
-use phalanx_engine::{Distribution, Side};
 use serde::Serialize;
 
 use super::conversation::End;
 use super::out::{Out, SpreadNames, name};
 use crate::report::Across;
-use crate::report::word::milliseconds;
+use crate::report::word::{self, milliseconds};
 use crate::view::protocol_name;
 
 /// Names of hops by their place.
@@ -18,7 +18,7 @@ pub(super) fn names<'a>(places: &[u32], hops: HopNames<'a>) -> Vec<&'a str> {
     places.iter().map(|place| hop_name(*place, hops)).collect()
 }
 
-fn hop_name(place: u32, hops: HopNames<'_>) -> &str {
+pub(super) fn hop_name(place: u32, hops: HopNames<'_>) -> &str {
     hops.get(place as usize).map_or("", String::as_str)
 }
 
@@ -64,15 +64,11 @@ pub(super) fn write(
     hops: HopNames<'_>,
     out: &mut Out<'_>,
 ) -> serde_json::Result<()> {
-    let direction = |side: Side| match side {
-        Side::Client => "client_to_server",
-        Side::Server => "server_to_client",
-    };
     let paths: Vec<PathView<'_>> = across
         .paths
         .iter()
         .map(|it| PathView {
-            direction: direction(it.side),
+            direction: word::direction(it.side),
             hops: names(&it.hops, hops),
             packets: it.packets,
         })

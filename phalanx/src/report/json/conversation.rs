@@ -12,6 +12,7 @@ use serde::ser::Serializer;
 use super::across::{self, HopNames};
 use super::application::Application;
 use super::feature;
+use super::ladder;
 use super::out::{Out, SpreadNames, name};
 use crate::report::ConversationReport;
 use crate::report::word::{self, milliseconds};
@@ -31,6 +32,23 @@ pub(super) fn write(
     let at = line.len();
     tail(report, hops, line)?;
     line[at] = b',';
+    Ok(())
+}
+
+/// Writes a conversation with its packets, where they are to be shown.
+pub(super) fn write_with_ladder(
+    report: &ConversationReport,
+    hops: HopNames<'_>,
+    line: &mut Vec<u8>,
+) -> serde_json::Result<()> {
+    write(report, hops, line)?;
+    let Some(ladder) = &report.ladder else {
+        return Ok(());
+    };
+    line.pop();
+    line.extend_from_slice(b",\"ladder\":");
+    ladder::write(ladder, hops, Out::begin(line))?;
+    line.push(b'}');
     Ok(())
 }
 
