@@ -121,10 +121,15 @@ impl Judge<'_> {
             };
         }
         let acknowledged_ns = |stop: usize| self.acknowledged_ns(stop, range.end);
+        let seen = |of: usize| {
+            self.item(of, after)
+                .map(|it| (it.time_ns, it.crossing.frame))
+        };
         for other in others {
+            let is_after = seen(other).map(|it| Some(it) > seen(journey));
             // Sent again later, from where this one was seen.
             if let Some(again_ns) = self.time_ns(other, after)
-                && again_ns > sent_ns
+                && is_after == Some(true)
             {
                 let was_needed = acknowledged_ns(after).is_none_or(|known| known > again_ns);
                 if was_needed || self.came_first(other, after, range.end) {
@@ -134,9 +139,7 @@ impl Judge<'_> {
             // Sent before, and had come to the end when this was sent: this one was needless, and
             // what became of it nobody can know but the stops.
             if self.journeys.stops(other).next_back() > Some(after)
-                && self
-                    .time_ns(other, after)
-                    .is_some_and(|first| first < sent_ns)
+                && is_after == Some(false)
                 && self.is_watched(after, sent_ns)
             {
                 return Fate::Lost { after };
