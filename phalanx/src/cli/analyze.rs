@@ -524,6 +524,10 @@ fn write(arguments: &AnalyzeArguments, report: &Report) -> anyhow::Result<()> {
 }
 
 fn width(is_terminal: bool) -> usize {
-    let columns = std::env::var("COLUMNS").ok().and_then(|it| it.parse().ok());
-    columns.unwrap_or(if is_terminal { 120 } else { 160 })
+    let asked = std::env::var("COLUMNS").ok().and_then(|it| it.parse().ok());
+    let terminal = || terminal_size::terminal_size().map(|(width, _)| width.0.into());
+    match is_terminal {
+        true => asked.or_else(terminal).unwrap_or(120),
+        false => asked.unwrap_or(160),
+    }
 }
