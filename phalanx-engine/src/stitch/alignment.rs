@@ -26,6 +26,8 @@ pub(super) struct Item {
     pub(super) time_ns: i64,
     /// The position in the other direction that it acknowledges, 0 without ACK.
     pub(super) acknowledged: u64,
+    /// Hops just before the other side's that did not see it.
+    pub(super) missed_count: usize,
     pub(super) crossing: Crossing,
 }
 
@@ -60,6 +62,13 @@ const DIFFERENCE_COST: i64 = 13;
 
 /// Cost of a match that takes longer than usual: grows to this.
 const LATENESS_COST_MAX: i64 = 4;
+
+/// Cost of each hop just before that did not see it: of two that may be meant, the one that came
+/// farther is.
+const MISSED_COST: i64 = 2;
+
+/// As many of these count.
+const MISSED_COUNT_MAX: usize = 3;
 
 /// How much earlier than the least delay a packet may come: clocks tick and bend.
 const EARLY_NS: i64 = 200_000;
@@ -317,7 +326,7 @@ impl Lists<'_> {
     fn cost(&self, x: u32, y: u32) -> i64 {
         let (x, y) = (&self.upstream[x as usize], &self.downstream[y as usize]);
         let (sent, seen) = (&x.crossing, &y.crossing);
-        let mut cost = 0;
+        let mut cost = MISSED_COST * x.missed_count.min(MISSED_COUNT_MAX) as i64;
         if let Some((least_ns, usual_ns)) = self.expectation.delay_ns {
             let delay_ns = y.time_ns.saturating_sub(x.time_ns);
             if delay_ns < least_ns.saturating_sub(EARLY_NS) {

@@ -96,6 +96,7 @@ impl Journeys {
                     end,
                     time_ns,
                     acknowledged: item.acknowledged,
+                    missed_count: at - 1 - last,
                     crossing: item.crossing,
                 },
             ))

@@ -91,6 +91,7 @@ pub(super) fn items(trail: &Trail, side: Side, base: &Base) -> Vec<Item> {
             end: 0,
             time_ns: crossing.time_ns,
             acknowledged: 0,
+            missed_count: 0,
             crossing: *crossing,
         };
         return crossings.map(plain).collect();
@@ -113,6 +114,7 @@ pub(super) fn items(trail: &Trail, side: Side, base: &Base) -> Vec<Item> {
                 true => acknowledged.position(crossing.acknowledgement),
                 false => 0,
             },
+            missed_count: 0,
             crossing: Crossing {
                 sequence: crossing.sequence.wrapping_sub(own),
                 acknowledgement,

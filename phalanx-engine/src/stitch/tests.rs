@@ -158,6 +158,7 @@ fn item(start: u64, length: u64, time_ns: i64) -> Item {
         end: start + length,
         time_ns,
         acknowledged: 0,
+        missed_count: 0,
         crossing: Crossing {
             frame: time_ns as u64,
             length: length as u32,
