@@ -58,6 +58,21 @@ pub(super) struct Lookup {
     pub(super) name: u8,
 }
 
+impl Packet {
+    /// What tells packets of one direction of a conversation apart: copies share it.
+    pub(super) const fn looks(&self) -> (u16, u32, u32, Option<(u32, u32)>) {
+        match self.kind {
+            Kind::Tcp {
+                sequence,
+                acknowledgement,
+                timestamps,
+                ..
+            } => (self.ip_id, sequence, acknowledgement, timestamps),
+            _ => (self.ip_id, 0, 0, None),
+        }
+    }
+}
+
 /// A packet on its way, or a copy of one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sent {

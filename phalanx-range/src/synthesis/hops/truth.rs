@@ -228,7 +228,7 @@ fn count<'a>(own: impl Iterator<Item = &'a Sent>, enter: usize, leave: usize) ->
         match (sent.seen_ns[enter], sent.seen_ns[leave]) {
             (Some(entered_ns), Some(left_ns)) => {
                 leg.packets += 1;
-                passed.push((left_ns, entered_ns));
+                passed.push((left_ns, entered_ns, sent.packet.looks()));
             }
             (Some(_), None) => {
                 leg.packets += 1;
@@ -239,10 +239,20 @@ fn count<'a>(own: impl Iterator<Item = &'a Sent>, enter: usize, leave: usize) ->
         }
     }
     passed.sort_unstable();
-    let mut latest_ns = 0;
-    for (_, entered_ns) in passed {
-        leg.reordered += u64::from(entered_ns < latest_ns);
-        latest_ns = latest_ns.max(entered_ns);
+    // The latest so far, and the latest of those that look otherwise: nobody can see that a packet
+    // was overtaken by its own copy.
+    let (mut latest, mut other_ns) = ((0, None), 0);
+    for (_, entered_ns, looks) in passed {
+        let is_same = latest.1 == Some(looks);
+        let before_ns = if is_same { other_ns } else { latest.0 };
+        leg.reordered += u64::from(entered_ns < before_ns);
+        if is_same {
+            latest.0 = latest.0.max(entered_ns);
+        } else if entered_ns > latest.0 {
+            (other_ns, latest) = (latest.0, (entered_ns, Some(looks)));
+        } else {
+            other_ns = other_ns.max(entered_ns);
+        }
     }
     leg
 }
