@@ -539,11 +539,10 @@ fn recording_all_flows_of_a_flood_keeps_within_its_share() {
         with - without <= most,
         "looking back takes more than {most}"
     );
-    assert!(
-        status["flow_share"].as_f64().unwrap() < 1.0,
-        "no flood: {status}"
-    );
-    assert!(status["sampled_out"].as_u64().unwrap() > 0);
+    let count = |name: &str| status[name].as_u64().unwrap();
+    let (kept, sampled_out) = (count("kept"), count("sampled_out"));
+    // Or else the flood was none.
+    assert!(sampled_out * 10 > kept + sampled_out, "{status}");
     assert!(status["kept"].as_u64().unwrap() > 10_000, "{status}");
 }
 
