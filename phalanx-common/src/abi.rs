@@ -9,7 +9,7 @@ use crate::limits::{RECORD_DIGEST_SIZE, SAMPLE_COUNT};
 use crate::packet::Unparsed;
 
 /// The version of this contract. The object carries it, the loader compares.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Both directions of one 5-tuple at one interface: the same for a packet and for its answer.
 ///
@@ -477,7 +477,8 @@ pub enum Counter {
     Delivered = 13,
     /// Records that found the ring full.
     DroppedRingFull = 14,
-    /// Records left out on purpose.
+    /// Records left out on purpose: of flows that looking back does not sample, and those of
+    /// [`Counter::RecordsWithheld`].
     SampledOut = 15,
     /// Packets that start or answer a connection that is then refused: they open no flow.
     Refused = 16,
@@ -502,6 +503,8 @@ pub enum Counter {
     /// Attempts that were not told, since the ring of events was half full: a flood of SYNs must
     /// not drown the updates.
     AttemptsWithheld = 26,
+    /// Records that no capture asked for, and that found the ring half full: part of `SampledOut`.
+    RecordsWithheld = 27,
     /// The first of the [`Unparsed`] reasons; the others follow in their order.
     UnparsedFirst = 32,
 }
@@ -594,4 +597,12 @@ pub struct Control {
     pub promotion_count_max: u32,
     /// How long a flow that has turned sick stays promoted, in nanoseconds; 0: none is promoted.
     pub promotion_hold_ns: u64,
+    /// Recording filters of those who look back: bits by number. What these alone ask for takes
+    /// half of the ring of records at most, and of it flows are sampled.
+    pub lookback: u64,
+    /// Flows whose [`crate::watch::sample_of`] lies below are recorded for looking back; all where
+    /// it is [`crate::watch::SAMPLE_ALL`].
+    pub sample_threshold: u32,
+    /// Zero.
+    pub reserved: u32,
 }

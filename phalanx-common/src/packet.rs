@@ -19,11 +19,11 @@ mod tunnel;
 mod wireless;
 
 #[cfg(not(target_arch = "bpf"))]
-pub use encapsulation::Encapsulation;
+pub use encapsulation::{Encapsulation, Next};
 pub use icmp::{is_error, parse_quote, parse_quote_into};
 pub use ip::{Headers, parse_ip};
 #[cfg(not(target_arch = "bpf"))]
-pub use layer::{Layer, Layers, parse_layers};
+pub use layer::{Layer, Layers, Station, parse_layers, visit_layers};
 pub use link::{Link, LinkKind, parse_link};
 pub use reason::Unparsed;
 pub use tcp::{

@@ -13,12 +13,14 @@ mod open;
 mod pending;
 mod promote;
 mod rtt;
+mod sample;
 mod sequence;
 
 pub use entry::{FlowEntry, Half, HalfCells, HalfMemory};
 pub use open::first_packets;
 pub use pending::{Bucket, PendingHalf};
 pub use promote::{PROMOTION_COUNT_MAX, PromotionLimit, WINDOW_NS, promote};
+pub use sample::{SAMPLE_ALL, sample_of};
 
 use promote::SICK;
 

@@ -142,6 +142,49 @@ fn each_kind_of_sickness_promotes() {
     assert_eq!(script.counts(), (3, 0));
 }
 
+impl Script {
+    /// So many bytes of the client, each 100 of them acknowledged after a round trip.
+    fn exchange(&mut self, port: u16, from: u32, count: u32, rtt_ms: u64) -> u32 {
+        for number in 0..count {
+            let sequence = from + number * 100;
+            self.client(port, ACK, sequence, 100, 500);
+            self.now_ns += (rtt_ms - 1) * MS;
+            self.send([443, port], ACK, [1, sequence + 100], 0, 500);
+        }
+        from + count * 100
+    }
+}
+
+#[test]
+fn a_round_trip_that_steps_up_promotes_with_its_fourth_sample() {
+    let mut script = Script::new(10);
+    script.open(1_000);
+    let next = script.exchange(1_000, 1_001, 5, 20);
+    let next = script.exchange(1_000, next, 3, 80);
+    assert!(!script.is_promoted(1_000), "three may be held back");
+    script.exchange(1_000, next, 1, 80);
+    assert!(script.is_promoted(1_000));
+    assert_eq!(script.counts(), (1, 0));
+}
+
+#[test]
+fn a_round_trip_that_grows_a_little_or_for_a_moment_promotes_nothing() {
+    let mut script = Script::new(10);
+    script.open(1_000);
+    // 40 ms more than the least: an acknowledgement that is held back.
+    let next = script.exchange(1_000, 1_001, 5, 2);
+    let mut next = script.exchange(1_000, next, 20, 42);
+    for _ in 0..5 {
+        next = script.exchange(1_000, next, 3, 90);
+        next = script.exchange(1_000, next, 1, 3);
+    }
+    // Of a long path the half more.
+    script.open(1_001);
+    let next = script.exchange(1_001, 1_001, 5, 200);
+    script.exchange(1_001, next, 20, 300);
+    assert_eq!(script.counts(), (0, 0));
+}
+
 #[test]
 fn what_is_no_sickness_promotes_nothing() {
     let mut script = Script::new(10);

@@ -7,7 +7,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
 use phalanx_common::abi::{Filter, FlowKey, Shape, TupleKey};
 use phalanx_common::limits::{FILTER_COUNT_MAX, SHAPE_COUNT_MAX};
-use phalanx_common::watch::{FlowEntry, Sighting};
+use phalanx_common::watch::{FlowEntry, Sighting, sample_of};
 use phalanx_common::word::{Word32, Word64};
 
 use crate::log::{self, Event};
@@ -25,7 +25,8 @@ static SHAPES: Array<Shape> = Array::with_max_entries(SHAPE_COUNT_MAX as u32, 0)
 #[map]
 static TUPLES: HashMap<TupleKey, u64> = HashMap::with_max_entries(2 * FILTER_COUNT_MAX as u32, 0);
 
-/// The filters that match a flow (bits by number), and how much of its packets they ask for.
+/// The filters that match a flow (bits by number), and how much of its packets they ask for, as
+/// `FlowEntry::snap` has it.
 #[inline(always)]
 pub(crate) fn matched(
     ground: &Ground,
@@ -63,6 +64,7 @@ extern "C" fn phalanx_match(key: *const FlowKey) -> u32 {
     found.swapped.store(0);
     search(found, key, control.generation, control.shape_count);
     check(found, key);
+    found.snap.store(found.snap.load() | sample_of(key) << 16);
     log::note(Event::Filtered);
     1
 }
@@ -78,7 +80,7 @@ pub(crate) struct Found {
     swapped: Word64,
     /// Filters that match.
     matched: Word64,
-    /// The largest snap that they ask for.
+    /// The largest snap that they ask for, and the flow's sample above it.
     snap: Word32,
     /// Nothing.
     reserved: Word32,

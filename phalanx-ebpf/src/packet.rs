@@ -96,17 +96,34 @@ fn record_wanted<F: Frame>(ground: &Ground, frame: F, sighting: &Sighting, seen:
     } else {
         filter::matched(ground, sighting, seen.entry)
     };
+    let (matched, is_left_out) = sample(ground, matched, snap);
     if matched != 0 || seen.is_promoted {
+        let is_spare = matched & !ground.control().lookback == 0;
         let origin = record::Origin {
             hook: seen.hook,
             kind: seen.kind,
             matched,
             snap,
+            is_spare,
             is_promoted: seen.is_promoted,
             entry: seen.entry,
         };
         record::record(ground, frame, sighting, origin);
+    } else if is_left_out {
+        ground.count(Counter::Matched, 1);
+        ground.count(Counter::SampledOut, 1);
     }
+}
+
+/// The filters that match once flows are sampled for those who look back, and whether that took
+/// some away.
+#[inline(always)]
+fn sample(ground: &Ground, matched: u64, snap: u32) -> (u64, bool) {
+    let control = ground.control();
+    if matched & control.lookback == 0 || snap >> 16 < control.sample_threshold {
+        return (matched, false);
+    }
+    (matched & !control.lookback, true)
 }
 
 /// What [`parse`] returns beside the numbers of the reasons.

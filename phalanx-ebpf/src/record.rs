@@ -24,6 +24,8 @@ pub(crate) struct Origin<'entry> {
     pub(crate) kind: LinkKind,
     pub(crate) matched: u64,
     pub(crate) snap: u32,
+    /// No capture asks for it.
+    pub(crate) is_spare: bool,
     pub(crate) is_promoted: bool,
     pub(crate) entry: Option<&'entry FlowEntry>,
 }
@@ -34,17 +36,18 @@ struct Record<const SNAP: usize> {
     bytes: [u8; SNAP],
 }
 
-/// Bytes in the ring beyond which packets that no filter asks for are left out: promotion takes
-/// half of the ring at most, and so never costs a capture its packets.
-const PROMOTED_BYTES_MAX: u64 = RECORD_RING_SIZE as u64 / 2;
+/// Bytes in the ring beyond which packets that no capture asks for are left out: promotion and
+/// looking back take half of the ring at most, and so never cost a capture its packets.
+const SPARE_BYTES_MAX: u64 = RECORD_RING_SIZE as u64 / 2;
 
 /// Records a packet.
 #[inline(never)]
 pub(crate) fn record<F: Frame>(ground: &Ground, frame: F, sighting: &Sighting, origin: Origin<'_>) {
     ground.count(Counter::Matched, 1);
-    let is_spare = origin.matched == 0;
-    if is_spare && RECORDS.query(u64::from(BPF_RB_AVAIL_DATA)) > PROMOTED_BYTES_MAX {
+    let is_spare = origin.is_spare;
+    if is_spare && RECORDS.query(u64::from(BPF_RB_AVAIL_DATA)) > SPARE_BYTES_MAX {
         ground.count(Counter::SampledOut, 1);
+        ground.count(Counter::RecordsWithheld, 1);
         return;
     }
     let is_delivered = match origin.snap & 0xff {
@@ -56,6 +59,7 @@ pub(crate) fn record<F: Frame>(ground: &Ground, frame: F, sighting: &Sighting, o
     let counter = if is_delivered {
         Counter::Delivered
     } else if is_spare {
+        ground.count(Counter::RecordsWithheld, 1);
         Counter::SampledOut
     } else {
         Counter::DroppedRingFull
@@ -87,7 +91,7 @@ fn write<F: Frame, const SNAP: usize>(
                 (*header).captured_length = wanted;
             }
         }
-        if origin.matched != 0 {
+        if !origin.is_spare {
             digest(frame, sighting, header);
         }
     }
@@ -98,7 +102,7 @@ fn write<F: Frame, const SNAP: usize>(
 /// How many bytes of the frame are captured: up to the end of the headers, or of the snap length.
 #[inline(always)]
 fn wanted_length<F: Frame>(frame: F, sighting: &Sighting, origin: Origin<'_>, snap: u32) -> u32 {
-    let has_payload = origin.snap >> 8 != 0;
+    let has_payload = origin.snap & 0x100 != 0;
     let wanted = if has_payload {
         snap
     } else {

@@ -35,6 +35,7 @@ mod role;
 mod scenario;
 pub mod segment;
 mod side;
+pub mod stitch;
 pub mod story;
 mod table;
 mod tally;

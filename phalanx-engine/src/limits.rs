@@ -318,3 +318,59 @@ pub const FRAGMENT_PLACE_SPAN: u32 = 256;
 
 /// Places that are tried: few bytes of link headers look like those of a fragment.
 pub const FRAGMENT_PLACE_TRIES: usize = 8;
+
+/// Room of one packet of a trail, in bytes.
+pub const TRAIL_CROSSING_BYTES: usize = 56;
+
+/// Packets that the trails of all hops of one run keep: 2²³ of [`TRAIL_CROSSING_BYTES`], 448 MiB
+/// where several captures are compared. What comes later is counted and left out.
+pub const TRAIL_PACKET_COUNT_MAX: usize = 1 << 23;
+
+/// Payload bytes that a digest is of: what records carry (TCP 16, others 32).
+pub const TRAIL_DIGEST_BYTES: usize = 32;
+
+/// The same of TCP.
+pub const TRAIL_TCP_DIGEST_BYTES: usize = 16;
+
+/// Samples of one kind that a direction of a flow is known by.
+pub const KEY_SAMPLE_COUNT: usize = 32;
+
+/// Places in both sequence spaces that it is known by.
+pub const KEY_CELL_COUNT: usize = 8;
+
+/// Hops of one conversation: each packet has a place for each.
+pub const HOP_PER_CONVERSATION_MAX: usize = 16;
+
+/// Sendings of the same bytes that are matched at best; longer lists are matched from the front.
+pub const ALIGNMENT_LIST_MAX: usize = 8;
+
+/// Runs that a packet of an alignment covers, on average, at most: a super-segment of 64 KiB covers
+/// 45 full segments. Segments that overlap so that there are more are not aligned.
+pub const ALIGNMENT_VISITS_PER_PACKET: usize = 64;
+
+/// Stretches of time between which the clocks of a pair of hops were set: more are one.
+pub const CLOCK_PIECE_COUNT_MAX: usize = 64;
+
+/// Times at which the bounds of a clock are worked out, in each stretch.
+pub const CLOCK_KNOT_COUNT: usize = 128;
+
+/// Packets of neighbouring bytes that are looked at for another sending of the same ones: twice as
+/// many as pieces of a super-segment.
+pub const FATE_NEIGHBOUR_COUNT_MAX: usize = 96;
+
+/// Packets that two hops both saw in one direction which their clocks are compared by: 16 bytes
+/// each; where there are more, the tightest of every four are kept.
+pub const SIGHTING_COUNT_MAX: usize = 1 << 18;
+
+/// Shortest chunk of content that tells anything, in bytes: the beginning of a TLS session, as of
+/// HTTP, is the same in many.
+pub const CONTENT_CHUNK_BYTES_MIN: u32 = 32;
+
+/// Chunks of one direction that are kept: the first 16 KiB or so, 512 bytes of hashes.
+pub const CONTENT_CHUNK_COUNT_MAX: usize = 64;
+
+/// Conversations that may hold one chunk: more, and it tells nothing.
+pub const CONTENT_HOLDER_COUNT_MAX: usize = 8;
+
+/// Fewest chunks that two conversations of one exchange share: one of each direction.
+pub const CONTENT_SHARED_COUNT_MIN: u32 = 2;

@@ -44,6 +44,7 @@ pub mod namespace;
 pub mod packet;
 pub mod random;
 pub mod range;
+pub mod retiming;
 pub mod synthesis;
 pub mod topology;
 pub mod traffic;

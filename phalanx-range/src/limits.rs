@@ -65,3 +65,10 @@ pub const SYNTHESIS_CONNECTIONS_MAX: u32 = 10_000_000;
 
 /// Packets of one synthetic capture: about 150 GB when they are written whole.
 pub const SYNTHESIS_PACKETS_MAX: u64 = 200_000_000;
+
+/// Hops of one synthetic capture of several.
+pub const HOPS_MAX: usize = 8;
+
+/// Conversations of one synthetic capture of several hops: some 30 packets of 200 bytes each are
+/// kept while it is made, 6 GB.
+pub const SYNTHESIS_HOP_CONVERSATIONS_MAX: u32 = 1_000_000;

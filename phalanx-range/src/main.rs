@@ -16,6 +16,9 @@ use phalanx_range::traffic::{Flood, FloodKind, Flows, Program, Server, run};
 use phalanx_range::{Range, Topology, namespace};
 use serde_json::{Map, Value, json};
 
+#[path = "main/hops.rs"]
+mod hops;
+
 /// Hosts and routers in network namespaces, links with known faults, traffic with known truth.
 #[derive(Parser)]
 #[command(version)]
@@ -54,6 +57,11 @@ enum Verb {
     Traffic(Traffic),
     /// Write a capture that nobody took (pcap): many connections, computed from a seed.
     Synthesize(Synthesize),
+    /// Write captures that nobody took of several hops, and apart from them, which flow is which.
+    SynthesizeHops(hops::SynthesizeHops),
+    /// Give a capture the times of another clock.
+    #[command(hide = true)]
+    Retime(hops::Retime),
     /// Send a bounded flood to a host of a range, from many made-up sources; needs root.
     Flood {
         /// What it is made of.
@@ -148,6 +156,10 @@ fn main() -> ExitCode {
             settings,
         }) => client(server, &program, &settings),
         Verb::Synthesize(arguments) => synthesize(&arguments),
+        Verb::SynthesizeHops(arguments) => {
+            hops::synthesize(&arguments).map(|told| print_line(&told))
+        }
+        Verb::Retime(arguments) => hops::retime(&arguments).map(|told| print_line(&told)),
         Verb::Flood {
             kind,
             target,

@@ -11,12 +11,18 @@ use serde::Serialize;
 mod connection;
 mod file;
 mod frame;
+mod hops;
 mod mixture;
 mod packet;
 mod payload;
 mod ranges;
 mod scan;
 mod transfer;
+
+pub use hops::{
+    HopProtocol, HopSynthesis, HopTruth, LegCourse, Pair, Shares, TrueConversation, TrueFlow,
+    TrueLeg,
+};
 
 /// Many connections at once: handshakes, requests and responses with pauses, bulk transfers,
 /// losses with their repair, and DNS and other datagrams between them.
@@ -96,3 +102,7 @@ impl Scan {
 #[cfg(test)]
 #[path = "synthesis_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "synthesis_hops_tests.rs"]
+mod hops_tests;

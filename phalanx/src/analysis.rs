@@ -22,9 +22,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use phalanx_common::packet::Layers;
 use phalanx_engine::filter::Filter;
+use phalanx_engine::stitch::Trail;
 use phalanx_engine::story::FlowStory;
 
-use self::batch::{Batch, Selection, decode};
+use self::batch::{BACK_MAX_NS, Batch, Selection, decode};
 use self::fragment::Assembly;
 use self::hop::HopFacts;
 use self::shard::{Drain, FlowCounts, Shard, Worst};
@@ -66,6 +67,8 @@ pub struct Request {
     pub follow: Option<Follow>,
     /// Where the bytes of the file are kept as they are read.
     pub copy: Option<Arc<File>>,
+    /// Whether its packets are compared with those of other captures.
+    pub is_one_of_several: bool,
 }
 
 impl Request {
@@ -82,6 +85,7 @@ impl Request {
             flow: None,
             follow: None,
             copy: None,
+            is_one_of_several: false,
         }
     }
 
@@ -103,6 +107,8 @@ pub struct Outcome {
     pub interfaces: Vec<Interface>,
     /// The worst conversations, by hop and first frame.
     pub stories: Vec<Box<FlowStory>>,
+    /// The packets of all flows, by hop and first frame, where there is more than one hop.
+    pub trails: Vec<Trail>,
     /// Conversations that were found.
     pub conversation_count: u64,
     /// Of these, flows that were ended early to make room for others: one that went on is a
@@ -130,6 +136,8 @@ struct Sequence {
     next: u64,
     /// The latest time of all records that have passed.
     clock_ns: i64,
+    /// Frames that are far earlier than one before them.
+    back_count: u64,
     waiting: BTreeMap<u64, Batch>,
     assembly: Assembly,
 }
@@ -193,6 +201,7 @@ pub fn analyze(
         sequence: Mutex::new(Sequence {
             next: 0,
             clock_ns: i64::MIN,
+            back_count: 0,
             waiting: BTreeMap::new(),
             assembly: Assembly::default(),
         }),
@@ -290,6 +299,11 @@ impl Shared<'_> {
                 sequence.assembly.pass(&mut batch);
             }
             batch.clock_before_ns = sequence.clock_ns;
+            let is_back = batch.first_ns.is_some_and(|first| {
+                sequence.clock_ns != i64::MIN
+                    && sequence.clock_ns.saturating_sub(first) > BACK_MAX_NS
+            });
+            sequence.back_count += batch.back_count + u64::from(is_back);
             sequence.clock_ns = sequence.clock_ns.max(batch.clock_ns);
             self.hand_on(batch);
         }
@@ -343,13 +357,17 @@ impl Shared<'_> {
         self.drain(true);
         let sequence = self.sequence.into_inner();
         let Sequence {
-            clock_ns, assembly, ..
+            clock_ns,
+            assembly,
+            back_count,
+            ..
         } = sequence.unwrap_or_else(PoisonError::into_inner);
         let source = self
             .source
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
-        let flow_counts = finish_all(self.shards, clock_ns, &self.worst);
+        let (flow_counts, mut trails) = finish_all(self.shards, clock_ns, &self.worst);
+        trails.sort_by_key(|trail| (trail.hop, trail.flow));
         let worst = self
             .worst
             .into_inner()
@@ -371,9 +389,10 @@ impl Shared<'_> {
             hops,
             interfaces,
             stories: worst.into_stories(),
+            trails,
             conversation_count: flow_counts.all,
             evicted_count: flow_counts.evicted,
-            notes: hop::notes(source.file.notes(), assembly.counts()),
+            notes: hop::notes(source.file.notes(), assembly.counts(), back_count),
             damage: source.file.damage().map(|damage| Damage {
                 offset: damage.offset,
                 frame: damage.frame_count,
@@ -384,20 +403,28 @@ impl Shared<'_> {
     }
 }
 
-/// Ends all flows, those of each shard by a thread of its own: how many there were.
-fn finish_all(mut shards: Vec<Shard>, clock_ns: i64, worst: &Mutex<Worst>) -> FlowCounts {
+/// Ends all flows, those of each shard by a thread of its own: how many there were, and their
+/// trails.
+fn finish_all(
+    mut shards: Vec<Shard>,
+    clock_ns: i64,
+    worst: &Mutex<Worst>,
+) -> (FlowCounts, Vec<Trail>) {
     let last = shards.pop();
     std::thread::scope(|scope| {
         let spawn = |shard: Shard| scope.spawn(move || shard.finish(clock_ns, worst));
         let others: Vec<_> = shards.into_iter().map(spawn).collect();
         let last = last.map(|shard| shard.finish(clock_ns, worst));
-        let mut counts = last.unwrap_or_default();
+        let (mut counts, mut trails) = last.unwrap_or_default();
         for other in others {
             match other.join() {
-                Ok(more) => counts = counts.plus(more),
+                Ok((more, others)) => {
+                    counts = counts.plus(more);
+                    trails.extend(others);
+                }
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        counts
+        (counts, trails)
     })
 }

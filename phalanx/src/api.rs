@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod page;
 pub mod pairs;
 pub mod problem;
+mod redacted;
 mod select;
 pub mod serve;
 pub mod service;

@@ -8,13 +8,16 @@
 mod age;
 mod job;
 mod keeper;
+mod past;
 mod plan;
 mod promoted;
 mod request;
 mod store;
 mod view;
 
+pub(crate) use job::{link_type, retag, tag_beside};
 pub use keeper::{Captures, Failure};
+pub(crate) use plan::recording_filters;
 pub use promoted::{PROMOTED_COUNT_MAX, PromotedFlow, PromotedPacket, PromotedPackets};
 pub use request::{BadField, CaptureRequest, DURATION_MAX_S, Wanted};
 pub use store::Keeping;

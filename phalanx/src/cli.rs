@@ -8,6 +8,7 @@ mod config;
 mod doctor;
 mod flows;
 mod packets;
+mod redact;
 mod selection;
 mod status;
 mod up;
@@ -76,6 +77,9 @@ pub enum Command {
     /// Tells what each packet of a capture is, one line a frame.
     #[command(after_help = packets::AFTER_HELP)]
     Packets(Box<packets::PacketsArguments>),
+    /// Makes captures that can be handed on: without payload, with stand-ins for addresses.
+    #[command(after_help = redact::AFTER_HELP)]
+    Redact(Box<redact::RedactArguments>),
     /// Captures packets of the running daemon as pcapng.
     #[command(
         after_help = "Exit codes: 0 the capture is whole, 1 it failed, 2 wrong usage, \
@@ -153,6 +157,7 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Flows(arguments) => flows::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Analyze(arguments) => analyze::run(&arguments),
         Command::Packets(arguments) => packets::run(&arguments),
+        Command::Redact(arguments) => redact::run(&arguments),
         Command::Capture(arguments) => capture::run(&arguments),
         Command::Config { command } => config::run(&command),
         Command::Cleanup => cleanup::run().map(|()| ExitCode::SUCCESS),

@@ -20,6 +20,7 @@ pub use setting::{Kind, SETTINGS, Setting, Value, nearest};
 use crate::auth::{Role, Token, check_exposure};
 use crate::interface::{Namespace, Pattern, Selection};
 use crate::kernel::{HookChoice, KernelLogLevel, TcAttachment};
+use crate::lookback::{LookbackFeed, LookbackOptions};
 
 /// The file that is read where none is named, if it is there.
 pub const FILE_DEFAULT: &str = "/etc/phalanx/phalanx.toml";
@@ -74,6 +75,8 @@ pub struct Config {
     pub capture_bytes_max: u64,
     /// Age at which a kept capture is deleted.
     pub capture_age_max: Duration,
+    /// What is kept of recent packets.
+    pub lookback: LookbackOptions,
     /// What the kernel programs log.
     pub kernel_log: KernelLogLevel,
     /// What is logged.
@@ -166,6 +169,7 @@ impl Config {
             capture_directory: PathBuf::from(text(layers, "capture_directory")),
             capture_bytes_max: integer(layers, "capture_bytes_max"),
             capture_age_max: Duration::from_secs(integer(layers, "capture_age_max_s")),
+            lookback: lookback(layers)?,
             kernel_log: text(layers, "kernel_log")
                 .parse()
                 .map_err(anyhow::Error::msg)?,
@@ -266,6 +270,37 @@ fn check_log(text: &str) -> anyhow::Result<String> {
     Ok(text.to_owned())
 }
 
+fn lookback(layers: &Layers) -> anyhow::Result<LookbackOptions> {
+    let options = LookbackOptions {
+        feed: text(layers, "lookback_feed")
+            .parse()
+            .map_err(anyhow::Error::msg)?,
+        filter: text(layers, "lookback_filter").to_owned(),
+        snaplen: u32::try_from(integer(layers, "lookback_snaplen"))?,
+        size_mib: u32::try_from(integer(layers, "lookback_size_mib"))?,
+        directory: path(layers, "lookback_directory"),
+        cpu_percent: u32::try_from(integer(layers, "lookback_cpu_percent"))?,
+    };
+    let is_filter = options.feed == LookbackFeed::Filter;
+    if is_filter == options.filter.is_empty() {
+        bail!(
+            "{}: set it with lookback_feed = \"filter\", and only then",
+            place(layers, "lookback_filter")
+        );
+    }
+    let memory_mib = crate::lookback::MEMORY_MIB;
+    if options.directory.is_some() && options.size_mib <= memory_mib {
+        bail!(
+            "{}: more than {memory_mib}, which stay in memory, where lookback_directory is set",
+            place(layers, "lookback_size_mib")
+        );
+    }
+    crate::lookback::check(&options)
+        .map_err(anyhow::Error::msg)
+        .with_context(|| place(layers, "lookback_filter"))?;
+    Ok(options)
+}
+
 fn text<'layers>(layers: &'layers Layers, key: &str) -> &'layers str {
     match layers.get(key) {
         Some((Value::Text(text), _)) => text,
@@ -347,6 +382,35 @@ mod tests {
             half.starts_with("p.toml:1: ") && half.contains("both or neither"),
             "{half}"
         );
+    }
+
+    #[test]
+    fn what_looking_back_demands_is_told() {
+        let read = |text: &str| {
+            let mut layers = Layers::default();
+            layers.add_file(Path::new("p.toml"), text).unwrap();
+            Config::new(&layers).map_err(|error| format!("{error:#}"))
+        };
+        let config = read("[lookback]\nfeed = \"filter\"\nfilter = \"tcp port 443\"\n").unwrap();
+        assert_eq!(config.lookback.feed, LookbackFeed::Filter);
+        for (text, part) in [
+            ("[lookback]\nfeed = \"filter\"\n", "lookback_filter: set it"),
+            (
+                "[lookback]\nfilter = \"tcp\"\n",
+                "p.toml:2: lookback_filter: set it",
+            ),
+            (
+                "[lookback]\nfeed = \"filter\"\nfilter = \"tcp prot 1\"\n",
+                "p.toml:3: lookback_filter: tcp prot 1: ",
+            ),
+            (
+                "[lookback]\nsize_mib = 8\ndirectory = \"/tmp\"\n",
+                "p.toml:2: lookback_size_mib: more than 8",
+            ),
+        ] {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]

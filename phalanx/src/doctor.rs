@@ -12,6 +12,7 @@ pub use check::{Check, Outcome};
 use crate::config::Config;
 use crate::interface::{Link, LinkLayer, LinkTable, driver};
 use crate::kernel::{Ingress, LoadOptions, load, plan};
+use crate::lookback::{self, LookbackFeed};
 use crate::privilege;
 
 /// Oldest kernel that the programs are tested on.
@@ -50,6 +51,7 @@ pub fn examine(config: &Config) -> anyhow::Result<Vec<Check>> {
         check_cgroup(),
         check_port(config.listen),
         check_clock_source(),
+        check_lookback(config),
     ];
     let links = LinkTable::open()?.read().context("read the interfaces")?;
     checks.extend(links.values().map(|link| check_interface(config, link)));
@@ -218,6 +220,30 @@ fn check_clock_source() -> Check {
     )
 }
 
+fn check_lookback(config: &Config) -> Check {
+    let options = &config.lookback;
+    if options.feed == LookbackFeed::Promoted && config.promotion_hold.is_zero() {
+        return Check::warn(
+            "lookback",
+            "nothing is kept: promotion is off",
+            "set promotion, or another lookback_feed",
+        );
+    }
+    if let Err(error) = lookback::examine(options) {
+        let remedy = "all would lie in memory: name a directory with room, on ext4, xfs or tmpfs";
+        return Check::warn("lookback", error, remedy);
+    }
+    let place = match &options.directory {
+        Some(directory) => format!("in {}", directory.display()),
+        None => "in memory".to_owned(),
+    };
+    let found = match options.feed {
+        LookbackFeed::Off => "off".to_owned(),
+        feed => format!("{} fed, {} MiB {place}", feed.name(), options.size_mib),
+    };
+    Check::ok("lookback", found)
+}
+
 fn check_interface(config: &Config, link: &Link) -> Check {
     let name = format!("interface {}", link.name);
     if let LinkLayer::Unknown(hardware) = link.layer {
@@ -267,6 +293,21 @@ mod tests {
             let check = check_kernel(release, parse_version(release));
             assert_eq!(check.outcome, outcome, "{release}");
         }
+    }
+
+    #[test]
+    fn looking_back_is_told_and_a_file_that_cannot_be_had_is_warned_of() {
+        let mut config = Config::new(&crate::config::Layers::default()).unwrap();
+        let check = check_lookback(&config);
+        assert_eq!(check.outcome, Outcome::Ok);
+        assert_eq!(check.found, "promoted fed, 64 MiB in memory");
+        config.lookback.directory = Some("/nonexistent/phalanx".into());
+        let check = check_lookback(&config);
+        assert_eq!(check.outcome, Outcome::Warn);
+        assert!(check.found.contains("56 MiB in /nonexistent/phalanx"));
+        config.lookback.directory = None;
+        config.promotion_hold = std::time::Duration::ZERO;
+        assert_eq!(check_lookback(&config).outcome, Outcome::Warn);
     }
 
     #[test]

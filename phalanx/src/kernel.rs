@@ -15,4 +15,5 @@ pub use log::KernelLogLevel;
 pub use program::TcAttachment;
 pub(crate) use program::{Attachment, Instance, LoadOptions, Programs, load, remove_stale_filters};
 pub(crate) use ring::{Event, Ring};
+pub(crate) use syscall::await_programs;
 pub(crate) use table::Tables;

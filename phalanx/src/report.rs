@@ -1,23 +1,28 @@
-//! Reports of captures: JSON for machines, text for people, and one HTML page that needs no
-//! network, all made from the same values.
+//! Reports of captures: JSON for machines, text for people, one HTML page that needs no
+//! network, and a picture of one conversation, all made from the same values.
 //!
 //! Deliberately absent: reading captures and measuring them; what is told here was measured by the
 //! engine. Nothing here knows a clock, so that the same values give the same bytes.
 
+mod across;
 mod failure;
 pub mod html;
 pub mod json;
+mod ladder;
 pub mod limits;
 mod score;
+pub mod svg;
 pub mod text;
-mod word;
+pub(crate) mod word;
 
 use std::collections::BTreeMap;
 
 use phalanx_engine::Side;
 use phalanx_engine::segment::Segment;
+use phalanx_engine::stitch::{ClockReading, Ladder};
 use phalanx_engine::story::FlowStory;
 
+pub use across::{Across, FlowAt, Proxied, Trails};
 pub use score::{lone_syn_points, points, rank, score};
 
 /// What a whole run came to.
@@ -50,7 +55,7 @@ pub struct Totals {
 }
 
 /// One point of observation: a file, or an interface of one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct HopReport {
     /// Its name.
     pub id: String,
@@ -70,6 +75,19 @@ pub struct HopReport {
     pub first_ns: Option<i64>,
     /// The latest.
     pub last_ns: Option<i64>,
+    /// How its clock maps onto that of the reference, where several hops were compared.
+    pub clock: Option<ClockReport>,
+}
+
+/// How the clock of a hop maps onto that of the reference.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClockReport {
+    /// Name of the hop whose clock is the reference.
+    pub reference: String,
+    /// Whether both are one clock.
+    pub is_shared: bool,
+    /// The first, and one more for each time that a clock was set.
+    pub readings: Vec<ClockReading>,
 }
 
 /// Where a file cannot be read on.
@@ -104,6 +122,8 @@ pub struct ConversationReport {
     pub id: String,
     /// The hop that saw it.
     pub hop: String,
+    /// The place of that hop in [`Report::hops`].
+    pub hop_place: u32,
     /// Which of the files that were read it comes from, from 0.
     pub file: usize,
     /// What was measured.
@@ -112,11 +132,22 @@ pub struct ConversationReport {
     pub score: f64,
     /// What makes most of the score, in words.
     pub worst_because: String,
+    /// What all hops tell of it, where several saw it.
+    pub across: Option<Box<Across>>,
+    /// Its packets at all hops, where they are to be shown and several hops saw it.
+    pub ladder: Option<Ladder>,
     /// Its packets, where they are to be drawn.
     pub plot: Option<Plot>,
 }
 
 impl ConversationReport {
+    /// Whether several hops saw it.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        let across = self.across.as_ref();
+        across.is_some_and(|it| it.flows.len() > 1)
+    }
+
     /// A conversation with its score.
     #[must_use]
     pub fn new(id: String, hop: String, story: impl Into<Box<FlowStory>>) -> Self {
@@ -125,10 +156,13 @@ impl ConversationReport {
         Self {
             id,
             hop,
+            hop_place: 0,
             file: 0,
             story,
             score,
             worst_because,
+            across: None,
+            ladder: None,
             plot: None,
         }
     }

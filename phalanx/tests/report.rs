@@ -2,12 +2,18 @@
 //! how the commands that make them go about their files.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "report/across.rs"]
+mod across;
 #[path = "capture_file/builder.rs"]
 mod builder;
 #[path = "report/command.rs"]
 mod command;
 #[path = "report/fixture.rs"]
 mod fixture;
+#[path = "report/hops.rs"]
+mod hops;
+#[path = "report/picture.rs"]
+mod picture;
 #[path = "report/schema.rs"]
 mod schema;
 #[path = "report/transfer.rs"]

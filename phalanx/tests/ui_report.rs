@@ -8,13 +8,15 @@
 mod browser;
 #[path = "report/fixture.rs"]
 mod fixture;
+#[path = "report/hops.rs"]
+mod hops;
 #[path = "report/transfer.rs"]
 mod transfer;
 
 use std::path::PathBuf;
 
 use browser::Browser;
-use phalanx::report::{Report, html};
+use phalanx::report::{Report, html, svg};
 use serde_json::{Value, json};
 
 /// How many colours each canvas shows: a blank one has one.
@@ -190,7 +192,7 @@ fn names_of_an_enemy_do_not_run() {
     for index in 0..rows.as_u64().unwrap() {
         let press = format!("document.querySelectorAll('#list td button')[{index}].click()");
         browser.evaluate(&press);
-        assert_eq!(browser.evaluate(hacked), json!([null, 0, 3]));
+        assert_eq!(browser.evaluate(hacked), json!([null, 0, 4]));
     }
     let turned = "/[\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\u0000-\\u0009\\u001b]/
         .test(document.querySelector('main').textContent)";
@@ -221,4 +223,230 @@ fn it_is_dark_where_people_want_it_dark() {
     let ground = browser.evaluate("getComputedStyle(document.body).backgroundColor");
     assert_eq!(ground, "rgb(20, 22, 26)");
     assert_eq!(browser.errors, Vec::<String>::new());
+}
+
+/// Waits for what the page draws in its next frame.
+const DRAWN: &str =
+    "await new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50)))";
+
+/// Rows of the ladder that are in the page.
+const ROWS: &str = "document.querySelectorAll('.ladder.hops .rows .row').length";
+
+#[test]
+fn a_page_across_hops_shows_path_legs_clocks_and_ladder() {
+    let Some(mut browser) = Browser::start("across") else {
+        return;
+    };
+    let path = open(&mut browser, &hops::report());
+    let hops = browser.evaluate("document.getElementById('hops').textContent");
+    for words in [
+        "Clock: the reference",
+        "1.20 ms behind that of client",
+        "cannot be compared",
+    ] {
+        assert!(hops.as_str().unwrap().contains(words), "{hops}");
+    }
+    let detail = browser.evaluate("document.getElementById('detail').textContent");
+    for words in [
+        "client → edge → core → server, and back",
+        "the client 10.0.0.2:51000 becomes 192.0.2.1:40001",
+        "12 of 1,000",
+        "± 41.0 µs",
+    ] {
+        assert!(
+            detail.as_str().unwrap().contains(words),
+            "{words}: {detail}"
+        );
+    }
+    picture(&mut browser, "across.png");
+    assert_eq!(browser.evaluate(ROWS), 13);
+    let colours = count(&browser.evaluate(COLOURS));
+    assert_eq!(colours.len(), 4, "three plots and a ladder");
+    assert!(colours.iter().all(|count| *count > 8), "{colours:?}");
+    let said = browser.evaluate(
+        "[...document.querySelectorAll('.ladder.hops .notes')].map((it) => it.textContent)",
+    );
+    assert_eq!(said[3], "lost after core");
+    assert_eq!(said[6], "copy of #6, network duplicate");
+    assert_eq!(said[7], "arrived, not captured after core");
+    assert_eq!(said[9], "repeats #4, timeout retransmission");
+
+    choose(&mut browser, "client/tcp-9");
+    let detail = browser.evaluate("document.getElementById('detail').textContent");
+    assert!(
+        detail
+            .as_str()
+            .unwrap()
+            .contains("62 % to the server (620 packets)"),
+        "{detail}"
+    );
+    choose(&mut browser, "edge/tcp-40");
+    let ladders = "['.ladder', '.ladder.hops'].map((it) => document.querySelectorAll(it).length)";
+    let detail = browser.evaluate("document.getElementById('detail').textContent");
+    let words = "client/tcp-9 carries the same content beyond a proxy";
+    assert!(detail.as_str().unwrap().contains(words), "{detail}");
+    assert_eq!(
+        browser.evaluate(ladders),
+        json!([1, 0]),
+        "one hop has the ladder of one hop"
+    );
+    assert_eq!(browser.errors, Vec::<String>::new());
+    assert_eq!(browser.requests, [format!("file://{}", path.display())]);
+}
+
+#[test]
+fn packets_across_hops_are_found_by_pointer_and_keys() {
+    let Some(mut browser) = Browser::start("point") else {
+        return;
+    };
+    open(&mut browser, &hops::report());
+    let read = "document.querySelector('.readout.rung').textContent";
+    let keys = "(() => { const box = document.querySelector('.ladder.hops');
+        for (const key of ['ArrowDown', 'ArrowDown', 'ArrowUp', 'End']) {
+            box.dispatchEvent(new KeyboardEvent('keydown', { key }));
+        }
+        return [box.getAttribute('aria-activedescendant'),
+            box.querySelector('.row.chosen').getAttribute('aria-selected')]; })()";
+    assert_eq!(browser.evaluate(keys), json!(["rung-12", "true"]));
+    let said = browser.evaluate(read);
+    let said = said.as_str().unwrap();
+    assert!(said.starts_with("#13 to the server: ACK seq 1"), "{said}");
+    assert!(said.contains("not known"), "no clock there: {said}");
+    // The middle of the first arrow, between the first two hops: four milliseconds on.
+    let point = "(() => { const box = document.querySelector('.ladder.hops .rows');
+        box.scrollIntoView();
+        const row = box.querySelector('.row[data-index=\"0\"]').getBoundingClientRect();
+        const lines = box.querySelector('.row .lines').getBoundingClientRect();
+        const names = [...document.querySelectorAll('.hopname')].map((it) => {
+            const { left, width } = it.getBoundingClientRect(); return left + width / 2; });
+        return [names[0], names[1], row.top + row.height / 2, lines.width]; })()";
+    let at: Vec<f64> = serde_json::from_value(browser.evaluate(point)).unwrap();
+    let middle = (f64::midpoint(at[0], at[1]), at[2] + 7.0);
+    browser.drag(middle, middle);
+    let said = browser.evaluate(read);
+    assert!(
+        said.as_str().unwrap().starts_with("#1 to the server: SYN"),
+        "{said}"
+    );
+    let frames = "[...document.querySelectorAll('.readout.rung tbody tr')]
+        .map((row) => row.children[1].textContent)";
+    assert_eq!(browser.evaluate(frames), json!(["1", "11", "21", "31"]));
+    picture(&mut browser, "chosen.png");
+    assert_eq!(browser.errors, Vec::<String>::new());
+}
+
+#[test]
+fn five_thousand_packets_scroll_with_few_rows() {
+    let Some(mut browser) = Browser::start("long") else {
+        return;
+    };
+    open(&mut browser, &hops::with_ladder(hops::long(16, 5_000)));
+    let scroll = format!(
+        "(async () => {{
+        const box = document.querySelector('.ladder.hops');
+        let most = 0;
+        for (let step = 1; step <= 60; step += 1) {{
+            box.scrollTop = box.scrollHeight * step / 60;
+            {DRAWN};
+            most = Math.max(most, {ROWS});
+        }}
+        const end = document.querySelector('.ladder.hops .row:last-child .n').textContent;
+        const draws = [];
+        for (let press = 0; press < 40; press += 1) {{
+            const begin = performance.now();
+            box.dispatchEvent(new KeyboardEvent('keydown', {{ key: press ? 'ArrowUp' : 'End' }}));
+            draws.push(performance.now() - begin);
+        }}
+        draws.sort((a, b) => a - b);
+        return [most, end, draws[20]]; }})()"
+    );
+    let told = browser.evaluate(&scroll);
+    println!(
+        "16 hops, 5,000 packets: choosing the next one takes {} ms at the median",
+        told[2]
+    );
+    assert!(told[0].as_u64().unwrap() < 80, "{told}");
+    assert_eq!(told[1], "5,000", "the end is not shown");
+    let colours = count(&browser.evaluate(COLOURS));
+    assert!(colours.iter().all(|count| *count > 8), "{colours:?}");
+    picture(&mut browser, "long.png");
+    assert_eq!(browser.errors, Vec::<String>::new());
+}
+
+#[test]
+fn an_empty_ladder_is_told_on_the_page() {
+    let Some(mut browser) = Browser::start("empty") else {
+        return;
+    };
+    open(
+        &mut browser,
+        &hops::with_ladder(phalanx_engine::stitch::Ladder::default()),
+    );
+    let detail = browser.evaluate("document.getElementById('detail').textContent");
+    assert!(detail.as_str().unwrap().contains("No packets."), "{detail}");
+    assert_eq!(browser.errors, Vec::<String>::new());
+}
+
+#[test]
+fn hops_of_an_enemy_do_not_run() {
+    let Some(mut browser) = Browser::start("rogue") else {
+        return;
+    };
+    let path = open(&mut browser, &hops::hostile());
+    picture(&mut browser, "rogue.png");
+    let key = "document.querySelector('.ladder.hops')
+        .dispatchEvent(new KeyboardEvent('keydown', { key: 'End' }))";
+    browser.evaluate(key);
+    let hacked = "[window.hacked, document.images.length, document.scripts.length]";
+    assert_eq!(browser.evaluate(hacked), json!([null, 0, 4]));
+    let turned = "[document.documentElement.textContent.length > 0, ...['main', 'header']
+        .map((it) => /[\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\u0000-\\u0009\\u001b]/
+        .test(document.querySelector(it).textContent + [...document.querySelectorAll('[title]')]
+            .map((one) => one.title).join('')))]";
+    assert_eq!(browser.evaluate(turned), json!([true, false, false]));
+    assert_eq!(browser.errors, Vec::<String>::new());
+    assert_eq!(browser.requests, [format!("file://{}", path.display())]);
+}
+
+/// Draws a picture of the first conversation and opens it.
+fn open_picture(browser: &mut Browser, report: &Report) {
+    let mut bytes = Vec::new();
+    svg::write(report, &report.conversations[0], &mut bytes).unwrap();
+    let path = browser.path("ladder.svg");
+    std::fs::write(&path, bytes).unwrap();
+    browser.open(&path);
+    let kind = "[document.documentElement.nodeName, document.scripts.length,
+        document.getElementsByTagName('parsererror').length]";
+    assert_eq!(browser.evaluate(kind), json!(["svg", 0, 0]));
+    assert_eq!(
+        browser.requests.pop(),
+        Some(format!("file://{}", path.display()))
+    );
+    assert_eq!(browser.requests, Vec::<String>::new());
+    assert_eq!(browser.errors, Vec::<String>::new());
+}
+
+#[test]
+fn the_picture_is_one_that_browsers_draw() {
+    let Some(mut browser) = Browser::start("picture") else {
+        return;
+    };
+    let size = json!({"width": 1500, "height": 800, "deviceScaleFactor": 1, "mobile": false});
+    browser.call("Emulation.setDeviceMetricsOverride", size);
+    open_picture(&mut browser, &hops::report());
+    picture(&mut browser, "ladder.svg.png");
+    let arrows = "document.querySelectorAll('.tip').length";
+    assert_eq!(browser.evaluate(arrows), 13);
+    open_picture(&mut browser, &hops::with_ladder(hops::long(16, 60)));
+    picture(&mut browser, "wide.svg.png");
+    open_picture(&mut browser, &hops::with_ladder(hops::long(2, 5_000)));
+    assert_eq!(browser.evaluate(arrows), 2_000);
+    open_picture(&mut browser, &hops::hostile());
+    picture(&mut browser, "rogue.svg.png");
+    let hacked = "[window.hacked, document.getElementsByTagName('img').length]";
+    assert_eq!(browser.evaluate(hacked), json!([null, 0]));
+    let dark = json!({"features": [{"name": "prefers-color-scheme", "value": "dark"}]});
+    browser.call("Emulation.setEmulatedMedia", dark);
+    let ground = "getComputedStyle(document.querySelector('.back')).fill";
+    assert_eq!(browser.evaluate(ground), "rgb(20, 22, 26)");
 }

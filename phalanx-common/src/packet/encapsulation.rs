@@ -22,26 +22,39 @@ pub struct Encapsulation {
 
 /// What the bytes at the place reached are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub enum Next {
     /// An IP header of version 4 or 6; 0 where only the header itself says.
     Ip(u8),
+    /// An Ethernet header.
     Ethernet,
     /// What an `EtherType` names.
     EtherType(u16),
     /// IEEE 802.2, after a length in place of an `EtherType`.
     Llc,
+    /// An entry of an MPLS label stack, and the control word below the last one.
     Mpls,
+    /// A PPPoE session header.
     Pppoe,
+    /// PPP's protocol field.
     Ppp,
+    /// BSD's address family.
     Family,
+    /// Linux cooked capture, version 1.
     Cooked,
+    /// Linux cooked capture, version 2.
     CookedV2,
+    /// Cisco HDLC.
     CiscoHdlc,
+    /// An IEEE 802.11 header, with the header of the first frame of an aggregate.
     Wireless {
+        /// Its length is a multiple of four, filled up behind it.
         is_padded: bool,
     },
+    /// What a radio told of a frame: radiotap.
     Radiotap,
+    /// The same: Prism or AVS.
     Prism,
+    /// The same: PPI.
     Ppi,
 }
 
@@ -73,8 +86,14 @@ pub(super) struct Reached {
     pub(super) end: u32,
 }
 
-/// Walks from `at`, where `first` begins, to the next IP header.
-pub(super) fn walk(bytes: &[u8], first: Next, at: u32) -> Result<Reached, Unparsed> {
+/// Walks from `at`, where `first` begins, to the next IP header; `visit` is told what is passed,
+/// and where it begins, the IP header too.
+pub(super) fn walk(
+    bytes: &[u8],
+    first: Next,
+    at: u32,
+    mut visit: impl FnMut(Next, u32),
+) -> Result<Reached, Unparsed> {
     let mut walk = Walk {
         bytes,
         at,
@@ -87,6 +106,7 @@ pub(super) fn walk(bytes: &[u8], first: Next, at: u32) -> Result<Reached, Unpars
         if walk.at > NETWORK_OFFSET_MAX {
             break;
         }
+        visit(next, walk.at);
         if let Next::Ip(version) = next {
             let link = Link {
                 offset: walk.at,

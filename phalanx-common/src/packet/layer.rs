@@ -4,8 +4,8 @@
 
 use super::encapsulation::{Reached, walk};
 use super::{
-    Encapsulation, Headers, Link, LinkKind, Unparsed, ip, is_error, parse_ip, parse_link,
-    parse_quote, tunnel,
+    Encapsulation, Headers, Link, LinkKind, Next, Tunnel, Unparsed, ip, is_error, parse_ip,
+    parse_link, parse_quote, tunnel,
 };
 use crate::limits::LAYER_COUNT_MAX;
 
@@ -92,6 +92,38 @@ pub fn parse_layers(bytes: &[u8], kind: LinkKind, wire_length: u32) -> Result<La
     Ok(layers)
 }
 
+/// A header that the parser passes on its way through a frame; it ends where the next one begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Station {
+    /// One that leads to an IP header, or that IP header.
+    Link(Next),
+    /// The header of a tunnel, empty for IP in IP.
+    Tunnel(Tunnel),
+}
+
+/// Parses all IP layers of a frame as [`Layers::parse`] does, and tells `visit` each header outside
+/// of IP and transport, and where it begins, in order: for who rewrites frames. What leads to a
+/// layer that was not parsed is told too.
+///
+/// # Errors
+/// Those of [`Layers::parse`].
+pub fn visit_layers(
+    bytes: &[u8],
+    kind: LinkKind,
+    wire_length: u32,
+    mut visit: impl FnMut(Station, u32),
+) -> Result<Layers, Unparsed> {
+    let reached = walk(bytes, kind.into(), 0, |next, at| {
+        visit(Station::Link(next), at);
+    })?;
+    let mut layers = Layers {
+        outermost: reached.layer(bytes, wire_length)?,
+        ..Layers::default()
+    };
+    layers.follow(bytes, visit);
+    Ok(layers)
+}
+
 impl Layers {
     /// Parses all IP layers of a frame, in place of those of the frame before: a value of this
     /// type is large, and making it anew costs more than parsing most frames.
@@ -113,7 +145,7 @@ impl Layers {
         match parse_outermost(bytes, kind, wire_length) {
             Ok(layer) => {
                 self.outermost = layer;
-                self.follow(bytes);
+                self.follow(bytes, |_, _| {});
                 Ok(())
             }
             Err(reason) => {
@@ -124,8 +156,8 @@ impl Layers {
     }
 
     /// Opens tunnel after tunnel until none is left.
-    fn follow(&mut self, bytes: &[u8]) {
-        while let Some(opened) = open(bytes, &self.innermost().headers) {
+    fn follow(&mut self, bytes: &[u8], mut visit: impl FnMut(Station, u32)) {
+        while let Some(opened) = open(bytes, &self.innermost().headers, &mut visit) {
             let layer = match opened {
                 Ok(layer) => layer,
                 Err(reason) => {
@@ -152,21 +184,34 @@ fn parse_outermost(bytes: &[u8], kind: LinkKind, wire_length: u32) -> Result<Lay
             encapsulation: Encapsulation::default(),
             end: u32::MAX,
         },
-        Err(_) => walk(bytes, kind.into(), 0)?,
+        Err(_) => walk(bytes, kind.into(), 0, |_, _| {})?,
     };
-    Ok(Layer {
-        headers: parse_ip(bytes, reached.link, wire_length.min(reached.end))?,
-        encapsulation: reached.encapsulation,
-    })
+    reached.layer(bytes, wire_length)
+}
+
+impl Reached {
+    #[inline]
+    fn layer(self, bytes: &[u8], wire_length: u32) -> Result<Layer, Unparsed> {
+        Ok(Layer {
+            headers: parse_ip(bytes, self.link, wire_length.min(self.end))?,
+            encapsulation: self.encapsulation,
+        })
+    }
 }
 
 /// The layer inside that of `headers`; `None` where that is no tunnel.
-fn open(bytes: &[u8], headers: &Headers) -> Option<Result<Layer, Unparsed>> {
+fn open(
+    bytes: &[u8],
+    headers: &Headers,
+    visit: &mut impl FnMut(Station, u32),
+) -> Option<Result<Layer, Unparsed>> {
     let inside = match tunnel::open(bytes, headers)? {
         Ok(inside) => inside,
         Err(reason) => return Some(Err(reason)),
     };
-    let layer = walk(bytes, inside.next, inside.at).and_then(|reached| {
+    visit(Station::Tunnel(inside.tunnel), headers.payload_offset);
+    let passed = |next, at| visit(Station::Link(next), at);
+    let layer = walk(bytes, inside.next, inside.at, passed).and_then(|reached| {
         let wire_length = wire_length(headers, reached.link, inside.is_cut).min(reached.end);
         Ok(Layer {
             headers: parse_ip(bytes, reached.link, wire_length)?,

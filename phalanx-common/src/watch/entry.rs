@@ -56,7 +56,8 @@ pub struct FlowEntry {
     pub state: Word32,
     /// The generation of the filters that `matched` answers for.
     pub filter_generation: Word32,
-    /// Snap class of the records, as of `filter_generation`: see `abi::Filter`.
+    /// As of `filter_generation`: snap class of the records (lowest byte), whether they carry
+    /// payload (next bit: see `abi::Filter`), and in the upper half the flow's `sample_of`.
     pub snap: Word32,
     /// When the flow is no longer to be recorded for being sick, in nanoseconds; 0: it is not.
     pub promoted_until_ns: Word64,
@@ -177,6 +178,10 @@ pub struct HalfMemory {
     pub slot_starts: [Word32; RTT_SLOT_COUNT],
     /// Latest `TSval` of the ranges in `slots`, 0 where there was none.
     pub slot_timestamps: [Word32; RTT_SLOT_COUNT],
+    /// RTT samples in a row that lie far above the least: see `rtt::note_step`.
+    pub rtt_high_count: Word32,
+    /// Nothing.
+    pub reserved: Word32,
 }
 
 /// Proves that fields of ours lie where those of the contract do.

@@ -7,6 +7,7 @@
 //! 7323 section 3), the retransmission itself is timed.
 
 use super::entry::{FlowEntry, Half, pack, sequence_of, tick_of};
+use super::promote::SICK;
 use super::{Sighting, Tick, is_after, microseconds_between};
 use crate::abi::{Sample, SampleKind};
 use crate::limits::{RTT_RANGE_SHIFT, RTT_SLOT_COUNT, RTT_SLOT_FIRST_COUNT};
@@ -14,6 +15,12 @@ use crate::limits::{RTT_RANGE_SHIFT, RTT_SLOT_COUNT, RTT_SLOT_FIRST_COUNT};
 /// A round trip that is shorter than this part of the least before gives no sample: its range may
 /// be wide beside it. So no sample is off by more than 2⁵⁻¹⁰, 3 %, and the next by a thousandth.
 const SHRINK_SHIFT: u32 = 5;
+
+/// A round trip has stepped up where so many samples in a row are twice the least and more than it
+/// by this, in microseconds: beyond the 40 ms for which Linux holds back an acknowledgement
+/// (`TCP_DELACK_MIN`), so that a receiver that begins to delay them is no step.
+const STEP_SAMPLE_COUNT: u32 = 4;
+const STEP_US_MIN: u32 = 50_000;
 
 const MASK: usize = RTT_SLOT_COUNT - 1;
 
@@ -158,10 +165,31 @@ fn take(entry: &FlowEntry, other: Half<'_>, sighting: &Sighting, sent: Tick) -> 
         return 0;
     }
     other.rtt_sample_count.add(1);
-    entry.push_sample(Sample {
+    let reasons = entry.push_sample(Sample {
         kind: SampleKind::Rtt(sighting.direction().reverse()),
         microseconds: rtt_us,
-    })
+    });
+    reasons | note_step(other, rtt_us, least)
+}
+
+/// Notes a sample beside the least one before; returns [`SICK`] while the round trip has stepped
+/// up. A lost race costs one sample in a row.
+#[inline(always)]
+fn note_step(other: Half<'_>, rtt_us: u32, least: u32) -> u32 {
+    let high = &other.memory.rtt_high_count;
+    let is_high = least != 0 && rtt_us >= least.saturating_add(least.max(STEP_US_MIN));
+    if !is_high {
+        if high.load() != 0 {
+            high.store(0);
+        }
+        return 0;
+    }
+    let count = high.load().wrapping_add(1);
+    if count >= STEP_SAMPLE_COUNT {
+        return SICK;
+    }
+    high.store(count);
+    0
 }
 
 /// A segment was sent again: whatever ends after its start can no longer be timed. Where the

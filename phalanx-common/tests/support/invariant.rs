@@ -2,8 +2,8 @@
 //! fuzzer.
 
 use phalanx_common::packet::{
-    Encapsulation, Headers, Layers, LinkKind, Tunnel, Unparsed, is_error, parse, parse_layers,
-    parse_quote, parse_tcp_options, parse_timestamps, protocol,
+    Encapsulation, Headers, Layers, LinkKind, Next, Station, Tunnel, Unparsed, is_error, parse,
+    parse_layers, parse_quote, parse_tcp_options, parse_timestamps, protocol, visit_layers,
 };
 
 /// Reasons for which the kernel profile gives up and the full profile may go on.
@@ -32,6 +32,7 @@ pub(crate) fn check(
         (Err(reason), Ok(_)) => assert!(RESUMED.contains(reason), "{reason:?}"),
         (Err(kernel), Err(full)) => assert!(kernel == full || RESUMED.contains(kernel)),
     }
+    check_stations(bytes, kind, wire_length, &full);
     if let Ok(layers) = &full {
         // Nothing of a frame before is left over.
         let mut again = deep();
@@ -40,6 +41,24 @@ pub(crate) fn check(
         check_layers(bytes, layers, wire_length);
     }
     (kernel, full)
+}
+
+/// Asserts that the parser that tells what it passes comes to the same, and passes each IP header.
+fn check_stations(bytes: &[u8], kind: LinkKind, wire_length: u32, full: &Result<Layers, Unparsed>) {
+    let mut stations = Vec::new();
+    let told = visit_layers(bytes, kind, wire_length, |station, at| {
+        stations.push((station, at));
+    });
+    assert_eq!(told, *full);
+    assert!(stations.is_sorted_by_key(|(_, at)| *at));
+    let mut passed = stations
+        .iter()
+        .filter(|(station, _)| matches!(station, Station::Link(Next::Ip(_))))
+        .map(|(_, at)| *at);
+    for layer in full.iter().flat_map(Layers::iter) {
+        assert_eq!(passed.next(), Some(layer.headers.network_offset));
+    }
+    assert!(passed.count() <= 1, "one layer at most that was not parsed");
 }
 
 /// Layers of another frame: as many as there can be.

@@ -2,6 +2,7 @@
 //! scan leaves a million of these, and a report shows some.
 
 use super::{Detail, Opening, Trace};
+use crate::side::RoleBasis;
 use crate::story::FlowStory;
 
 /// A flow that has ended.
@@ -42,6 +43,15 @@ impl Ended {
         match &self.0 {
             Kind::Story(story) => story.flow,
             Kind::Opening(trace) => trace.flow,
+        }
+    }
+
+    /// How it was decided who is the client.
+    #[must_use]
+    pub fn role_basis(&self) -> Option<RoleBasis> {
+        match &self.0 {
+            Kind::Story(story) => story.role_basis,
+            Kind::Opening(trace) => Some(trace.role_basis),
         }
     }
 

@@ -258,7 +258,7 @@ fn tcp_header(header: &mut [u8; 60], initial: &InitialSequences, packet: &Packet
 }
 
 /// The sum over the pseudo header (RFC 9293, RFC 8200).
-fn pseudo_sum(addresses: (IpAddr, IpAddr), protocol: u8, transport_bytes: usize) -> u32 {
+pub(super) fn pseudo_sum(addresses: (IpAddr, IpAddr), protocol: u8, transport_bytes: usize) -> u32 {
     let words = |octets: &[u8]| -> u32 {
         octets
             .chunks_exact(2)

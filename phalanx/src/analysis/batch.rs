@@ -30,7 +30,15 @@ pub(super) struct Batch {
     pub(super) clock_before_ns: i64,
     /// The latest time of its own.
     pub(super) clock_ns: i64,
+    /// Time of its first frame that counts.
+    pub(super) first_ns: Option<i64>,
+    /// Frames that are far earlier than one before them.
+    pub(super) back_count: u64,
 }
+
+/// How much earlier than one before it a frame is still in order, in nanoseconds: several queues of
+/// one interface are written by turns.
+pub(super) const BACK_MAX_NS: i64 = 1_000_000_000;
 
 /// A frame that holds a fragment.
 #[derive(Clone, Copy)]
@@ -69,6 +77,8 @@ impl Batch {
         self.fragments.clear();
         self.wholes.clear();
         self.clock_ns = i64::MIN;
+        self.first_ns = None;
+        self.back_count = 0;
     }
 
     /// The bytes that an item was decoded from.
@@ -152,6 +162,8 @@ pub(super) struct Selection {
     programs: Option<BTreeMap<u16, Option<Program>>>,
     /// By interface: the link type, and what the parser makes of it.
     links: Vec<(u16, Option<LinkKind>)>,
+    /// Whether this capture is one of several.
+    is_one_of_several: bool,
 }
 
 impl Selection {
@@ -178,7 +190,13 @@ impl Selection {
             until_ns: request.until_ns,
             programs,
             links,
+            is_one_of_several: request.is_one_of_several,
         }
+    }
+
+    /// Whether there is more than one hop, so that their packets are to be compared.
+    pub(super) fn keeps_trails(&self) -> bool {
+        self.is_one_of_several || self.links.len() > 1
     }
 
     /// What the parser makes of an interface's frames, where it knows them.
@@ -227,6 +245,9 @@ pub(super) fn decode(
             continue;
         }
         fact.pass(frame);
+        batch.first_ns.get_or_insert(frame.time_ns);
+        let is_back = batch.clock_ns.saturating_sub(frame.time_ns) > BACK_MAX_NS;
+        batch.back_count += u64::from(is_back && batch.clock_ns != i64::MIN);
         let decoded = match batch.selection.kind(frame.interface) {
             Some(kind) => {
                 let decoded = Decoded::of(layers, bytes, kind, frame.wire_length);

@@ -104,6 +104,7 @@ pub fn hop_reports(outcome: &Outcome, name: &str, source: &str) -> BTreeMap<u32,
             link_types: link_type.filter(|it| it.1 > 0).into_iter().collect(),
             first_ns: hop.times_ns.map(|it| it.0),
             last_ns: hop.times_ns.map(|it| it.1),
+            clock: None,
         };
         reports.insert(index, report);
     }
@@ -129,8 +130,13 @@ pub(crate) fn interface_ids(name: &str, interfaces: &[Interface], count: usize) 
 }
 
 /// What was odd about a file and its fragments, counted by name.
-pub(super) fn notes(notes: &Notes, fragments: &FragmentCounts) -> BTreeMap<String, u64> {
+pub(super) fn notes(
+    notes: &Notes,
+    fragments: &FragmentCounts,
+    back_count: u64,
+) -> BTreeMap<String, u64> {
     let named = [
+        ("time_went_back", back_count),
         ("unknown_interface", notes.unknown_interface),
         ("surplus_interface", notes.surplus_interface),
         ("surplus_interfaces", notes.surplus_interfaces),

@@ -3,6 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, TryLockError};
 
+use phalanx_engine::limits::TRAIL_PACKET_COUNT_MAX;
+use phalanx_engine::record::PacketRecord;
+use phalanx_engine::segment::Segment;
+use phalanx_engine::stitch::Trail;
 use phalanx_engine::story::FlowStory;
 use phalanx_engine::trace::{Ended, Tracer};
 
@@ -27,6 +31,37 @@ struct Gathering {
     flow: Option<u64>,
     /// All of them.
     count: u64,
+    trails: Trails,
+}
+
+/// The packets of all flows, where hops are to be compared: by hop and first frame.
+#[derive(Default)]
+struct Trails {
+    trails: BTreeMap<(u32, u64), Trail>,
+    packet_count: usize,
+    /// Packets that may be kept.
+    most: usize,
+}
+
+impl Trails {
+    fn push(&mut self, record: &PacketRecord<'_>, segment: &Segment) {
+        let key = (record.hop, segment.flow);
+        let trail = self.trails.entry(key);
+        let trail = trail.or_insert_with(|| Trail::new(record, segment));
+        if self.packet_count >= self.most {
+            trail.left_out += 1;
+        } else if trail.push(record, segment) {
+            self.packet_count += 1;
+        }
+    }
+
+    fn note_end(&mut self, ended: &Ended) {
+        if let Some(trail) = self.trails.get_mut(&(ended.hop(), ended.flow()))
+            && let Some(basis) = ended.role_basis()
+        {
+            trail.role_basis = basis;
+        }
+    }
 }
 
 /// How many flows there were.
@@ -57,7 +92,14 @@ impl Shard {
             state: Mutex::new(State {
                 // Whoever makes flow keys that collide makes his own analysis slow.
                 tracer: Tracer::one_of(count, std::process::id().into()),
-                gathering: Gathering { flow, count: 0 },
+                gathering: Gathering {
+                    flow,
+                    count: 0,
+                    trails: Trails {
+                        most: TRAIL_PACKET_COUNT_MAX / count,
+                        ..Trails::default()
+                    },
+                },
             }),
         }
     }
@@ -86,18 +128,20 @@ impl Shard {
         }
     }
 
-    /// Ends all flows at the latest time of the capture: how many there were.
-    pub(super) fn finish(self, clock_ns: i64, worst: &Mutex<Worst>) -> FlowCounts {
+    /// Ends all flows at the latest time of the capture: how many there were, and their trails.
+    pub(super) fn finish(self, clock_ns: i64, worst: &Mutex<Worst>) -> (FlowCounts, Vec<Trail>) {
         let mut state = self
             .state
             .into_inner()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         state.tracer.advance(clock_ns);
         state.gathering.collect(state.tracer.finish(), worst);
-        FlowCounts {
+        let counts = FlowCounts {
             all: state.gathering.count,
             evicted: state.tracer.tally().evicted,
-        }
+        };
+        let trails = state.gathering.trails.trails;
+        (counts, trails.into_values().collect())
     }
 }
 
@@ -113,14 +157,16 @@ impl State {
             // What is silent ends by the time of all packets, whatever shard they fall to.
             self.tracer
                 .advance(item.clock_ns.max(batch.clock_before_ns));
-            match item.role {
-                ItemRole::Whole => {
-                    self.tracer.handle(&record);
+            let segment = match item.role {
+                ItemRole::Whole => self.tracer.handle(&record),
+                ItemRole::Own => self.tracer.handle_own(&record),
+                ItemRole::Quote => {
+                    self.tracer.handle_quote(&record);
+                    continue;
                 }
-                ItemRole::Own => {
-                    self.tracer.handle_own(&record);
-                }
-                ItemRole::Quote => self.tracer.handle_quote(&record),
+            };
+            if batch.selection.keeps_trails() {
+                self.gathering.trails.push(&record, &segment);
             }
         }
     }
@@ -135,6 +181,7 @@ impl Gathering {
             let before = self.count;
             for ended in ended.by_ref().take(RANKED_COUNT) {
                 self.count += 1;
+                self.trails.note_end(&ended);
                 if self.flow.is_none_or(|flow| flow == ended.flow()) {
                     let rank = Rank::of(&ended);
                     if floor.is_none_or(|floor| rank > floor) {

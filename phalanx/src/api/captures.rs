@@ -20,6 +20,7 @@ use super::Api;
 use super::extract::{Body, Id, Query};
 use super::gate;
 use super::problem::{Kind, Problem};
+use super::redacted::Download;
 use crate::auth::Role;
 use crate::capture::{BadField, CaptureRequest, CaptureView, Captures, Failure};
 
@@ -47,6 +48,17 @@ pub struct FileQuery {
     /// Go on until the capture ends, with packets as they come.
     #[serde(default)]
     follow: bool,
+    /// With stand-ins in place of addresses, and without payload: what there is by now.
+    #[param(inline)]
+    redact: Option<Redact>,
+}
+
+/// What a download does not tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Redact {
+    /// Neither addresses nor payload.
+    Addresses,
 }
 
 impl Api {
@@ -178,10 +190,20 @@ pub(super) async fn delete(
         (status = "5XX", body = Problem, content_type = "application/problem+json")))]
 pub(super) async fn file(
     Shared(api): Shared<Arc<Api>>,
+    Extension(role): Extension<Role>,
     Id(id): Id,
     Query(query): Query<FileQuery>,
 ) -> Result<Response, Problem> {
-    let (path, flushed) = api.captures()?.file(&id)?;
+    let captures = api.captures()?;
+    if query.redact.is_none() && captures.get(&id)?.request.snaplen > 0 {
+        gate::need(role, Role::Admin).map_err(|problem| {
+            problem.field("redact").remedy(
+                "add redact=addresses for the headers alone, use a token with the role admin, \
+                 or set local_role",
+            )
+        })?;
+    }
+    let (path, flushed) = captures.file(&id)?;
     let file = File::open(&path).await.map_err(|error| {
         Problem::new(
             Kind::Unavailable,
@@ -190,11 +212,29 @@ pub(super) async fn file(
         .remedy("see the log of the daemon")
     })?;
     let (sender, channel) = Channel::<Bytes, std::io::Error>::new(CHUNK_COUNT_MAX);
-    tokio::spawn(send(file, flushed, query.follow, sender));
+    let suffix = match query.redact {
+        None => {
+            tokio::spawn(send(file, flushed, query.follow, sender));
+            ""
+        }
+        Some(Redact::Addresses) => {
+            if query.follow {
+                return Err(Problem::invalid(
+                    "follow",
+                    "a capture is redacted as far as it goes by now",
+                    "leave follow out, or wait for its end",
+                ));
+            }
+            let whole = *flushed.borrow();
+            let download = Download::begin(file.into_std().await, whole).await?;
+            tokio::spawn(download.send(sender));
+            "-redacted"
+        }
+    };
     let mut response = Response::new(HttpBody::new(channel));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(PCAPNG));
-    let name = format!("attachment; filename=\"phalanx-{id}.pcapng\"");
+    let name = format!("attachment; filename=\"phalanx-{id}{suffix}.pcapng\"");
     if let Ok(name) = HeaderValue::from_str(&name) {
         headers.insert(CONTENT_DISPOSITION, name);
     }

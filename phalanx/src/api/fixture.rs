@@ -27,6 +27,7 @@ use crate::capture::Keeping;
 use crate::clock::{Clock, Reading, now};
 use crate::daemon::{DaemonHandle, Feed, KernelStatus, Record, Request};
 use crate::kernel::RecordingFilter;
+use crate::lookback::{Lookback, LookbackOptions, LookbackStatus};
 use crate::view::Outlook;
 
 static DIRECTORY_COUNT: AtomicU64 = AtomicU64::new(0);
@@ -110,7 +111,7 @@ impl Fixture {
         tokio::spawn(async move {
             while let Some(Request::SetRecording { filters, reply }) = asked.recv().await {
                 *in_force.lock().unwrap() = filters;
-                let _ = reply.send(Ok(()));
+                let _ = reply.send(Ok(crate::lookback::Seam::default()));
             }
         });
         let waker = crate::daemon::test_waker();
@@ -119,6 +120,7 @@ impl Fixture {
             waker,
             clock: clock.clone(),
             promoted: Arc::default(),
+            lookback: Arc::new(Lookback::new(LookbackOptions::default()).unwrap()),
         };
         let outlook = Arc::new(Outlook::new(clock).unwrap());
         let api = Arc::new(Api::new(settings.clone(), outlook, daemon));
@@ -375,6 +377,7 @@ pub(crate) fn kernel_status() -> KernelStatus {
         records_read: 0,
         promoted_packets: 0,
         promoted_evicted: 0,
+        lookback: LookbackStatus::default(),
         records_dropped_queue_full: 0,
         event_lag_ns: 1_000_000,
         cpu_ns: 1_000_000,
@@ -396,6 +399,7 @@ pub(crate) fn record(hop: u32, matched: u64, payload: u16) -> Record {
     header.matched = matched;
     header.frame_length = 14 + u32::from(total);
     header.captured_length = bytes.len() as u32;
+    header.payload_offset = bytes.len() as u16;
     header.has_ethernet = 1;
     header.gso_segments = 1;
     Record {

@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::State as Shared;
 use phalanx_common::abi::Counter;
 use phalanx_common::packet::Unparsed;
+use phalanx_engine::Monotonic;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -61,6 +62,8 @@ pub struct KernelView {
     pub events_unplaced: u64,
     /// Records taken from the rings.
     pub records_read: u64,
+    /// Recent packets that are kept, so that captures can look back.
+    pub lookback: LookbackView,
     /// Records that no capture took in time.
     pub records_dropped_queue_full: u64,
     /// From the making of the last event to its reading, in milliseconds.
@@ -84,6 +87,36 @@ pub struct InstanceView {
     pub flow_count: u64,
     /// Flows that fit into the table.
     pub flow_count_max: u64,
+}
+
+/// How looking back stands.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct LookbackView {
+    /// What is recorded: `promoted`, `filter`, `all` or `off`.
+    pub feed: &'static str,
+    /// Packets that were kept since the start.
+    pub kept: u64,
+    /// Those of them that have left for later ones.
+    pub evicted: u64,
+    /// Packets that the filter does not select, though the kernel's part of it does.
+    pub filtered_out: u64,
+    /// Packets of flows that were not sampled, since the start: see `flow_share`.
+    pub sampled_out: u64,
+    /// Until when packets have left: later ones are here. Absent where none has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evicted_until: Option<String>,
+    /// Bytes that the packets take.
+    pub used_bytes: u64,
+    /// Bytes that they may take.
+    pub size_bytes: u64,
+    /// Where they lie: `memory`, or `file` for all but the latest.
+    pub place: &'static str,
+    /// The part of one CPU that keeping them takes, smoothed; 0 unless all flows are fed.
+    pub cpu_share: f64,
+    /// The part of one CPU that it may take.
+    pub cpu_share_max: f64,
+    /// The part of all flows that is recorded; 1 unless all are fed.
+    pub flow_share: f64,
 }
 
 /// How full a ring is.
@@ -130,7 +163,7 @@ pub struct ClockView {
     pub seconds: f64,
 }
 
-const COUNTERS: [(&str, Counter); 23] = [
+const COUNTERS: [(&str, Counter); 24] = [
     ("seen", Counter::Seen),
     ("parsed", Counter::Parsed),
     ("watched", Counter::Watched),
@@ -152,6 +185,7 @@ const COUNTERS: [(&str, Counter); 23] = [
     ("dropped_ring_full", Counter::DroppedRingFull),
     ("sampled_out", Counter::SampledOut),
     ("refused", Counter::Refused),
+    ("records_withheld", Counter::RecordsWithheld),
     ("promoted", Counter::Promoted),
     ("promotions_limited", Counter::PromotionsLimited),
     ("seen_xdp", Counter::SeenXdp),
@@ -219,10 +253,30 @@ fn show_kernel(api: &Api, kernel: &KernelStatus) -> KernelView {
         events_unknown: kernel.events_unknown,
         events_unplaced: kernel.events_unplaced,
         records_read: kernel.records_read,
+        lookback: show_lookback(api, kernel),
         records_dropped_queue_full: kernel.records_dropped_queue_full,
         event_lag_ms: show::seconds(kernel.event_lag_ns) * 1e3,
         cpu_s: show::seconds(kernel.cpu_ns),
         resident_bytes: kernel.resident_bytes,
+    }
+}
+
+fn show_lookback(api: &Api, kernel: &KernelStatus) -> LookbackView {
+    let status = &kernel.lookback;
+    let until_ns = Some(status.evicted_until_ns).filter(|until_ns| *until_ns > 0);
+    LookbackView {
+        feed: status.feed.name(),
+        kept: status.kept,
+        evicted: status.evicted,
+        filtered_out: status.filtered_out,
+        sampled_out: kernel.sampled_out(),
+        evicted_until: until_ns.map(|ns| show::time(&api.outlook.clock, Monotonic(ns))),
+        used_bytes: status.used_bytes,
+        size_bytes: status.size_bytes,
+        place: if status.has_file { "file" } else { "memory" },
+        cpu_share: status.cpu_share,
+        cpu_share_max: status.cpu_share_max,
+        flow_share: status.flow_share,
     }
 }
 

@@ -199,6 +199,7 @@ async fn bad_queries_name_the_parameter() {
         ("/api/v1/captures/..%2f..%2fetc%2fpasswd", 404, "id"),
         ("/api/v1/captures/none/file", 404, "id"),
         ("/api/v1/captures/none/file?follow=perhaps", 400, "follow"),
+        ("/api/v1/captures/none/file?redact=names", 400, "redact"),
     ] {
         assert_eq!(
             problem_field(&fixture.get(uri).await, status, uri),
@@ -261,6 +262,12 @@ async fn bad_bodies_name_the_field() {
             r#"{"filter": "", "duration": 3601}"#,
             422,
             "duration".into(),
+        ),
+        (r#"{"filter": "", "lookback": 0}"#, 422, "lookback".into()),
+        (
+            r#"{"filter": "", "lookback": "30s"}"#,
+            400,
+            "lookback".into(),
         ),
         (r#"{"filter": "", "snaplen": 9217}"#, 422, "snaplen".into()),
         (r#"{"filter": "", "max_bytes": 1}"#, 422, "max_bytes".into()),
@@ -341,6 +348,21 @@ async fn each_role_may_what_it_may() {
         status("DELETE", "/api/v1/captures/1", "token-v", "").await,
         403
     );
+    // The file of a capture of payload is for an admin; its headers, redacted, for an operator too.
+    let list = request("GET", captures).header("authorization", "Bearer token-v");
+    let list = fixture.send(list.body(Body::empty()).unwrap()).await.json();
+    for capture in list["captures"].as_array().unwrap() {
+        let uri = format!("{captures}/{}", capture["id"].as_str().unwrap());
+        let has_payload = capture["request"]["snaplen"] == 512;
+        status("POST", &format!("{uri}/stop"), "token-o", "").await;
+        let file = format!("{uri}/file");
+        let expected = if has_payload { 403 } else { 200 };
+        assert_eq!(status("GET", &file, "token-o", "").await, expected);
+        assert_eq!(status("GET", &file, "token-a", "").await, 200);
+        let redacted = format!("{file}?redact=addresses");
+        assert_eq!(status("GET", &redacted, "token-v", "").await, 403);
+        assert_eq!(status("GET", &redacted, "token-o", "").await, 200);
+    }
     let packets = "/api/v1/flows/1/packets";
     assert_eq!(status("GET", packets, "token-v", "").await, 403);
     assert_eq!(status("GET", packets, "token-o", "").await, 200);
@@ -374,6 +396,26 @@ async fn foreign_pages_are_turned_away() {
         fixture.send(own.body(Body::empty()).unwrap()).await.status,
         StatusCode::OK
     );
+}
+
+#[tokio::test]
+async fn a_capture_that_looks_back_says_what_it_covers() {
+    let scratch = Scratch::new();
+    let fixture = Fixture::with_traffic(settings(&scratch));
+    let plain = fixture
+        .post("/api/v1/captures", r#"{"filter": "tcp port 443"}"#)
+        .await;
+    assert_eq!(plain.json()["lookback"], Value::Null);
+    let body = r#"{"filter": "tcp port 443", "lookback": 30}"#;
+    let answer = fixture.post("/api/v1/captures", body).await;
+    assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text());
+    let covered = &answer.json()["lookback"];
+    assert_eq!(covered["feed"], "promoted", "{covered}");
+    assert_eq!(covered["packets"], 0);
+    let hop = &covered["hops"][0];
+    assert!(hop["interface"].is_string() && hop["from"].is_string());
+    let status = fixture.get("/api/v1/status").await.json();
+    assert_eq!(status["kernel"]["lookback"]["feed"], "promoted", "{status}");
 }
 
 #[tokio::test]
@@ -424,6 +466,23 @@ async fn a_capture_lives_from_request_to_file() {
     let mut capture = CaptureFile::from_reader("capture", body).unwrap();
     assert_eq!(capture.frames().unwrap().len(), 3);
     assert_eq!(capture.interfaces()[0].name, "eth0");
+
+    // Redacted it says neither who nor where, and has as many packets.
+    let redacted = fixture.get(&format!("{uri}/file?redact=addresses")).await;
+    assert_eq!(redacted.status, StatusCode::OK, "{}", redacted.text());
+    let body = std::io::Cursor::new(redacted.body.clone());
+    let mut capture = CaptureFile::from_reader("redacted", body).unwrap();
+    assert_eq!(capture.frames().unwrap().len(), 3);
+    assert!(capture.damage().is_none());
+    assert_eq!(capture.interfaces()[0].name, "");
+    let holds = |bytes: &[u8], wanted: &[u8]| bytes.windows(wanted.len()).any(|it| it == wanted);
+    for told in [&[10, 0, 0, 1, 10, 0, 1, 1][..], b"tcp port 443", b"eth0"] {
+        assert!(holds(&file.body, told));
+        assert!(!holds(&redacted.body, told), "{told:?}");
+    }
+    let both = format!("{uri}/file?redact=addresses&follow=true");
+    let field = problem_field(&fixture.get(&both).await, 422, &both);
+    assert_eq!(field, "follow");
 
     // After a restart it is listed still; then it is deleted.
     let again = Fixture::with_traffic(fixture.settings.clone());

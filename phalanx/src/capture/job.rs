@@ -3,19 +3,21 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use phalanx_engine::filter::{Decision, LinkType, Program};
 use phalanx_engine::{Hop, HopId, Link};
 use tokio::sync::watch;
 
+use super::past::{Held, Past};
 use super::request::Wanted;
 use super::view::{EndReason, LossKind};
 use crate::clock::Clock;
 use crate::daemon::Record;
+use crate::lookback::RecentPacket;
 use crate::pcapng::{Interface, Packet, Statistics, WriteError, Writer, gso_comment};
 
 /// How often the thread hands over what it has written.
@@ -35,6 +37,10 @@ pub(super) struct Progress {
     pub(super) filtered_out: AtomicU64,
     pub(super) undecided: AtomicU64,
     pub(super) queue_dropped: AtomicU64,
+    /// Packets of the time before the request, by hop.
+    pub(super) past: Mutex<BTreeMap<HopId, u64>>,
+    /// Packets of that time that left the ring before they were read.
+    pub(super) past_gone: AtomicU64,
 }
 
 impl Progress {
@@ -48,6 +54,8 @@ pub(super) struct Job {
     pub(super) wanted: Wanted,
     pub(super) hops: BTreeMap<HopId, Arc<Hop>>,
     pub(super) records: Receiver<Arc<Vec<Record>>>,
+    /// What it begins with, where it looks back.
+    pub(super) past: Option<Past>,
     /// Bits of the recording filters of this capture.
     pub(super) mask: u64,
     pub(super) progress: Arc<Progress>,
@@ -69,16 +77,29 @@ pub(super) struct Outcome {
 }
 
 /// One interface of the file.
-struct Port {
+pub(super) struct Port {
     index: usize,
     program: Program,
     statistics: Statistics,
 }
 
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It is in the file.
+    Yes,
+    /// The filter does not select it.
+    LeftOut,
+    /// The filter cannot tell, or its hop is not asked for.
+    No,
+    /// It reached a limit, which ends the capture.
+    End(EndReason),
+}
+
 /// A file that is being written.
-struct Sheet<W: Write> {
+pub(super) struct Sheet<W: Write> {
     writer: Writer<BufWriter<W>>,
-    ports: BTreeMap<HopId, Port>,
+    pub(super) ports: BTreeMap<HopId, Port>,
     scratch: Vec<u8>,
 }
 
@@ -156,14 +177,23 @@ impl Job {
     }
 
     fn follow<W: Write>(&self, sheet: &mut Sheet<W>) -> Result<Option<EndReason>, WriteError> {
+        let mut held = Held::default();
+        if let Some(past) = &self.past
+            && let Some(reason) = self.look_back(sheet, past, &mut held)?
+        {
+            return Ok(Some(reason));
+        }
+        for batch in held.take() {
+            if let Some(reason) = self.take_batch(sheet, &batch)? {
+                return Ok(Some(reason));
+            }
+        }
         let mut flushed = Instant::now();
         loop {
             match self.records.recv_timeout(TURN) {
                 Ok(batch) => {
-                    for record in batch.iter().filter(|it| it.header.matched & self.mask != 0) {
-                        if let Some(reason) = self.take(sheet, record)? {
-                            return Ok(Some(reason));
-                        }
+                    if let Some(reason) = self.take_batch(sheet, &batch)? {
+                        return Ok(Some(reason));
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -176,51 +206,68 @@ impl Job {
         }
     }
 
-    /// Writes one record, if the whole filter matches; tells where that reaches a limit.
-    fn take<W: Write>(
+    fn take_batch<W: Write>(
         &self,
         sheet: &mut Sheet<W>,
-        record: &Record,
+        batch: &[Record],
     ) -> Result<Option<EndReason>, WriteError> {
+        for record in batch.iter().filter(|it| it.header.matched & self.mask != 0) {
+            let packet = RecentPacket::new(record.hop, &record.header, &record.bytes);
+            match self.take(sheet, &packet)? {
+                Taken::End(reason) => return Ok(Some(reason)),
+                Taken::LeftOut => {
+                    self.progress.filtered_out.fetch_add(1, Ordering::Relaxed);
+                }
+                Taken::Yes | Taken::No => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes one packet, if the whole filter matches; tells where that reaches a limit.
+    pub(super) fn take<W: Write>(
+        &self,
+        sheet: &mut Sheet<W>,
+        packet: &RecentPacket<'_>,
+    ) -> Result<Taken, WriteError> {
         let reserve = BLOCK_OVERHEAD + STATISTICS_SIZE * sheet.ports.len() as u64;
-        let Some(port) = sheet.ports.get_mut(&record.hop) else {
-            return Ok(None);
+        let Some(port) = sheet.ports.get_mut(&packet.hop) else {
+            return Ok(Taken::No);
         };
         port.statistics.seen += 1;
-        let header = &record.header;
-        let tag = tag_beside(header.vlan_tag, header.has_ethernet != 0);
-        let tagged = retag(tag, &record.bytes, &mut sheet.scratch);
-        let bytes = tagged.unwrap_or(&record.bytes);
-        let grown = u32::try_from(bytes.len() - record.bytes.len()).unwrap_or_default();
-        let wire_length = header.frame_length.saturating_add(grown);
+        let tag = tag_beside(packet.vlan_tag, packet.has_ethernet);
+        let tagged = retag(tag, packet.bytes, &mut sheet.scratch);
+        let bytes = tagged.unwrap_or(packet.bytes);
+        let grown = bytes.len() - packet.bytes.len();
+        let grown_length = u32::try_from(grown).unwrap_or_default();
+        let wire_length = packet.frame_length.saturating_add(grown_length);
         match port.program.decide(bytes, wire_length) {
             Decision::Match => port.statistics.matched += 1,
-            Decision::NoMatch => {
-                self.progress.filtered_out.fetch_add(1, Ordering::Relaxed);
-                return Ok(None);
-            }
+            Decision::NoMatch => return Ok(Taken::LeftOut),
             Decision::Undecided => {
                 self.progress.undecided.fetch_add(1, Ordering::Relaxed);
-                return Ok(None);
+                return Ok(Taken::No);
             }
         }
         let request = &self.wanted.request;
-        let kept = match request.snaplen as usize {
-            0 => bytes,
-            snaplen => &bytes[..bytes.len().min(snaplen)],
+        // Others may have asked for the payload of the same packet.
+        let length = match request.snaplen as usize {
+            0 => usize::from(packet.payload_offset) + grown,
+            snaplen => snaplen,
         };
+        let kept = &bytes[..bytes.len().min(length)];
         if sheet.writer.byte_count() + kept.len() as u64 + reserve > self.wanted.bytes_max {
-            return Ok(Some(EndReason::MaxBytes));
+            return Ok(Taken::End(EndReason::MaxBytes));
         }
-        let comment = match header.gso_segments {
+        let comment = match packet.gso_segments {
             0 | 1 => String::new(),
-            segments => gso_comment(segments, header.gso_size),
+            segments => gso_comment(segments, packet.gso_size),
         };
         sheet.writer.write(&Packet {
             interface: port.index,
             time_ns: self
                 .clock
-                .wall_ns(phalanx_engine::Monotonic(header.time_ns)),
+                .wall_ns(phalanx_engine::Monotonic(packet.time_ns)),
             wire_length,
             bytes: kept,
             comment: &comment,
@@ -228,10 +275,14 @@ impl Job {
         port.statistics.written += 1;
         self.written.inc();
         let packets = self.progress.packets.fetch_add(1, Ordering::Relaxed) + 1;
-        Ok((packets >= request.max_packets).then_some(EndReason::MaxPackets))
+        Ok(if packets >= request.max_packets {
+            Taken::End(EndReason::MaxPackets)
+        } else {
+            Taken::Yes
+        })
     }
 
-    fn flush<W: Write>(&self, sheet: &mut Sheet<W>) -> Result<(), WriteError> {
+    pub(super) fn flush<W: Write>(&self, sheet: &mut Sheet<W>) -> Result<(), WriteError> {
         sheet.writer.flush()?;
         let bytes = sheet.writer.byte_count();
         self.progress.bytes.store(bytes, Ordering::Relaxed);
@@ -253,7 +304,7 @@ impl Job {
 
 /// The frame with the VLAN tag put back that the kernel keeps beside it, as on the wire; absent
 /// where there is none (`tag` is 0).
-pub(super) fn retag<'a>(tag: u16, frame: &[u8], scratch: &'a mut Vec<u8>) -> Option<&'a [u8]> {
+pub(crate) fn retag<'a>(tag: u16, frame: &[u8], scratch: &'a mut Vec<u8>) -> Option<&'a [u8]> {
     const ADDRESSES: usize = 12;
     const ETHERTYPE_VLAN: [u8; 2] = [0x81, 0x00];
     if tag == 0 || frame.len() < ADDRESSES {
@@ -269,11 +320,11 @@ pub(super) fn retag<'a>(tag: u16, frame: &[u8], scratch: &'a mut Vec<u8>) -> Opt
 }
 
 /// The tag beside a frame that begins with Ethernet, or 0.
-pub(super) const fn tag_beside(vlan_tag: u16, has_ethernet: bool) -> u16 {
+pub(crate) const fn tag_beside(vlan_tag: u16, has_ethernet: bool) -> u16 {
     if has_ethernet { vlan_tag } else { 0 }
 }
 
-pub(super) const fn link_type(link: Link) -> LinkType {
+pub(crate) const fn link_type(link: Link) -> LinkType {
     match link {
         Link::Ethernet | Link::Loopback => LinkType::Ethernet,
         Link::Ip => LinkType::Raw,

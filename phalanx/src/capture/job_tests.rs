@@ -6,6 +6,7 @@ use crate::capture::CaptureRequest;
 use crate::capture_file::{CaptureFile, Frame};
 use crate::clock::Reading;
 use crate::daemon::Record;
+use crate::lookback::{Lookback, LookbackFeed, LookbackOptions, Seam};
 
 /// A disk with room for so many bytes.
 struct Disk {
@@ -28,6 +29,15 @@ impl Write for &mut Disk {
 }
 
 fn play(request: &str, size: usize, records: Vec<Record>) -> (Outcome, Vec<u8>, Arc<Progress>) {
+    play_after(None, request, size, records)
+}
+
+fn play_after(
+    past: Option<Past>,
+    request: &str,
+    size: usize,
+    records: Vec<Record>,
+) -> (Outcome, Vec<u8>, Arc<Progress>) {
     let request: CaptureRequest = serde_json::from_str(request).unwrap();
     let (sender, queue) = sync_channel(4);
     sender.send(Arc::new(records)).unwrap();
@@ -37,6 +47,7 @@ fn play(request: &str, size: usize, records: Vec<Record>) -> (Outcome, Vec<u8>, 
         wanted: request.check(1 << 30).unwrap(),
         hops: [(HopId(1), Arc::new(hop(1, "eth0")))].into(),
         records: queue,
+        past,
         mask: 1,
         progress: Arc::clone(&progress),
         flushed: watch::Sender::new(0),
@@ -129,4 +140,102 @@ fn segments_of_a_super_segment_are_told() {
     let (_, file, _) = play(r#"{"filter": ""}"#, usize::MAX, vec![large]);
     let text = String::from_utf8_lossy(&file).into_owned();
     assert!(text.contains(&gso_comment(4, 1_448)));
+}
+
+/// The bit of the standing filter of looking back.
+const STANDING: u64 = 1 << 63;
+
+/// A ring that has kept these records, and where a capture that looks back to `since_ns` begins
+/// when so many of them came before its filters and so many before they were in force everywhere.
+fn past(records: &[Record], [before, after]: [u64; 2], since_ns: u64) -> Past {
+    let options = LookbackOptions {
+        feed: LookbackFeed::Filter,
+        filter: "tcp".to_owned(),
+        snaplen: 9_216,
+        ..LookbackOptions::default()
+    };
+    let lookback = Arc::new(Lookback::new(options).unwrap());
+    assert_eq!(lookback.mask(), STANDING);
+    let mut keeping = lookback.open();
+    for record in records {
+        keeping.keep(record.hop, &record.header, &record.bytes);
+    }
+    drop(keeping);
+    let seam = Seam {
+        before,
+        after,
+        at_ns: u64::MAX,
+    };
+    Past {
+        from: lookback.first_since(since_ns),
+        lookback,
+        seam,
+        since_ns,
+    }
+}
+
+fn stamped(time_ns: u64, matched: u64) -> Record {
+    let mut record = record(1, matched, 0);
+    record.header.time_ns = time_ns;
+    record
+}
+
+#[test]
+fn each_packet_around_the_seam_is_written_once() {
+    let kept = [
+        // Too old.
+        stamped(1, STANDING),
+        // The number of this capture's filter was another one's then.
+        stamped(10, STANDING | 1),
+        stamped(11, STANDING),
+        // Between: recorded by the filters before, and by those in force.
+        stamped(12, STANDING),
+        stamped(13, STANDING | 1),
+        // Behind the seam all that match come alive.
+        stamped(14, STANDING | 1),
+        stamped(15, STANDING),
+    ];
+    let alive = vec![kept[4].clone(), kept[5].clone()];
+    let request = r#"{"filter": "tcp", "lookback": 30}"#;
+    let (outcome, file, progress) =
+        play_after(Some(past(&kept, [3, 5], 10)), request, usize::MAX, alive);
+    assert_eq!(outcome.failure, None);
+    let clock = Clock::new(Reading::take());
+    let base = clock.wall_ns(phalanx_engine::Monotonic(0)) as i64;
+    let times: Vec<i64> = frames(&file).iter().map(|it| it.time_ns - base).collect();
+    assert_eq!(times.len(), 5, "{times:?}");
+    assert!(times.is_sorted() && times[4] - times[0] == 4, "{times:?}");
+    assert_eq!(progress.past.lock().unwrap().get(&HopId(1)), Some(&3));
+    assert_eq!(Progress::load(&progress.filtered_out), 0);
+    assert_eq!(Progress::load(&progress.past_gone), 0);
+}
+
+#[test]
+fn a_limit_is_reached_by_what_was_before() {
+    let kept: Vec<Record> = (0..20).map(|number| stamped(number, STANDING)).collect();
+    let request = r#"{"filter": "tcp", "lookback": 30, "max_packets": 7}"#;
+    let past = past(&kept, [20, 20], 0);
+    let (outcome, file, _) = play_after(Some(past), request, usize::MAX, Vec::new());
+    assert_eq!(outcome.end_reason, Some(EndReason::MaxPackets));
+    assert_eq!(frames(&file).len(), 7);
+}
+
+#[test]
+fn headers_alone_are_given_where_payload_was_kept_for_others() {
+    let mut with_payload = stamped(1, STANDING);
+    with_payload.bytes.extend_from_slice(b"secret");
+    let live = Record {
+        header: phalanx_common::abi::RecordHeader {
+            matched: 1,
+            ..with_payload.header
+        },
+        ..with_payload.clone()
+    };
+    for (snaplen, length) in [(0, 54), (9_216, 60)] {
+        let request = format!(r#"{{"filter": "tcp", "lookback": 30, "snaplen": {snaplen}}}"#);
+        let past = past(&[with_payload.clone()], [1, 1], 0);
+        let (_, file, _) = play_after(Some(past), &request, usize::MAX, vec![live.clone()]);
+        let lengths: Vec<usize> = frames(&file).iter().map(|it| it.bytes.len()).collect();
+        assert_eq!(lengths, [length; 2]);
+    }
 }

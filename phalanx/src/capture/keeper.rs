@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::age::Age;
 use super::job::{Job, Outcome, Progress};
+use super::past::Past;
 use super::plan::{Plan, free_numbers};
 use super::request::{BadField, CaptureRequest, Wanted};
 use super::store::{Keeping, MARGIN_BYTES, Store};
@@ -22,6 +23,7 @@ use crate::api::show::wall_time;
 use crate::clock::Reading;
 use crate::daemon::{DaemonHandle, Record};
 use crate::kernel::RecordingFilter;
+use crate::lookback::Seam;
 use crate::view::Outlook;
 
 /// How often a running capture looks whether its interfaces are there, and old ones are deleted.
@@ -146,22 +148,28 @@ impl Captures {
         let wanted = request.check(self.keeping.bytes_max)?;
         let plan = Plan::new(&wanted)?;
         let hops = self.choose(&wanted)?;
+        self.check_lookback(&wanted)?;
         let guard = self.recording.lock().await;
         let Prepared {
             capture,
             file,
-            job,
+            mut job,
             stopped,
         } = self.prepare(wanted, plan, hops)?;
-        let view = capture.show();
-        self.lock().insert(view.id.clone(), Arc::clone(&capture));
-        if let Err(why) = self.daemon.set_recording(self.filters()).await {
-            drop(guard);
-            self.lock().remove(&view.id);
-            let _ = self.store.delete(&view.id);
-            return Err(Failure::Unavailable(why));
-        }
+        let id = capture.view().id.clone();
+        self.lock().insert(id.clone(), Arc::clone(&capture));
+        let seam = match self.daemon.set_recording(self.filters()).await {
+            Ok(seam) => seam,
+            Err(why) => {
+                drop(guard);
+                self.lock().remove(&id);
+                let _ = self.store.delete(&id);
+                return Err(Failure::Unavailable(why));
+            }
+        };
         drop(guard);
+        self.look_back(&capture, &mut job, seam);
+        let view = capture.show();
         let (done, outcome) = oneshot::channel();
         let thread = std::thread::Builder::new().name("capture".to_owned());
         // Where no thread can be had, `done` is dropped, and the capture ends as failed.
@@ -173,6 +181,39 @@ impl Captures {
         tokio::spawn(async move { keeper.watch(&capture, outcome, stopped).await });
         self.count();
         Ok(view)
+    }
+
+    /// Whether looking back is possible, where it is asked for.
+    fn check_lookback(&self, wanted: &Wanted) -> Result<(), Failure> {
+        if wanted.request.lookback.is_none() || self.daemon.lookback.is_on() {
+            return Ok(());
+        }
+        Err(Failure::Field(BadField::new(
+            "lookback",
+            "this daemon keeps no recent packets",
+            "leave it out, or set lookback_feed to promoted, filter or all",
+        )))
+    }
+
+    /// Where a capture looks back, says what of that time it covers and gives it to its thread.
+    fn look_back(&self, capture: &Capture, job: &mut Job, seam: Seam) {
+        let mut view = capture.view();
+        let Some(seconds) = view.request.lookback else {
+            return;
+        };
+        let lookback = &self.daemon.lookback;
+        let since_ns = seam
+            .at_ns
+            .saturating_sub(u64::from(seconds) * 1_000_000_000);
+        let hops = job.hops.iter().map(|(id, hop)| (*id, &*hop.interface));
+        let covered = lookback.cover(hops, since_ns, seam, &self.outlook.clock);
+        view.lookback = Some(covered);
+        job.past = Some(Past {
+            lookback: Arc::clone(lookback),
+            seam,
+            since_ns,
+            from: lookback.first_since(since_ns),
+        });
     }
 
     /// The hops that are to be recorded.
@@ -233,6 +274,7 @@ impl Captures {
             packets: 0,
             bytes: 0,
             filtered_out: 0,
+            lookback: None,
             losses: Vec::new(),
             file: format!("/api/v1/captures/{id}/file"),
             id,
@@ -255,6 +297,7 @@ impl Captures {
             wanted,
             hops,
             records: queue,
+            past: None,
             mask,
             progress: Arc::clone(&progress),
             flushed,
@@ -338,7 +381,7 @@ impl Captures {
         captures
             .values()
             .filter_map(|capture| capture.running().as_ref().map(|it| it.mask))
-            .fold(0, |used, mask| used | mask)
+            .fold(self.daemon.lookback.mask(), |used, mask| used | mask)
     }
 
     /// What was lost so far, whichever capture it was for: ring, queue of the daemon.
@@ -455,6 +498,8 @@ impl Captures {
         view.losses.extend(failure);
         let queue = Progress::load(&capture.progress.queue_dropped);
         let queue = queue.saturating_add(after.1.saturating_sub(before.1));
+        let past = Progress::load(&capture.progress.past_gone);
+        let past = past + view.lookback.as_ref().map_or(0, |it| it.lost);
         let counted = [
             (
                 LossKind::RingFull,
@@ -462,6 +507,7 @@ impl Captures {
                 RING_FULL,
             ),
             (LossKind::QueueFull, queue, QUEUE_FULL),
+            (LossKind::Lookback, past, PAST_LOST),
             (
                 LossKind::Undecided,
                 Progress::load(&capture.progress.undecided),
@@ -693,6 +739,8 @@ impl Captures {
 
 const RING_FULL: &str = "the ring of records was full; narrow the filter or capture fewer bytes";
 const QUEUE_FULL: &str = "the writing did not keep up; narrow the filter or use a faster disk";
+const PAST_LOST: &str =
+    "packets of before the request did not reach the memory, or left it before they were read";
 const UNDECIDED: &str =
     "the filter looks at bytes that were not captured; ask for a larger snaplen";
 
@@ -734,5 +782,13 @@ impl Capture {
         view.packets = Progress::load(&self.progress.packets);
         view.bytes = Progress::load(&self.progress.bytes);
         view.filtered_out = Progress::load(&self.progress.filtered_out);
+        if let Some(lookback) = &mut view.lookback {
+            let past = &self.progress.past;
+            let past = past.lock().unwrap_or_else(PoisonError::into_inner);
+            for hop in &mut lookback.hops {
+                hop.packets = past.get(&HopId(hop.hop)).copied().unwrap_or_default();
+            }
+            lookback.packets = past.values().sum();
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use phalanx_common::limits::FILTER_COUNT_MAX;
 use phalanx_engine::filter::{Filter, FlowFilter, IpVersion, Side};
 
-use super::request::{BadField, Wanted};
+use super::request::{BadField, Wanted, snap_class};
 use super::view::PlanView;
 use crate::kernel::{RecordingEnd, RecordingFilter};
 
@@ -19,24 +19,10 @@ pub(super) struct Plan {
 impl Plan {
     /// Narrows a filter to what the kernel can check.
     pub(super) fn new(wanted: &Wanted) -> Result<Self, BadField> {
+        let filters = recording_filters(&wanted.filter, wanted.request.snaplen)?;
         let pushdown = Filter::pushdown(&wanted.filter);
-        if !pushdown.matches_ip() {
-            return Err(BadField::new(
-                "filter",
-                "it matches no IP packet, and live captures record IP packets only",
-                "choose a filter that IP packets can match",
-            ));
-        }
-        let has_payload = wanted.request.snaplen > 0;
-        let recording = |filter: &FlowFilter| RecordingFilter {
-            a: end(&filter.a, filter.version),
-            b: end(&filter.b, filter.version),
-            protocol: filter.protocol,
-            snap_class: wanted.snap_class,
-            has_payload,
-        };
         Ok(Self {
-            filters: pushdown.filters.iter().map(recording).collect(),
+            filters,
             view: PlanView {
                 kernel: pushdown.filters.iter().map(ToString::to_string).collect(),
                 user_space: pushdown.residual.as_ref().map(ToString::to_string),
@@ -44,6 +30,30 @@ impl Plan {
             },
         })
     }
+}
+
+/// What of a filter the kernel checks, with so many bytes of each packet; 0: headers only.
+pub(crate) fn recording_filters(
+    filter: &Filter,
+    snaplen: u32,
+) -> Result<Vec<RecordingFilter>, BadField> {
+    let snap_class = snap_class(snaplen)?;
+    let pushdown = Filter::pushdown(filter);
+    if !pushdown.matches_ip() {
+        return Err(BadField::new(
+            "filter",
+            "it matches no IP packet, and live captures record IP packets only",
+            "choose a filter that IP packets can match",
+        ));
+    }
+    let recording = |filter: &FlowFilter| RecordingFilter {
+        a: end(&filter.a, filter.version),
+        b: end(&filter.b, filter.version),
+        protocol: filter.protocol,
+        snap_class,
+        has_payload: snaplen > 0,
+    };
+    Ok(pushdown.filters.iter().map(recording).collect())
 }
 
 /// One end; a version without a prefix is the prefix of all mapped addresses for IPv4, and cannot

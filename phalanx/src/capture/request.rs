@@ -38,6 +38,11 @@ pub struct CaptureRequest {
     #[serde(default = "duration_default")]
     #[schema(minimum = 1, maximum = 3600, default = 60)]
     pub duration: u32,
+    /// How far the capture looks back, in seconds: it begins with what was kept of so long before
+    /// the request. Not at all where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 3600)]
+    pub lookback: Option<u32>,
     /// Bytes of each packet; 0: headers only, without payload. More needs the role admin.
     #[serde(default)]
     #[schema(minimum = 0, maximum = 9216, default = 0)]
@@ -99,8 +104,6 @@ pub struct Wanted {
     pub filter: Filter,
     /// How long.
     pub duration: Duration,
-    /// Index of the snap class that holds `snaplen`.
-    pub snap_class: u8,
     /// Bytes of the file at most.
     pub bytes_max: u64,
     /// As it came, with the bytes filled in.
@@ -131,14 +134,17 @@ impl CaptureRequest {
             "packets",
         )?;
         within("max_bytes", bytes, BYTES_MIN, bytes_max, "bytes")?;
-        let snap_class = snap_class(self.snaplen)?;
+        snap_class(self.snaplen)?;
+        if let Some(lookback) = self.lookback {
+            let most = u64::from(DURATION_MAX_S);
+            within("lookback", u64::from(lookback), 1, most, "seconds")?;
+        }
         check_interfaces(self.interfaces.as_deref())?;
         let filter = parse(&self.filter)?;
         let duration = Duration::from_secs(u64::from(self.duration));
         Ok(Wanted {
             filter,
             duration,
-            snap_class,
             bytes_max: bytes,
             request: self,
         })
@@ -162,7 +168,7 @@ fn within(
     ))
 }
 
-fn snap_class(snaplen: u32) -> Result<u8, BadField> {
+pub(super) fn snap_class(snaplen: u32) -> Result<u8, BadField> {
     let class = SNAP_CLASSES
         .iter()
         .position(|size| snaplen as usize <= *size);
@@ -237,7 +243,7 @@ mod tests {
             .check(1 << 30)
             .unwrap();
         assert_eq!(wanted.duration, Duration::from_secs(60));
-        assert_eq!(wanted.snap_class, 0);
+        assert_eq!(wanted.request.lookback, None);
         assert_eq!(wanted.request.snaplen, 0);
     }
 
@@ -254,6 +260,8 @@ mod tests {
         let cases = [
             (r#"{"filter": "", "duration": 0}"#, "duration"),
             (r#"{"filter": "", "duration": 3601}"#, "duration"),
+            (r#"{"filter": "", "lookback": 0}"#, "lookback"),
+            (r#"{"filter": "", "lookback": 3601}"#, "lookback"),
             (r#"{"filter": "", "snaplen": 10000}"#, "snaplen"),
             (r#"{"filter": "", "max_packets": 0}"#, "max_packets"),
             (r#"{"filter": "", "max_packets": 10000001}"#, "max_packets"),

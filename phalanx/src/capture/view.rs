@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::request::CaptureRequest;
+use crate::lookback::Covered;
 
 /// How a capture stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -58,6 +59,9 @@ pub enum LossKind {
     RingFull,
     /// The daemon or the capture's own queue was full.
     QueueFull,
+    /// Packets of the time before the request were lost on their way, or left before they were
+    /// read; some of them may belong to others.
+    Lookback,
     /// Too little of the packet was captured to evaluate the filter.
     Undecided,
     /// An interface vanished.
@@ -94,7 +98,7 @@ pub struct PlanView {
 }
 
 /// A capture.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CaptureView {
     /// Its id.
     pub id: String,
@@ -114,6 +118,9 @@ pub struct CaptureView {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<String>,
+    /// What it holds of the time before the request, where it looks back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lookback: Option<Covered>,
     /// Packets in the file.
     pub packets: u64,
     /// Bytes of the file.

@@ -2,7 +2,7 @@
 
 mod spool;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, Metadata};
 use std::io::{BufWriter, IsTerminal, Write};
 use std::os::unix::fs::MetadataExt;
@@ -15,16 +15,18 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use phalanx_engine::stitch::{Stitched, Trail};
 
 use super::selection::{
     ConversationName, EXIT_DAMAGED, SelectionArguments, hop_name, refused, warn, warn_of_evicted,
     warn_of_refusals,
 };
-use super::{EXIT_FAILURE, ReaderGone, WrongUsage, complain};
+use super::{EXIT_FAILURE, ReaderGone, WrongUsage, complain, say};
 use crate::analysis::{self, Outcome, Request, hop_reports};
-use crate::report::limits::PLOT_COUNT_MAX;
+use crate::plain::plain;
+use crate::report::limits::{LADDER_COUNT_MAX, PLOT_COUNT_MAX, RUNG_COUNT_MAX};
 use crate::report::text::TextOptions;
-use crate::report::{self, ConversationReport, Report};
+use crate::report::{self, ConversationReport, Report, Trails};
 
 pub(super) const AFTER_HELP: &str = "\
 Examples:
@@ -32,6 +34,7 @@ Examples:
   phalanx analyze --filter 'tcp port 443' --top 5 trace.pcap.gz
   phalanx analyze --format json client.pcap server.pcap | jq '.conversations[].state'
   phalanx analyze --format html -o report.html trace.pcap
+  phalanx analyze --format svg -o ladder.svg client.pcap server.pcap
   tcpdump -w - -i eth0 | phalanx analyze -
 
 Exit codes: 0 done, 1 failed (a report is of the captures that could be read), 2 wrong usage, \
@@ -53,6 +56,8 @@ pub(super) enum ReportFormat {
     Json,
     /// One page that needs no network.
     Html,
+    /// The packets of one conversation at all hops as a picture: the worst, or --conversation.
+    Svg,
 }
 
 /// When to use colours.
@@ -88,6 +93,12 @@ pub struct AnalyzeArguments {
     top: Option<usize>,
     #[command(flatten)]
     selection: SelectionArguments,
+    /// Show the packets of the worst conversations one by one, at all hops; the page always does
+    #[arg(long)]
+    ladder: bool,
+    /// All captures were made by one clock, as on one host: their times are compared as they are
+    #[arg(long)]
+    shared_clock: bool,
     /// Threads [default: one for each processor]
     #[arg(long, value_name = "COUNT")]
     threads: Option<usize>,
@@ -109,6 +120,7 @@ struct Reading {
     /// By the place of the file in [`ConversationReport::file`].
     files: Vec<(Request, String)>,
     report: Report,
+    trails: Trails,
     is_damaged: bool,
     has_failed: bool,
 }
@@ -121,13 +133,30 @@ pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
     }
     spare_inputs(arguments, &files)?;
     let mut reading = read(arguments, &files)?;
+    let mut trails = std::mem::take(&mut reading.trails);
+    if arguments.shared_clock {
+        trails.clocks.fill(0);
+    }
+    let stitched = reading.report.join_hops(trails);
     if let Some(wanted) = &arguments.selection.conversation {
         reading.choose(wanted)?;
     }
     report::rank(&mut reading.report.conversations);
+    if arguments.format == ReportFormat::Svg {
+        reading.keep_shared()?;
+    }
     reading.report.conversations.truncate(top(arguments));
     if arguments.format == ReportFormat::Html {
         reading.draw();
+    }
+    if let Some(stitched) = &stitched {
+        warn_of_hops(stitched, &reading.report);
+        let shown = ladders(arguments);
+        let worst = reading.report.conversations.iter_mut().take(shown);
+        for it in worst.filter(|it| it.is_shared()) {
+            let place = it.across.as_ref().map(|across| across.place);
+            it.ladder = place.map(|place| stitched.ladder(place, RUNG_COUNT_MAX));
+        }
     }
     let totals = &mut reading.report.totals;
     let shown = reading.report.conversations.len() as u64;
@@ -140,6 +169,55 @@ pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
     } else {
         0
     }))
+}
+
+/// Of how many conversations the packets are shown one by one, the worst ones.
+const fn ladders(arguments: &AnalyzeArguments) -> usize {
+    match (arguments.format, arguments.ladder) {
+        (ReportFormat::Html, _) => PLOT_COUNT_MAX,
+        (ReportFormat::Svg, _) => 1,
+        (_, true) => LADDER_COUNT_MAX,
+        (_, false) => 0,
+    }
+}
+
+/// Says what is odd about the captures as hops of one path.
+fn warn_of_hops(stitched: &Stitched, report: &Report) {
+    let name = |hop: u32| {
+        let found = report.hops.get(hop as usize);
+        found.map_or(String::new(), |it| plain(&it.id))
+    };
+    for (first, second) in &stitched.twins {
+        let (first, second) = (name(*first), name(*second));
+        say(&format!(
+            "phalanx: {first} and {second} saw the same packets at the same times; is it one \
+             capture, given twice?"
+        ));
+    }
+    let joined = |hop: u32| {
+        let mut flows = stitched
+            .conversations
+            .iter()
+            .filter(|it| it.flows.len() > 1);
+        flows.any(|it| {
+            it.flows
+                .iter()
+                .any(|flow| stitched.trails[*flow].hop == hop)
+        })
+    };
+    for hop in (0..report.hops.len() as u32).filter(|hop| !joined(*hop)) {
+        let name = name(hop);
+        say(&format!(
+            "phalanx: no conversation of {name} was seen at another hop; are the captures of the \
+             same time and traffic?"
+        ));
+    }
+    match stitched.ambiguous_count {
+        0 => {}
+        count => say(&format!(
+            "phalanx: {count} pairs of flows look alike and were not joined"
+        )),
+    }
 }
 
 /// Refuses to write the report over a capture that it is made from.
@@ -173,7 +251,10 @@ fn read(arguments: &AnalyzeArguments, files: &[Named]) -> anyhow::Result<Reading
     let mut reading = Reading::default();
     let (mut refusals, mut is_filtered) = (Vec::new(), false);
     for file in files {
-        let request = request(arguments, file, &stop)?;
+        let request = Request {
+            is_one_of_several: files.len() > 1,
+            ..request(arguments, file, &stop)?
+        };
         match analyze(&request, &stop) {
             Ok(outcome) => {
                 reading.is_damaged |=
@@ -209,6 +290,16 @@ impl Reading {
     fn add(&mut self, file: &Named, outcome: Outcome, is_only: bool) {
         let hops = hop_reports(&outcome, &file.name, &file.path.display().to_string());
         let report = &mut self.report;
+        let first_place = report.hops.len() as u32;
+        let places: BTreeMap<u32, u32> = hops.keys().copied().zip(first_place..).collect();
+        let place = |hop: u32| places.get(&hop).copied().unwrap_or(first_place);
+        let clock = self.files.len() as u32;
+        self.trails.clocks.extend(hops.iter().map(|_| clock));
+        let trails = outcome.trails.into_iter();
+        self.trails.trails.extend(trails.map(|trail| Trail {
+            hop: place(trail.hop),
+            ..trail
+        }));
         let totals = &mut report.totals;
         totals.conversations += outcome.conversation_count;
         totals.evicted_flows += outcome.evicted_count;
@@ -225,8 +316,10 @@ impl Reading {
             } else {
                 format!("{}/{bare}", file.name)
             };
+            let hop_place = place(story.hop);
             let conversation = ConversationReport::new(id, hop, story);
             report.conversations.push(ConversationReport {
+                hop_place,
                 file: self.files.len(),
                 ..conversation
             });
@@ -251,6 +344,20 @@ impl Reading {
         self.report.conversations.retain(is_wanted);
         if self.report.conversations.is_empty() {
             return Err(wanted.missing());
+        }
+        Ok(())
+    }
+
+    /// Leaves only the conversations that several hops saw.
+    fn keep_shared(&mut self) -> anyhow::Result<()> {
+        self.report
+            .conversations
+            .retain(ConversationReport::is_shared);
+        if self.report.conversations.is_empty() {
+            bail!(
+                "there is nothing to draw: no conversation was seen at two hops; give the captures \
+                 of several, or use --format html"
+            );
         }
         Ok(())
     }
@@ -296,7 +403,7 @@ fn again(request: &Request) -> Request {
 fn top(arguments: &AnalyzeArguments) -> usize {
     arguments.top.unwrap_or(match arguments.format {
         ReportFormat::Json => TOP_DEFAULT_JSON,
-        ReportFormat::Text | ReportFormat::Html => TOP_DEFAULT,
+        ReportFormat::Text | ReportFormat::Html | ReportFormat::Svg => TOP_DEFAULT,
     })
 }
 
@@ -392,6 +499,11 @@ fn write(arguments: &AnalyzeArguments, report: &Report) -> anyhow::Result<()> {
             report::json::write_by_threads(report, threads(arguments), &mut output)
         }
         ReportFormat::Html => report::html::write(report, &mut output),
+        ReportFormat::Svg => match report.conversations.first() {
+            Some(worst) => report::svg::write(report, worst, &mut output),
+            // Some are left, or it ends earlier.
+            None => Ok(()),
+        },
         ReportFormat::Text => {
             let options = TextOptions {
                 colours: match arguments.color {
@@ -412,6 +524,10 @@ fn write(arguments: &AnalyzeArguments, report: &Report) -> anyhow::Result<()> {
 }
 
 fn width(is_terminal: bool) -> usize {
-    let columns = std::env::var("COLUMNS").ok().and_then(|it| it.parse().ok());
-    columns.unwrap_or(if is_terminal { 120 } else { 160 })
+    let asked = std::env::var("COLUMNS").ok().and_then(|it| it.parse().ok());
+    let terminal = || terminal_size::terminal_size().map(|(width, _)| width.0.into());
+    match is_terminal {
+        true => asked.or_else(terminal).unwrap_or(120),
+        false => asked.unwrap_or(160),
+    }
 }

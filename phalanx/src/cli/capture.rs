@@ -14,6 +14,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::say;
 use crate::api::client::{Address, Client};
 use crate::capture::{CaptureRequest, CaptureState, CaptureView, DURATION_MAX_S};
+use crate::lookback::Covered;
 use crate::plain::plain;
 
 /// Exit code of a capture of which something is missing.
@@ -37,6 +38,9 @@ pub struct CaptureArguments {
     /// How long, such as 30s or 5m.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     duration: u32,
+    /// Begin with what was kept of so long before, such as 30s.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    lookback: Option<u32>,
     /// Bytes of each packet; 0: headers only. More takes the role admin.
     #[arg(short, long, value_name = "BYTES", default_value_t = 0)]
     snaplen: u32,
@@ -85,6 +89,7 @@ async fn capture(arguments: &CaptureArguments) -> anyhow::Result<CaptureView> {
         filter: arguments.expression(),
         interfaces: (!arguments.interface.is_empty()).then(|| arguments.interface.clone()),
         duration: arguments.duration,
+        lookback: arguments.lookback,
         snaplen: arguments.snaplen,
         max_packets: arguments.count,
         max_bytes: arguments.max_bytes,
@@ -244,6 +249,9 @@ fn report(view: &CaptureView) {
         "{} packets, {} bytes; {} left out by the rest of the filter",
         view.packets, view.bytes, view.filtered_out
     ));
+    if let Some(lookback) = &view.lookback {
+        say(&describe_past(lookback));
+    }
     for loss in &view.losses {
         say(&format!(
             "missing: {} ({} packets)",
@@ -251,6 +259,37 @@ fn report(view: &CaptureView) {
             loss.packets
         ));
     }
+}
+
+/// What a capture holds of the time before it.
+fn describe_past(covered: &Covered) -> String {
+    let filter = covered
+        .filter
+        .as_deref()
+        .map(|it| format!(" ({})", plain(it)));
+    let mut text = format!(
+        "{} packets of before the request: {}{}",
+        covered.packets,
+        plain(&covered.flows),
+        filter.unwrap_or_default()
+    );
+    for hop in &covered.hops {
+        let least = hop.spans.iter().map(|span| span.flows_per_65536).min();
+        let part = match least {
+            Some(least) if least < 65_536 => {
+                format!(", at least {:.1}% of flows", f64::from(least) / 655.36)
+            }
+            _ => String::new(),
+        };
+        text += &format!(
+            "\n  {} {} packets from {} to {}{part}",
+            plain(&hop.interface),
+            hop.packets,
+            plain(&hop.from),
+            plain(&hop.until)
+        );
+    }
+    text
 }
 
 /// A time in seconds, with its unit: `30`, `30s`, `5m`, `1h`.

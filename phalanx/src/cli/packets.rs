@@ -9,7 +9,6 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::ValueEnum;
 use phalanx_common::packet::TcpFlags;
-use phalanx_engine::Side;
 use phalanx_engine::record::PacketRecord;
 use phalanx_engine::segment::Segment;
 use phalanx_engine::wireshark::{Analysis, Wireshark};
@@ -21,6 +20,7 @@ use super::selection::{
 };
 use super::{Format, ReaderGone};
 use crate::analysis::{self, Told, interface_ids};
+use crate::report::word;
 use crate::view::protocol_name;
 
 pub(super) const AFTER_HELP: &str = "\
@@ -312,7 +312,7 @@ impl Printer {
             frame.number
         )?;
         if record.headers.protocol == phalanx_common::packet::protocol::TCP {
-            let flags = flag_names(segment.flags);
+            let flags = word::flags(TcpFlags(segment.flags), ",");
             write!(self.output, " [{flags}]")?;
             if let Some(number) = segment.sequence {
                 write!(self.output, " seq {number}")?;
@@ -360,10 +360,7 @@ fn packet<'a>(record: &PacketRecord<'_>, segment: &Segment, protocol: &'a str) -
     Packet {
         flow: conversation(segment),
         protocol,
-        direction: match segment.side {
-            Side::Client => "client_to_server",
-            Side::Server => "server_to_client",
-        },
+        direction: word::direction(segment.side),
         source,
         destination,
         length: segment.length,
@@ -374,7 +371,7 @@ fn packet<'a>(record: &PacketRecord<'_>, segment: &Segment, protocol: &'a str) -
         why: segment.why,
         marks: segment.marks.iter().map(|mark| mark.name()).collect(),
         tcp: is_tcp.then(|| Tcp {
-            flags: flag_names(segment.flags),
+            flags: word::flags(TcpFlags(segment.flags), ","),
             sequence: segment.sequence,
             acknowledgement: segment.acknowledgement,
             window: segment.window,
@@ -398,21 +395,6 @@ fn ends(record: &PacketRecord<'_>) -> (String, String) {
         (port, address) => std::net::SocketAddr::new(address, port).to_string(),
     };
     (text(source), text(destination))
-}
-
-fn flag_names(flags: u8) -> String {
-    let names = [
-        (TcpFlags::SYN, "SYN"),
-        (TcpFlags::FIN, "FIN"),
-        (TcpFlags::RST, "RST"),
-        (TcpFlags::PSH, "PSH"),
-        (TcpFlags::ACK, "ACK"),
-        (TcpFlags::URG, "URG"),
-        (TcpFlags::ECE, "ECE"),
-        (TcpFlags::CWR, "CWR"),
-    ];
-    let set = names.iter().filter(|(bit, _)| flags & bit != 0);
-    set.map(|(_, name)| *name).collect::<Vec<_>>().join(",")
 }
 
 /// Nanoseconds as seconds, exactly.

@@ -86,10 +86,43 @@ fn describe(status: &Value, hops: &Value) -> String {
         count("dropped_ring_full"),
         count("sampled_out"),
     );
+    if kernel["lookback"].is_object() {
+        let _ = writeln!(text, "{}", describe_lookback(&kernel["lookback"]));
+    }
     for (reason, packets) in kernel["unparsed"].as_object().into_iter().flatten() {
         if packets != 0 {
             let _ = writeln!(text, "  unparsed {reason}: {packets}");
         }
+    }
+    text
+}
+
+fn describe_lookback(lookback: &Value) -> String {
+    let feed = lookback["feed"].as_str().unwrap_or("?");
+    if feed == "off" {
+        return "lookback  off".to_owned();
+    }
+    let until = match lookback["evicted_until"].as_str() {
+        Some(until) => format!(", all since {}", plain(until)),
+        None => String::new(),
+    };
+    let mut text = format!(
+        "lookback  {} fed: {} packets kept, {} left again{until}; {} of {} MiB in {}",
+        plain(feed),
+        lookback["kept"],
+        lookback["evicted"],
+        mebibytes(&lookback["used_bytes"]),
+        mebibytes(&lookback["size_bytes"]),
+        lookback["place"].as_str().unwrap_or("?"),
+    );
+    if feed == "all" {
+        let percent = |name: &str| 100.0 * lookback[name].as_f64().unwrap_or(0.0);
+        text += &format!(
+            "; {:.1}% of flows, {:.1}% of a CPU ({:.0}% may be)",
+            percent("flow_share"),
+            percent("cpu_share"),
+            percent("cpu_share_max"),
+        );
     }
     text
 }
@@ -133,6 +166,11 @@ mod tests {
                 "counters": {"seen": 10, "parsed": 8, "events_dropped_ring_full": 7},
                 "unparsed": {"arp": 2, "other": 0},
                 "resident_bytes": 42 << 20,
+                "lookback": {
+                    "feed": "all", "kept": 5, "evicted": 2, "used_bytes": 1 << 20,
+                    "size_bytes": 64 << 20, "place": "memory", "cpu_share": 0.041,
+                    "cpu_share_max": 0.05, "flow_share": 0.25,
+                },
             },
         });
         let hops = json!({"hops": [{"interface": "eth0", "ingress": "tcx", "state": "running"}]});
@@ -143,6 +181,8 @@ mod tests {
             "unparsed arp: 2",
             "eth0  tcx  running",
             "memory 42 MiB",
+            "all fed: 5 packets kept, 2 left again; 1 of 64 MiB in memory",
+            "25.0% of flows, 4.1% of a CPU (5% may be)",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }

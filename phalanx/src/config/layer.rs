@@ -110,20 +110,16 @@ impl Layers {
             }]
         })?;
         let mut faults = Vec::new();
-        // In the order of the file, not of the keys.
-        let mut entries: Vec<_> = table.get_ref().iter().collect();
-        entries.sort_by_key(|(key, _)| key.span().start);
-        for (key, value) in entries {
-            let origin = at(key.span().start);
-            let name: &str = key.get_ref();
-            match find(name) {
+        for (start, name, value) in flatten(table.get_ref()) {
+            let origin = at(start);
+            match find(&name) {
                 Some(setting) => {
-                    let value = convert(setting, value.get_ref());
+                    let value = convert(setting, value);
                     self.put(setting, value, origin, &mut faults);
                 }
                 None => faults.push(Fault {
                     origin,
-                    message: describe_unknown(name),
+                    message: describe_unknown(&name),
                 }),
             }
         }
@@ -200,6 +196,26 @@ impl Layers {
     }
 }
 
+/// The settings of a file with the places where they stand, in its order. A section is the
+/// beginning of the keys in it: `feed` under `[lookback]` is `lookback_feed`.
+fn flatten<'table>(table: &'table DeTable<'_>) -> Vec<(usize, String, &'table DeValue<'table>)> {
+    let mut settings = Vec::new();
+    for (key, value) in table {
+        let name: &str = key.get_ref();
+        match value.get_ref() {
+            DeValue::Table(section) if find(name).is_none() => {
+                settings.extend(section.iter().map(|(inner, value)| {
+                    let name = format!("{name}_{}", inner.get_ref());
+                    (inner.span().start, name, value.get_ref())
+                }));
+            }
+            value => settings.push((key.span().start, name.to_owned(), value)),
+        }
+    }
+    settings.sort_by_key(|(start, _, _)| *start);
+    settings
+}
+
 fn describe_unknown(key: &str) -> String {
     match nearest(key) {
         Some(near) => format!("unknown key {key:?}; did you mean {near:?}?"),
@@ -257,6 +273,18 @@ mod tests {
         assert_eq!(interfaces.to_string(), r#"["veth*", "br0"]"#);
         assert_eq!(origin.to_string(), "-i");
         assert_eq!(layers.get("listen").unwrap().1, Origin::Default);
+    }
+
+    #[test]
+    fn a_section_begins_the_keys_in_it() {
+        let text = "hook = \"tc\"\n[lookback]\nfeed = \"all\"\nsize_mib = 16\n";
+        let layers = file(text).unwrap();
+        let (feed, origin) = layers.get("lookback_feed").unwrap();
+        assert_eq!(feed.to_string(), "\"all\"");
+        assert_eq!(origin.to_string(), "p.toml:3");
+        let faults = file("[lookback]\nfed = \"all\"\n\n[nowhere]\nkey = 1\n").unwrap_err();
+        assert!(faults[0].starts_with("p.toml:2: ") && faults[0].contains("lookback_feed"));
+        assert!(faults[1].starts_with("p.toml:5: "), "{faults:?}");
     }
 
     #[test]

@@ -206,8 +206,9 @@ settings! {
         "Longest time between two updates of a flow that sees packets.";
     "promotion", Kind::Boolean, "true", false,
         "Record the headers of flows that turn sick (a retransmission, a segment out of sequence, \
-         a window that falls to zero, a reset), from the next packet on. The latest 4 MiB are kept \
-         in memory: `/api/v1/flows/{id}/packets`.";
+         a window that falls to zero, a reset, a round trip that has doubled and grown by 50 ms \
+         for four samples), from the next packet on. The latest 4 MiB are kept in memory: \
+         `/api/v1/flows/{id}/packets`.";
     "promotion_hold_ms", Kind::Integer { min: 100, max: 600_000 }, "10000", false,
         "How long a flow that turned sick is recorded.";
     "promotions_per_second_max", Kind::Integer { min: 1, max: 1_000 }, "10", false,
@@ -237,6 +238,26 @@ settings! {
         false, "Bytes that kept captures may take; the oldest are deleted first.";
     "capture_age_max_s", Kind::Integer { min: 60, max: 31_536_000 }, "604800", false,
         "Age at which a kept capture is deleted.";
+    "lookback_feed", Kind::Choice(crate::lookback::LookbackFeed::NAMES), "promoted", false,
+        "Which recent packets are kept, so that a capture can begin before it was asked for. \
+         `promoted`: those of flows that turned sick (see `promotion`); `filter`: also those that \
+         `lookback_filter` selects; `all`: all, or whole flows of them as far as \
+         `lookback_cpu_percent` allows; `off`: none.";
+    "lookback_filter", Kind::Text, "", false,
+        "Filter of the feed `filter`, in the language of captures.";
+    "lookback_snaplen", Kind::Integer { min: 0, max: 9_216 }, "0", false,
+        "Bytes that are kept of each packet of the feeds `filter` and `all`; 0: the headers only. \
+         Payload is given out to `admin` only.";
+    "lookback_size_mib", Kind::Integer { min: 4, max: 65_536 }, "64", false,
+        "Mebibytes of recent packets; the oldest leave for the newest. One holds some 10,000 \
+         packets without payload. Memory is taken as it is filled.";
+    "lookback_directory", Kind::Text, "", false,
+        "Directory of a file without a name that takes recent packets beyond 8 MiB, allocated at \
+         the start and gone with the daemon. Empty, or where the file cannot be had: all lie in \
+         memory.";
+    "lookback_cpu_percent", Kind::Integer { min: 1, max: 100 }, "5", false,
+        "Percent of one CPU that keeping the packets of the feed `all` may take in the daemon; \
+         beyond, whole flows are left out, chosen by a hash.";
     "log", Kind::LogFilter, "info", false,
         "What is logged: `error`, `warn`, `info`, `debug`, `trace`, or directives of \
          tracing-subscriber such as `info,phalanx::kernel=debug`.";

@@ -15,6 +15,7 @@ use super::status::KernelStatus;
 use crate::capture::PromotedPackets;
 use crate::clock::ClockEvent;
 use crate::kernel::RecordingFilter;
+use crate::lookback::{Lookback, Seam};
 
 /// Batches of the feed that wait: at the most changes the engine gives at once, some 64 × 4,096.
 pub const FEED_COUNT_MAX: usize = 64;
@@ -53,8 +54,9 @@ pub enum Request {
         /// Number (below 64: the bit in `matched`) and filter.
         filters: Vec<(u8, RecordingFilter)>,
         /// The answer: done at every instance of the programs, or why not (nothing is in force
-        /// half: the generation changes last).
-        reply: oneshot::Sender<Result<(), String>>,
+        /// half: the generation changes last). Where it is, records of the filters before lie below
+        /// the seam.
+        reply: oneshot::Sender<Result<Seam, String>>,
     },
 }
 
@@ -69,6 +71,8 @@ pub struct DaemonHandle {
     pub clock: crate::clock::Clock,
     /// The packets of promoted flows, which the loop keeps.
     pub promoted: Arc<PromotedPackets>,
+    /// The recent packets, which the loop keeps.
+    pub lookback: Arc<Lookback>,
 }
 
 impl DaemonHandle {
@@ -76,7 +80,7 @@ impl DaemonHandle {
     ///
     /// # Errors
     /// What the loop answered, or that it has ended.
-    pub async fn set_recording(&self, filters: Vec<(u8, RecordingFilter)>) -> Result<(), String> {
+    pub async fn set_recording(&self, filters: Vec<(u8, RecordingFilter)>) -> Result<Seam, String> {
         let (reply, answer) = oneshot::channel();
         let request = Request::SetRecording { filters, reply };
         let gone = "the daemon is stopping";

@@ -12,6 +12,13 @@ pub(super) fn cpu_ns() -> u64 {
     })
 }
 
+/// CPU time of the calling thread in nanoseconds.
+pub(super) fn thread_cpu_ns() -> u64 {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(0, |time| {
+        u64::try_from(Duration::from(time).as_nanos()).unwrap_or(u64::MAX)
+    })
+}
+
 /// Resident memory of the process in bytes; 0 where `/proc` does not tell.
 pub(super) fn resident_bytes() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm")

@@ -3,6 +3,8 @@
 use phalanx_common::abi::{COUNTER_COUNT, Counter};
 use phalanx_engine::{HopId, Monotonic, Tally};
 
+use crate::lookback::LookbackStatus;
+
 /// How a hop is watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HopState {
@@ -88,6 +90,8 @@ pub struct KernelStatus {
     pub promoted_packets: u64,
     /// Those of them that have left the memory for later ones.
     pub promoted_evicted: u64,
+    /// How looking back stands.
+    pub lookback: LookbackStatus,
     /// Records that no capture took in time.
     pub records_dropped_queue_full: u64,
     /// Between the making of the last event and its reading, in nanoseconds.
@@ -103,5 +107,12 @@ impl KernelStatus {
     #[must_use]
     pub fn counter(&self, counter: Counter) -> u64 {
         self.counters[counter as usize]
+    }
+
+    /// Packets of flows that looking back did not sample.
+    #[must_use]
+    pub fn sampled_out(&self) -> u64 {
+        self.counter(Counter::SampledOut)
+            .saturating_sub(self.counter(Counter::RecordsWithheld))
     }
 }

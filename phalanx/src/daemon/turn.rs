@@ -2,6 +2,8 @@
 //! bounded part of it), lets the engine work, does what the engine asks for and hands on what it
 //! decided.
 
+mod record;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -23,17 +25,17 @@ use super::feed::{Feed, Record, Request};
 use super::status::{HopState, HopStatus, InstanceStatus, KernelStatus, RingStatus};
 use super::wake::Waker;
 use super::watcher::{Ready, Report};
-use crate::capture::{PromotedPacket, PromotedPackets};
+use crate::capture::PromotedPackets;
 use crate::clock::{self, Clock, Reading};
 use crate::interface::{Link, LinkLayer, Namespace};
 use crate::kernel::{Event, KernelLog, Ring, Tables};
+use crate::lookback::Lookback;
+use record::Governing;
 
 /// Events taken from one ring in one turn: some milliseconds of work.
 const EVENT_BATCH: usize = 4_096;
 /// Inputs after which the engine's changes are handed on: far below what it keeps.
 const CHANGE_BATCH: usize = 512;
-/// Records taken from one ring in one turn, and handed on together.
-const RECORD_BATCH: usize = 1_024;
 /// Batches taken from the rings when an interface has gone: what fits into the ring of records, 8
 /// MiB of at least 256 bytes each.
 const DRAIN_BATCH_COUNT: usize = 32;
@@ -64,6 +66,7 @@ pub(super) struct TurnOptions {
     pub(super) feed: mpsc::Sender<Feed>,
     pub(super) records: mpsc::Sender<Vec<Record>>,
     pub(super) promoted: Arc<PromotedPackets>,
+    pub(super) lookback: Arc<Lookback>,
     pub(super) signals: Signals,
     pub(super) clock: Clock,
 }
@@ -116,6 +119,10 @@ pub(super) struct Turn {
     feed: mpsc::Sender<Feed>,
     records: mpsc::Sender<Vec<Record>>,
     promoted: Arc<PromotedPackets>,
+    lookback: Arc<Lookback>,
+    governing: Option<Governing>,
+    /// Records that were lost up to the last status, and when that was.
+    records_lost: (u64, Monotonic),
     signals: Signals,
     clock: Clock,
     status_next: Monotonic,
@@ -142,7 +149,7 @@ struct Tallies {
 struct FeedClosed;
 
 impl Turn {
-    pub(super) fn new(options: TurnOptions) -> Self {
+    pub(super) fn new(options: TurnOptions) -> anyhow::Result<Self> {
         let host = nix::unistd::gethostname().ok();
         let host = host
             .map(|host| host.to_string_lossy().into_owned())
@@ -159,6 +166,9 @@ impl Turn {
             feed: options.feed,
             records: options.records,
             promoted: options.promoted,
+            governing: options.lookback.governor().map(Governing::new),
+            lookback: options.lookback,
+            records_lost: (0, clock::now()),
             signals: options.signals,
             clock: options.clock,
             status_next: Monotonic::default(),
@@ -185,14 +195,14 @@ impl Turn {
                 turn.take_report(number, report);
             }
         }
-        turn
+        turn.begin_lookback()?;
+        Ok(turn)
     }
 
     /// Runs until it is stopped, or nobody takes what it finds.
     pub(super) fn run(mut self) -> anyhow::Result<()> {
         while !self.signals.stops.load(Ordering::Acquire) {
-            let events = self.turn()?;
-            self.sleep(events)?;
+            self.turn_and_sleep()?;
         }
         self.hand_on()?;
         let status = self.status()?;
@@ -222,6 +232,7 @@ impl Turn {
             }
         }
         let now = clock::now();
+        self.govern(now)?;
         for _ in 0..NAME_BATCH {
             let Ok(fact) = self.names.try_recv() else {
                 break;
@@ -328,51 +339,6 @@ impl Turn {
         self.instances[number].walk_due = WALK_DELAY_TURN_COUNT;
     }
 
-    fn take_records(&mut self, number: usize) -> usize {
-        let (mut batch, mut promoted) = (Vec::new(), Vec::new());
-        let instance = &mut self.instances[number];
-        let mut taken = 0;
-        while taken < RECORD_BATCH {
-            let Some(record) = instance.records.next_record() else {
-                break;
-            };
-            taken += 1;
-            self.tallies.records_read += 1;
-            match record {
-                Some((header, bytes)) => {
-                    let Some(hop) = instance.find_hop(&header.key) else {
-                        continue;
-                    };
-                    if header.is_promoted != 0 {
-                        promoted.push(PromotedPacket::new(hop, &header, &bytes));
-                    }
-                    // What no filter asked for goes to no capture, and takes no place from one.
-                    if header.matched != 0 {
-                        batch.push(Record { hop, header, bytes });
-                    }
-                }
-                None => self.tallies.events_unknown += 1,
-            }
-        }
-        self.promoted.keep(promoted);
-        let now = clock::now();
-        for Record { hop, header, bytes } in &batch {
-            self.engine.handle(
-                Input::Record {
-                    hop: *hop,
-                    header,
-                    bytes,
-                },
-                now,
-            );
-        }
-        let count = batch.len() as u64;
-        if !batch.is_empty() && self.records.try_send(batch).is_err() {
-            self.tallies.records_dropped += count;
-        }
-        taken
-    }
-
     fn handle(&mut self, input: Input<'_>, now: Monotonic) -> Result<(), FeedClosed> {
         self.engine.handle(input, now);
         self.input_count += 1;
@@ -455,24 +421,6 @@ impl Turn {
         }
     }
 
-    fn answer(&mut self, request: Request) -> anyhow::Result<()> {
-        let Request::SetRecording { filters, reply } = request;
-        let mut result = Ok(());
-        for instance in &mut self.instances {
-            if let Err(error) = instance.tables.set_filters(&filters) {
-                result = Err(format!("namespace {}: {error:#}", instance.namespace));
-                break;
-            }
-        }
-        // What filters that are gone recorded is on its way before the asker knows that they are.
-        for number in 0..self.instances.len() {
-            self.drain(number)?;
-        }
-        // Fails only where the asker has gone.
-        let _ = reply.send(result);
-        Ok(())
-    }
-
     fn take_report(&mut self, number: usize, report: Report) {
         let now = clock::now();
         match report {
@@ -490,6 +438,7 @@ impl Turn {
                     && let Some(id) = entry.id
                 {
                     self.instances[number].departed.push(id);
+                    self.lookback.remove_hop(id);
                     self.engine.handle(Input::HopVanished(id), now);
                 }
             }
@@ -519,6 +468,7 @@ impl Turn {
                     entry.status.state = HopState::Failed(reason.clone());
                     if let Some(id) = entry.id.take() {
                         instance.departed.push(id);
+                        self.lookback.remove_hop(id);
                         self.engine.handle(Input::HopVanished(id), now);
                     }
                 }
@@ -554,6 +504,7 @@ impl Turn {
             received_packets: link.received_packets,
         };
         instance.hops.insert(link.index, entry);
+        self.lookback.add_hop(id, now);
         self.engine.handle(Input::HopAppeared(hop), now);
     }
 
@@ -589,6 +540,7 @@ impl Turn {
         }
         self.status_count += 1;
         self.mind_lost_events()?;
+        self.mind_lost_records()?;
         let status = self.status()?;
         self.feed
             .blocking_send(Feed::Kernel(Box::new(status)))
@@ -648,6 +600,7 @@ impl Turn {
             records_read: self.tallies.records_read,
             promoted_packets,
             promoted_evicted,
+            lookback: self.lookback.status(),
             records_dropped_queue_full: self.tallies.records_dropped,
             event_lag_ns: self.tallies.event_lag_ns,
             cpu_ns: super::process::cpu_ns(),
@@ -708,6 +661,19 @@ fn pause(taken: usize, is_idle: bool) -> Duration {
     })
 }
 
+fn find_hop(hops: &mut BTreeMap<u32, HopEntry>, key: &FlowKey) -> Option<HopId> {
+    let entry = hops.get_mut(&key.ifindex)?;
+    entry.id?;
+    if entry.status.state != HopState::Running {
+        tracing::info!(
+            interface = entry.status.interface,
+            "the programs see packets"
+        );
+        entry.status.state = HopState::Running;
+    }
+    entry.id
+}
+
 impl InstanceState {
     /// Whether a hop is here, or was until this turn.
     fn holds(&self, hop: HopId) -> bool {
@@ -730,16 +696,7 @@ impl InstanceState {
 
     /// The hop of an event, which also proves that the programs run there.
     fn find_hop(&mut self, key: &FlowKey) -> Option<HopId> {
-        let entry = self.hops.get_mut(&key.ifindex)?;
-        entry.id?;
-        if entry.status.state != HopState::Running {
-            tracing::info!(
-                interface = entry.status.interface,
-                "the programs see packets"
-            );
-            entry.status.state = HopState::Running;
-        }
-        entry.id
+        find_hop(&mut self.hops, key)
     }
 
     fn status(&self, opened_count: u64) -> InstanceStatus {

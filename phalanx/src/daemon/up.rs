@@ -28,6 +28,7 @@ use crate::clock::{Clock, Reading};
 use crate::config::{Config, Layers, compare};
 use crate::interface::Namespace;
 use crate::kernel::LoadOptions;
+use crate::lookback::Lookback;
 use crate::privilege;
 use crate::socket::{FACT_COUNT_MAX, Finder, FinderOptions, load_names, start_resolver};
 
@@ -109,6 +110,8 @@ impl Daemon {
         let (requests, requests_end) = mpsc::channel(REQUEST_COUNT_MAX);
         let clock = Clock::new(Reading::take());
         let promoted = Arc::<PromotedPackets>::default();
+        let lookback = Lookback::new(config.lookback.clone()).map_err(anyhow::Error::msg)?;
+        let lookback = Arc::new(lookback);
         let turn = Turn::new(TurnOptions {
             engine: Engine::new(EngineConfig {
                 seed,
@@ -123,14 +126,16 @@ impl Daemon {
             feed,
             records,
             promoted: Arc::clone(&promoted),
+            lookback: Arc::clone(&lookback),
             signals: signals.clone(),
             clock: clock.clone(),
-        });
+        })?;
         let daemon = DaemonHandle {
             requests,
             waker: signals.waker.clone(),
             clock,
             promoted,
+            lookback,
         };
         service.start(
             Outlet {

@@ -60,11 +60,14 @@ impl Ring {
         self.ring.next().map(|item| Event::parse(&item))
     }
 
-    /// The next record: its header and the captured bytes. `Some(None)` where it is too short for
-    /// what it says.
-    pub(crate) fn next_record(&mut self) -> Option<Option<(RecordHeader, Vec<u8>)>> {
-        let item = self.ring.next()?;
-        Some(parse_record(&item))
+    /// Hands the next record to `take`, if there is one: its header and the captured bytes, `None`
+    /// where it is too short for what it says. Returns whether there was one.
+    pub(crate) fn take_record(&mut self, take: impl FnOnce(Option<(RecordHeader, &[u8])>)) -> bool {
+        let Some(item) = self.ring.next() else {
+            return false;
+        };
+        take(parse_record(&item));
+        true
     }
 
     /// Bytes that wait.
@@ -79,10 +82,10 @@ impl AsFd for Ring {
     }
 }
 
-fn parse_record(bytes: &[u8]) -> Option<(RecordHeader, Vec<u8>)> {
+fn parse_record(bytes: &[u8]) -> Option<(RecordHeader, &[u8])> {
     let (header, rest) = RecordHeader::read_from_prefix(bytes).ok()?;
     let captured = rest.get(..header.captured_length as usize)?;
-    Some((header, captured.to_vec()))
+    Some((header, captured))
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! The calls to the kernel that aya does not make for us: reading and deleting a flow in one step,
-//! and looking at how full a ring is.
+//! looking at how full a ring is, waiting for programs to end.
 //!
-//! **Invariant**: this is the only file of the crate with `unsafe` code.
+//! **Invariant**: this and `lookback/mapping.rs` are the only files of the crate with `unsafe`
+//! code.
 #![expect(
     unsafe_code,
     reason = "system calls and shared memory; each use is argued"
@@ -112,6 +113,22 @@ fn element(
     match io::Error::last_os_error() {
         error if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         error => Err(error),
+    }
+}
+
+/// `MEMBARRIER_CMD_GLOBAL`: waits for a grace period of RCU, in which every kernel program that ran
+/// when it was called has ended.
+const MEMBARRIER_GLOBAL: libc::c_long = 1;
+
+/// Waits until every kernel program that runs now has ended; some milliseconds. Where the kernel
+/// does not know the call, or keeps CPUs for others alone (`nohz_full`), it is not waited for:
+/// programs take microseconds.
+pub(crate) fn await_programs() {
+    // SAFETY: the call takes no pointers.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_GLOBAL, 0, 0) };
+    if result != 0 {
+        let error = io::Error::last_os_error();
+        tracing::debug!(%error, "wait for the programs that run");
     }
 }
 

@@ -10,7 +10,7 @@ use phalanx_common::abi::{
     update_reason,
 };
 use phalanx_common::limits::{FILTER_COUNT_MAX, SHAPE_COUNT_MAX};
-use phalanx_common::watch::{FlowEntry, PromotionLimit, tick};
+use phalanx_common::watch::{FlowEntry, PromotionLimit, SAMPLE_ALL, tick};
 use phalanx_engine::Monotonic;
 use zerocopy::transmute;
 
@@ -42,7 +42,11 @@ pub(crate) struct Tables {
     shape_count: u32,
     update_interval_ns: u64,
     promotion: PromotionLimit,
+    lookback: u64,
+    sample_threshold: u32,
     tuples_in_force: Vec<TupleIndex>,
+    /// Of the generation before.
+    tuples_stale: Vec<TupleKey>,
     walk: Option<Walk>,
 }
 
@@ -77,7 +81,10 @@ impl Tables {
             shape_count: 0,
             update_interval_ns,
             promotion,
+            lookback: 0,
+            sample_threshold: SAMPLE_ALL,
             tuples_in_force: Vec::new(),
+            tuples_stale: Vec::new(),
             walk: None,
         };
         tables.write_control(false)?;
@@ -175,13 +182,27 @@ impl Tables {
         self.write_control(true)
     }
 
+    /// Tells the programs which filters are those of who looks back, bits by number.
+    pub(crate) fn set_lookback(&mut self, lookback: u64) -> anyhow::Result<()> {
+        self.lookback = lookback;
+        self.write_control(false)
+    }
+
+    /// Tells the programs which flows are sampled for who looks back: see `Control`.
+    pub(crate) fn set_sample_threshold(&mut self, threshold: u32) -> anyhow::Result<()> {
+        self.sample_threshold = threshold;
+        self.write_control(false)
+    }
+
     /// Puts recording filters in force instead of those before. What a packet meets between the
     /// first and the last write may be judged by either set: the records are judged again in user
-    /// space.
+    /// space. Programs that run go by the filters before until they have ended: then
+    /// [`Self::forget_filters`] is due.
     pub(crate) fn set_filters(&mut self, filters: &[(u8, RecordingFilter)]) -> anyhow::Result<()> {
         let space = TupleSpace::build(filters).map_err(anyhow::Error::msg)?;
         debug_assert!(space.shapes.len() <= SHAPE_COUNT_MAX);
         debug_assert!(space.filters.len() == FILTER_COUNT_MAX);
+        self.forget_filters()?;
         // Generation 0 means that no flow has asked yet.
         let generation = self.generation.wrapping_add(1).max(1);
         for (index, set) in &space.tuples {
@@ -205,11 +226,18 @@ impl Tables {
         let before = std::mem::replace(&mut self.generation, generation);
         self.shape_count = u32::try_from(space.shapes.len())?;
         self.write_control(false)?;
-        for index in std::mem::take(&mut self.tuples_in_force) {
-            let key: [u8; size_of::<TupleKey>()] = transmute!(index.key(before));
+        let in_force = space.tuples.into_keys().collect();
+        let stale = std::mem::replace(&mut self.tuples_in_force, in_force);
+        self.tuples_stale = stale.into_iter().map(|index| index.key(before)).collect();
+        Ok(())
+    }
+
+    /// Takes the filters before those in force out of the maps: no program looks for them any more.
+    pub(crate) fn forget_filters(&mut self) -> anyhow::Result<()> {
+        for key in std::mem::take(&mut self.tuples_stale) {
+            let key: [u8; size_of::<TupleKey>()] = transmute!(key);
             self.tuples.remove(&key).context("clean the map TUPLES")?;
         }
-        self.tuples_in_force = space.tuples.into_keys().collect();
         Ok(())
     }
 
@@ -261,6 +289,9 @@ fn control_bytes(tables: &Tables, sleeps: bool) -> [u8; size_of::<Control>()] {
         sleeps: u32::from(sleeps),
         promotion_count_max: tables.promotion.count_max,
         promotion_hold_ns: tables.promotion.hold_ns,
+        lookback: tables.lookback,
+        sample_threshold: tables.sample_threshold,
+        reserved: 0,
     };
     transmute!(control)
 }

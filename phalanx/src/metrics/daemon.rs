@@ -52,6 +52,7 @@ pub struct DaemonMetrics {
     promoted: IntCounter,
     promotions_limited: IntCounter,
     promoted_packets: IntCounterVec,
+    lookback: Lookback,
     evictions: IntCounterVec,
     ring_used: IntGaugeVec,
     ring_size: IntGaugeVec,
@@ -90,6 +91,7 @@ impl DaemonMetrics {
             promoted: counter(registry, &table::KERNEL_PROMOTED)?,
             promotions_limited: counter(registry, &table::KERNEL_PROMOTIONS_LIMITED)?,
             promoted_packets: counters(registry, &table::PROMOTED_PACKETS)?,
+            lookback: Lookback::new(registry)?,
             evictions: counters(registry, &table::KERNEL_EVICTIONS)?,
             ring_used: gauges(registry, &table::RING_USED)?,
             ring_size: gauges(registry, &table::RING_SIZE)?,
@@ -144,7 +146,9 @@ impl DaemonMetrics {
         count(&self.records, "sampled_out", Counter::SampledOut);
         count(&self.evictions, "pending", Counter::PendingDisplaced);
         raise(&self.flows_opened, status.counter(Counter::FlowsOpened));
+        count(&self.records, "withheld", Counter::RecordsWithheld);
         self.promotion(status);
+        self.lookback.tell(status);
         self.instances(status);
         self.loop_and_engine(status);
     }
@@ -248,6 +252,44 @@ fn signed(value: u64) -> i64 {
 #[expect(clippy::cast_precision_loss, reason = "2⁵³ ns are a hundred days")]
 fn seconds(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e9
+}
+
+/// How looking back stands.
+#[derive(Debug)]
+struct Lookback {
+    packets: IntCounterVec,
+    used: IntGauge,
+    size: IntGauge,
+    cpu: Gauge,
+    flows: Gauge,
+}
+
+impl Lookback {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            packets: counters(registry, &table::LOOKBACK_PACKETS)?,
+            used: gauge(registry, &table::LOOKBACK_USED)?,
+            size: gauge(registry, &table::LOOKBACK_SIZE)?,
+            cpu: float_gauge(registry, &table::LOOKBACK_CPU)?,
+            flows: float_gauge(registry, &table::LOOKBACK_FLOWS)?,
+        })
+    }
+
+    fn tell(&self, status: &KernelStatus) {
+        let lookback = &status.lookback;
+        for (outcome, count) in [
+            ("kept", lookback.kept),
+            ("evicted", lookback.evicted),
+            ("filtered_out", lookback.filtered_out),
+            ("sampled_out", status.sampled_out()),
+        ] {
+            raise(&self.packets.with_label_values(&[outcome]), count);
+        }
+        self.used.set(signed(lookback.used_bytes));
+        self.size.set(signed(lookback.size_bytes));
+        self.cpu.set(lookback.cpu_share);
+        self.flows.set(lookback.flow_share);
+    }
 }
 
 /// What Prometheus wants to know of every process, read when it asks.

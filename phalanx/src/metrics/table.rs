@@ -120,7 +120,8 @@ table! {
         "Flow updates and attempts pushed to user space, or lost because the ring was full.";
     KERNEL_RECORDS: Kind::Counter, "phalanx_kernel_records_total" ["outcome"]
         "Packets that match a recording filter or are those of a promoted flow; matched = \
-         delivered + dropped_ring_full + sampled_out (promoted, where the ring was half full).";
+         delivered + dropped_ring_full + sampled_out (of flows that looking back does not sample; \
+         of no capture, where the ring was half full: `withheld`).";
     KERNEL_FLOWS_OPENED: Kind::Counter, "phalanx_kernel_flows_opened_total" []
         "Flows that the kernel programs opened.";
     KERNEL_PROMOTED: Kind::Counter, "phalanx_kernel_flows_promoted_total" []
@@ -131,6 +132,17 @@ table! {
     PROMOTED_PACKETS: Kind::Counter, "phalanx_daemon_promoted_packets_total" ["outcome"]
         "Packets of promoted flows that the daemon kept, and those of them that have left its \
          memory for later ones.";
+    LOOKBACK_PACKETS: Kind::Counter, "phalanx_lookback_packets_total" ["outcome"]
+        "Recent packets that were kept for looking back, those of them that have left for later \
+         ones, those that its filter left out, and those of flows that it did not sample.";
+    LOOKBACK_USED: Kind::Gauge, "phalanx_lookback_used_bytes" []
+        "Bytes that recent packets take.";
+    LOOKBACK_SIZE: Kind::Gauge, "phalanx_lookback_size_bytes" []
+        "Bytes that recent packets may take.";
+    LOOKBACK_CPU: Kind::Gauge, "phalanx_lookback_cpu_ratio" []
+        "Part of one CPU that keeping recent packets takes, smoothed; 0 unless all flows are fed.";
+    LOOKBACK_FLOWS: Kind::Gauge, "phalanx_lookback_flow_ratio" []
+        "Part of all flows that is recorded for looking back; 1 unless all flows are fed.";
     KERNEL_EVICTIONS: Kind::Counter, "phalanx_kernel_evictions_total" ["table"]
         "Entries that gave way to others in a table of the kernel programs.";
     RING_USED: Kind::Gauge, "phalanx_ring_used_bytes" ["namespace" "ring"]

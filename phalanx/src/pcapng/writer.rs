@@ -187,6 +187,11 @@ impl<W: Write> Writer<W> {
         self.inner.get_ref().byte_count
     }
 
+    /// Where the bytes go; what has been written may be taken from there.
+    pub fn output_mut(&mut self) -> &mut W {
+        &mut self.inner.get_mut().output
+    }
+
     /// Hands the bytes over to whoever reads the other end.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! `html/`, draws them. A policy in its head lets nothing else run and nothing be fetched.
 
 mod escape;
+mod ladder;
 mod plot;
 
 use std::io::{self, Write};
@@ -21,8 +22,15 @@ const STYLE: &str = include_str!("html/page.css");
 const LIST_SCRIPT: &str = include_str!("html/page.js");
 const PLOT_SCRIPT: &str = include_str!("html/plot.js");
 
-/// Where the script of the plots goes.
-const PLOT_PLACE: &str = "//{{plot}}";
+const ACROSS_SCRIPT: &str = include_str!("html/across.js");
+const LADDER_SCRIPT: &str = include_str!("html/ladder.js");
+
+/// Where the parts of the script go.
+const PARTS: [(&str, &str); 3] = [
+    ("//{{plot}}", PLOT_SCRIPT),
+    ("//{{across}}", ACROSS_SCRIPT),
+    ("//{{ladder}}", LADDER_SCRIPT),
+];
 
 /// Writes a page.
 ///
@@ -30,7 +38,11 @@ const PLOT_PLACE: &str = "//{{plot}}";
 ///
 /// What the output cannot take.
 pub fn write(report: &Report, mut output: impl Write) -> io::Result<()> {
-    let script = LIST_SCRIPT.replace(PLOT_PLACE, PLOT_SCRIPT);
+    let script = PARTS
+        .iter()
+        .fold(LIST_SCRIPT.to_owned(), |script, (place, part)| {
+            script.replace(place, part)
+        });
     let mut rest = PAGE;
     while let Some((text, name, more)) = next_place(rest) {
         output.write_all(text.as_bytes())?;
@@ -39,6 +51,7 @@ pub fn write(report: &Report, mut output: impl Write) -> io::Result<()> {
             "style" => output.write_all(STYLE.as_bytes())?,
             "script" => output.write_all(script.as_bytes())?,
             "report" => write_report(report, Escape(&mut output))?,
+            "ladders" => ladder::write(report, Escape(&mut output))?,
             _ => plot::write(report, Escape(&mut output))?,
         }
         rest = more;
@@ -68,7 +81,7 @@ fn policy(script: &str) -> String {
 fn write_report(report: &Report, output: impl Write) -> io::Result<()> {
     let mut writer = json::Writer::new(output, &report.hops)?;
     for conversation in shown(report) {
-        writer.write(conversation)?;
+        writer.write_without_ladder(conversation)?;
     }
     let left_out = report.conversations.len() - shown(report).len();
     let mut totals = report.totals;
@@ -94,13 +107,24 @@ mod tests {
             names.push(name);
             rest = more;
         }
-        assert_eq!(names, ["policy", "style", "report", "plots", "script"]);
-        assert_eq!(LIST_SCRIPT.matches(PLOT_PLACE).count(), 1);
+        assert_eq!(
+            names,
+            ["policy", "style", "report", "plots", "ladders", "script"]
+        );
+        for (place, _) in PARTS {
+            assert_eq!(LIST_SCRIPT.matches(place).count(), 1);
+        }
     }
 
     #[test]
     fn script_and_style_do_not_end_themselves() {
-        for text in [LIST_SCRIPT, PLOT_SCRIPT, STYLE] {
+        for text in [
+            LIST_SCRIPT,
+            PLOT_SCRIPT,
+            ACROSS_SCRIPT,
+            LADDER_SCRIPT,
+            STYLE,
+        ] {
             let text = text.to_lowercase();
             assert!(!text.contains("</script") && !text.contains("</style"));
             assert!(!text.contains("://") && !text.contains("url("));

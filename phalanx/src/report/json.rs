@@ -4,19 +4,22 @@
 //! memory, also where several threads make it. What was not measured is absent, never 0. The same
 //! report gives the same bytes.
 
+mod across;
 mod application;
 mod conversation;
 mod feature;
+mod ladder;
 mod out;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use phalanx_engine::stitch::ClockReading;
 use serde::Serialize;
 
 use super::word;
-use super::{ConversationReport, HopReport, Report, Totals};
+use super::{ClockReport, ConversationReport, HopReport, Report, Totals};
 
 /// The name and version of the form.
 pub const SCHEMA: &str = "phalanx.report/1";
@@ -56,7 +59,8 @@ pub fn write_by_threads(report: &Report, threads: usize, output: impl Write) -> 
         let make = |first: usize| -> Receiver<io::Result<Vec<u8>>> {
             let (sender, receiver) = sync_channel(PART_COUNT_MAX);
             let parts = parts.iter().skip(first).step_by(threads);
-            scope.spawn(move || make_parts(parts, &sender));
+            let hops = writer.hops.clone();
+            scope.spawn(move || make_parts(parts, &hops, &sender));
             receiver
         };
         let makers: Vec<_> = (0..threads).map(make).collect();
@@ -72,11 +76,12 @@ pub fn write_by_threads(report: &Report, threads: usize, output: impl Write) -> 
 /// Ends early where nobody wants more.
 fn make_parts<'a>(
     parts: impl Iterator<Item = &'a &'a [ConversationReport]>,
+    hops: &[String],
     sender: &SyncSender<io::Result<Vec<u8>>>,
 ) {
     for part in parts {
         let mut text = Vec::new();
-        let made = part.iter().try_for_each(|it| append(it, &mut text));
+        let made = part.iter().try_for_each(|it| append(it, hops, &mut text));
         if sender.send(made.map(|()| text)).is_err() {
             return;
         }
@@ -84,9 +89,13 @@ fn make_parts<'a>(
 }
 
 /// Appends a conversation and what sets it apart from the one before.
-fn append(conversation: &ConversationReport, text: &mut Vec<u8>) -> io::Result<()> {
+fn append(
+    conversation: &ConversationReport,
+    hops: &[String],
+    text: &mut Vec<u8>,
+) -> io::Result<()> {
     text.extend_from_slice(b",\n");
-    Ok(conversation::write(conversation, text)?)
+    Ok(conversation::write_with_ladder(conversation, hops, text)?)
 }
 
 /// Writes a report whose conversations come one by one.
@@ -95,7 +104,8 @@ pub struct Writer<W> {
     /// One conversation at a time, so that the output need not be buffered.
     line: Vec<u8>,
     is_first: bool,
-    has_one_hop: bool,
+    /// Their names.
+    hops: Vec<String>,
 }
 
 impl<W: Write> Writer<W> {
@@ -109,13 +119,13 @@ impl<W: Write> Writer<W> {
             output,
             line: Vec::new(),
             is_first: true,
-            has_one_hop: hops.len() == 1,
+            hops: hops.iter().map(|hop| hop.id.clone()).collect(),
         };
         write!(writer.output, "{{\"schema\":\"{SCHEMA}\",\n\"hops\":[")?;
         for (index, hop) in hops.iter().enumerate() {
             let separator: &[u8] = if index == 0 { b"\n" } else { b",\n" };
             writer.output.write_all(separator)?;
-            serde_json::to_writer(&mut writer.output, &Hop::new(hop, writer.has_one_hop))?;
+            serde_json::to_writer(&mut writer.output, &Hop::new(hop, hops.len() == 1))?;
         }
         writer.output.write_all(b"],\n\"conversations\":[")?;
         Ok(writer)
@@ -129,10 +139,24 @@ impl<W: Write> Writer<W> {
     pub fn write(&mut self, conversation: &ConversationReport) -> io::Result<()> {
         let mut line = std::mem::take(&mut self.line);
         line.clear();
-        append(conversation, &mut line)?;
+        append(conversation, &self.hops, &mut line)?;
         let written = self.write_text(&line);
         self.line = line;
         written
+    }
+
+    /// Writes one conversation without its packets, for those who get them another way.
+    ///
+    /// # Errors
+    ///
+    /// What the output cannot take.
+    pub(super) fn write_without_ladder(
+        &mut self,
+        conversation: &ConversationReport,
+    ) -> io::Result<()> {
+        let mut line = b",\n".to_vec();
+        conversation::write(conversation, &self.hops, &mut line)?;
+        self.write_text(&line)
     }
 
     /// Writes what [`append`] made.
@@ -181,6 +205,51 @@ struct Clock<'a> {
     offset_ns: i64,
     skew_ppm: f64,
     error_ns: i64,
+    #[serde(skip_serializing_if = "is_false")]
+    shared: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    steps: Vec<ClockStep>,
+}
+
+/// The same from the time on at which a clock was set.
+#[derive(Serialize)]
+struct ClockStep {
+    at: String,
+    offset_ns: i64,
+    skew_ppm: f64,
+    error_ns: i64,
+}
+
+impl<'a> Clock<'a> {
+    /// One clock agrees with itself.
+    const fn alone(reference: &'a str) -> Self {
+        Self {
+            reference,
+            offset_ns: 0,
+            skew_ppm: 0.0,
+            error_ns: 0,
+            shared: false,
+            steps: Vec::new(),
+        }
+    }
+
+    fn new(clock: &'a ClockReport) -> Option<Self> {
+        let (first, later) = clock.readings.split_first()?;
+        let step = |reading: &ClockReading| ClockStep {
+            at: word::instant(reading.from_ns),
+            offset_ns: reading.offset_ns,
+            skew_ppm: reading.skew_ppm,
+            error_ns: reading.error_ns,
+        };
+        Some(Self {
+            reference: &clock.reference,
+            offset_ns: first.offset_ns,
+            skew_ppm: first.skew_ppm,
+            error_ns: first.error_ns,
+            shared: clock.is_shared,
+            steps: later.iter().map(step).collect(),
+        })
+    }
 }
 
 #[derive(Serialize)]
@@ -206,13 +275,10 @@ impl<'a> Hop<'a> {
                 frame: damage.frame,
                 reason: &damage.reason,
             }),
-            // One clock agrees with itself; how several agree is not measured yet.
-            clock: is_only_one.then_some(Clock {
-                reference: &hop.id,
-                offset_ns: 0,
-                skew_ppm: 0.0,
-                error_ns: 0,
-            }),
+            clock: match &hop.clock {
+                None => is_only_one.then(|| Clock::alone(&hop.id)),
+                Some(clock) => Clock::new(clock),
+            },
         }
     }
 }
@@ -247,4 +313,12 @@ impl From<&Totals> for TotalsView {
 )]
 const fn is_zero(count: &u64) -> bool {
     *count == 0
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the serializer gives a reference"
+)]
+const fn is_false(is: &bool) -> bool {
+    !*is
 }

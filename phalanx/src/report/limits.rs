@@ -23,3 +23,16 @@ pub const TEXT_WIDTH_MAX: usize = 400;
 
 /// Longest words of others (names of files, hops, reasons) in text, in characters.
 pub const WORDS_LENGTH_MAX: usize = 200;
+
+/// Conversations whose packets are shown one by one outside of a page.
+pub const LADDER_COUNT_MAX: usize = 8;
+
+/// Packets of a ladder: some 300 bytes of JSON each.
+pub const RUNG_COUNT_MAX: usize = 5_000;
+
+/// Packets in the picture of a ladder: some 900 bytes of SVG each with two hops, so 2 MB, which
+/// browsers still move smoothly.
+pub const PICTURE_RUNG_COUNT_MAX: usize = 2_000;
+
+/// Crossings in the ladders of a page, in all: some 45 bytes each, so 9 MB.
+pub const PAGE_CROSSING_COUNT_MAX: usize = 200_000;

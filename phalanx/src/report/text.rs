@@ -1,7 +1,9 @@
 //! The report for people: what was read, a table of conversations, and the story of some.
 
+mod across;
 mod application;
 mod bar;
+mod ladder;
 mod story;
 mod style;
 mod table;
@@ -45,6 +47,9 @@ pub fn write(report: &Report, options: &TextOptions, mut output: impl Write) -> 
     let width = options.width.clamp(TEXT_WIDTH_MIN, TEXT_WIDTH_MAX);
     for hop in &report.hops {
         write_hop(hop, style, width, &mut output)?;
+        if report.hops.len() > 1 {
+            write_wrapped("clock: ", &across::clock(hop), width, &mut output)?;
+        }
     }
     writeln!(output, "{}", describe_totals(&report.totals))?;
     if report.conversations.is_empty() {
@@ -54,7 +59,14 @@ pub fn write(report: &Report, options: &TextOptions, mut output: impl Write) -> 
     table::write(report, style, width, &mut output)?;
     for conversation in report.conversations.iter().take(options.stories) {
         writeln!(output)?;
-        story::write(conversation, style, width, &mut output)?;
+        story::write(conversation, &report.hops, style, width, &mut output)?;
+    }
+    for conversation in &report.conversations {
+        if let Some(packets) = &conversation.ladder {
+            let id = word::foreign(&conversation.id);
+            writeln!(output, "\n{}", style.strong(&format!("Packets of {id}")))?;
+            ladder::write(packets, &report.hops, style, width, &mut output)?;
+        }
     }
     output.flush()
 }
@@ -163,6 +175,15 @@ pub(super) fn wrap(words: &str, width: usize) -> Vec<String> {
         }
     }
     lines
+}
+
+/// Words that are cut where they are long.
+pub(super) fn short(words: &str, width: usize) -> String {
+    if words.chars().count() <= width {
+        return words.to_owned();
+    }
+    let kept: String = words.chars().take(width.saturating_sub(1)).collect();
+    format!("{kept}…")
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Values in words: times, sizes, shares and ends, as all reports spell them.
 
-use phalanx_common::packet::protocol;
+use phalanx_common::packet::{TcpFlags, protocol};
 use phalanx_engine::application::{Alert, QuicVersion, Rcode, RecordType, TlsVersion};
 use phalanx_engine::budget::{Bucket, TimeBudget};
+use phalanx_engine::stitch::Ladder;
 use phalanx_engine::story::{FlowStory, SideCounts};
 use phalanx_engine::{Endpoint, RoleBasis, Side};
 
@@ -33,6 +34,12 @@ pub(super) fn ratio(part: u64, whole: u64) -> Option<f64> {
 pub(super) fn instant(ns: i64) -> String {
     jiff::Timestamp::from_nanosecond(i128::from(ns))
         .map_or_else(|_| ns.to_string(), |time| format!("{time:.9}"))
+}
+
+/// When the first packet of a ladder was seen, by the reference's clock.
+pub(super) fn ladder_start_ns(ladder: &Ladder) -> i64 {
+    let first = ladder.rungs.first().and_then(|it| it.crossings.first());
+    first.map_or(0, |it| it.reference_ns)
 }
 
 /// A time with three digits that count and its unit.
@@ -129,6 +136,32 @@ pub(super) const fn side(side: Side) -> &'static str {
         Side::Client => "client",
         Side::Server => "server",
     }
+}
+
+/// The way of one side's packets.
+pub(crate) const fn direction(side: Side) -> &'static str {
+    match side {
+        Side::Client => "client_to_server",
+        Side::Server => "server_to_client",
+    }
+}
+
+/// The flags that are set, by their names.
+pub(crate) fn flags(flags: TcpFlags, separator: &str) -> String {
+    let names = [
+        (TcpFlags::SYN, "SYN"),
+        (TcpFlags::FIN, "FIN"),
+        (TcpFlags::RST, "RST"),
+        (TcpFlags::PSH, "PSH"),
+        (TcpFlags::ACK, "ACK"),
+        (TcpFlags::URG, "URG"),
+        (TcpFlags::ECE, "ECE"),
+        (TcpFlags::CWR, "CWR"),
+    ];
+    let set = names.iter().filter(|(bit, _)| flags.any(*bit));
+    set.map(|(_, name)| *name)
+        .collect::<Vec<_>>()
+        .join(separator)
 }
 
 pub(super) const fn role_basis(basis: RoleBasis) -> &'static str {

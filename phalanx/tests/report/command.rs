@@ -246,7 +246,8 @@ fn a_file_that_cannot_be_read_leaves_the_report_of_the_others() {
     let one = scratch.file("one.pcap", &pcap(&[syn()]));
     let missing = scratch.path("missing.pcap");
     let text = scratch.file("text.pcap", b"this is no capture at all, is it");
-    let cut = pcap(&[syn(), syn()]);
+    // From another port: the same SYN at two hops is one conversation.
+    let cut = pcap(&[syn_from(1), syn_from(1)]);
     let cut = scratch.file("cut.pcap", &cut[..cut.len() - 1]);
     let output = phalanx(&["analyze", "--format", "json", &missing, &one, &text, &cut]);
     assert_eq!(output.status.code(), Some(1), "{}", errors(&output));
@@ -555,4 +556,93 @@ fn flows_that_make_room_are_told_of() {
     let output = phalanx(&["packets", "--conversation", "udp-1", &path]);
     let told = "464 flows were ended early to make room";
     assert!(errors(&output).contains(told), "{}", errors(&output));
+}
+
+/// A segment without payload between the ends of [`syn`], with its IP id.
+fn segment(is_answer: bool, flags: u8, numbers: (u32, u32), ip_id: u16) -> Vec<u8> {
+    let mut frame = syn();
+    frame[18..20].copy_from_slice(&ip_id.to_be_bytes());
+    if is_answer {
+        let (client, server) = ([10, 0, 0, 1], [10, 0, 0, 2]);
+        frame[26..34].copy_from_slice(&[server, client].concat());
+        frame[34..38].copy_from_slice(&[0, 80, 0x9c, 0x40]);
+    }
+    frame[38..42].copy_from_slice(&numbers.0.to_be_bytes());
+    frame[42..46].copy_from_slice(&numbers.1.to_be_bytes());
+    frame[47] = flags;
+    frame
+}
+
+/// A handshake and a last FIN, each at a time in microseconds; the FIN may be missing.
+fn handshake(times: &[u32]) -> Vec<u8> {
+    let order = Order::Little;
+    let frames = [
+        segment(false, 2, (1_000, 0), 1),
+        segment(true, 18, (9_000, 1_001), 2),
+        segment(false, 16, (1_001, 9_001), 3),
+        segment(false, 17, (1_001, 9_001), 4),
+    ];
+    let mut file = builder::pcap_header(order, MICROSECONDS, 65_535, 1);
+    for (frame, time) in frames.iter().zip(times) {
+        let at = (1_700_000_000 + time / 1_000_000, time % 1_000_000);
+        let length = frame.len() as u32;
+        file.extend(builder::pcap_record(order, false, at, length, frame));
+    }
+    file
+}
+
+#[test]
+fn what_two_hops_saw_is_told_in_each_form() {
+    let scratch = Scratch::new("ladder");
+    let client = scratch.file("client.pcap", &handshake(&[0, 20_000, 20_100, 30_000]));
+    // Its clock is five seconds ahead; the FIN came, and the hop's capture ends before it.
+    let later = |time: u32| 5_000_000 + time;
+    let times = [later(10_000), later(10_050), later(30_100)];
+    let server = scratch.file("server.pcap", &handshake(&times));
+    let json = phalanx(&["analyze", "--format", "json", "--ladder", &client, &server]);
+    assert_eq!(json.status.code(), Some(0), "{}", errors(&json));
+    let report: Value = serde_json::from_slice(&json.stdout).unwrap();
+    let conversation = &report["conversations"][0];
+    assert_eq!(
+        conversation["path"],
+        serde_json::json!(["client", "server"])
+    );
+    let rungs = conversation["ladder"]["rungs"].as_array().unwrap();
+    assert_eq!(rungs.len(), 4);
+    let crossings = rungs[0]["crossings"].as_array().unwrap();
+    assert_eq!(crossings[0]["at_ms"], 0.0);
+    // The clocks are compared by what went both ways, to half a round trip.
+    let (at, error) = (
+        crossings[1]["at_ms"].as_f64(),
+        crossings[1]["error_ms"].as_f64(),
+    );
+    assert!(
+        (at.unwrap() - 10.0).abs() <= error.unwrap(),
+        "{crossings:?}"
+    );
+    assert!(error.unwrap() <= 10.0, "{crossings:?}");
+    assert_eq!(crossings[1]["time"], "2023-11-14T22:13:25.010000000Z");
+    let text = phalanx(&["analyze", "--ladder", &client, &server]);
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(
+        text.contains("path        client → server, and back"),
+        "{text}"
+    );
+    assert!(
+        text.contains("├───────────────▶  SYN seq 0 len 1 [1, 1]"),
+        "{text}"
+    );
+    let without = phalanx(&["analyze", &client, &server]);
+    assert!(!String::from_utf8(without.stdout).unwrap().contains("▶"));
+    let wanted = ["--conversation", "client/tcp-1", "--format", "svg"];
+    let svg = phalanx(&[&["analyze"], &wanted[..], &[&client, &server]].concat());
+    let svg = String::from_utf8(svg.stdout).unwrap();
+    assert!(
+        svg.starts_with("<svg xmlns=") && svg.contains("client/tcp-1"),
+        "{svg}"
+    );
+    assert_eq!(svg.matches("class=\"life\"").count(), 2);
+    let alone = phalanx(&["analyze", "--format", "svg", &client]);
+    assert_eq!(alone.status.code(), Some(1), "{alone:?}");
+    assert!(errors(&alone).contains("seen at two hops"), "{alone:?}");
 }

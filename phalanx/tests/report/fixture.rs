@@ -437,6 +437,7 @@ pub(crate) fn hop(id: &str, source: &str) -> HopReport {
         link_types: BTreeMap::from([("Ethernet".to_owned(), 1_560)]),
         first_ns: Some(START_NS),
         last_ns: Some(START_NS + 10_019 * MS),
+        clock: None,
     }
 }
 

@@ -5,6 +5,7 @@
 const parse = (id) => JSON.parse(document.getElementById(id).textContent);
 const report = parse("report");
 const plots = parse("plots");
+const ladders = parse("ladders");
 const conversations = report.conversations;
 const BUCKETS = ["handshake", "client_idle", "server_think", "receiver_window", "zero_window",
   "fast_recovery", "timeout_recovery", "sender_limited", "path", "close", "unknown"];
@@ -134,6 +135,9 @@ function showHops() {
     if (unparsed) box.append(el("p", { class: "faint" }, `Not in any conversation: ${unparsed}`));
     const notes = counted(hop.notes);
     if (notes) box.append(el("p", { class: "faint" }, `Of the capture: ${notes}`));
+    if (report.hops.length > 1) {
+      box.append(el("p", { class: "faint" }, `Clock: ${clockWords(hop)}`));
+    }
     place.append(box);
   }
   const { totals } = report;
@@ -230,7 +234,7 @@ function choose(index) {
   chosen = index;
   rows[chosen].row.setAttribute("aria-selected", "true");
   if (location.hash !== `#${index}`) history.replaceState(null, "", `#${index}`);
-  showDetail(conversations[index], plots.of[index]);
+  showDetail(conversations[index], plots.of[index], ladders[index]);
 }
 
 // ---- one conversation ------------------------------------------------------------------------
@@ -405,29 +409,30 @@ function allFeatures(it) {
       .map(([name, value]) => [name, String(value)]))));
 }
 
-function showDetail(it, plot) {
+function showDetail(it, plot, hops) {
   const place = document.getElementById("detail");
   const hasPlot = plot && plot.segments.length > 0;
   place.replaceChildren(...[
     el("h2", null, `${it.id}: ${end(it.client)} → ${end(it.server)} ${it.protocol}`),
     el("p", { class: it.score > 0 ? "bad" : "faint" }, it.worst_because),
+    ...acrossParts(it),
     it.time_budget_ms && el("h3", null, "Where the time went"),
     it.time_budget_ms && budgetBar(it.time_budget_ms),
     el("div", { class: "columns" }, it.time_budget_ms && budgetLegend(it.time_budget_ms),
       el("div", { class: "wide" }, summary(it)), sidesTable(it)),
     it.application && el("h3", null, `Application: ${it.application.protocol || "unknown"}`),
     it.application && el("div", { class: "columns" }, application(it.application)),
-    !hasPlot && el("p", { class: "faint" }, plot
+    !hasPlot && !hops && el("p", { class: "faint" }, plot
       ? `The ${number(plot.left_out)} packets are not drawn: the page has too many.`
       : "The packets of this conversation are not in the page."),
   ].filter(Boolean));
-  if (hasPlot) {
-    if (plot.left_out) {
+  if (hasPlot || hops) {
+    if (plot && plot.left_out && hasPlot) {
       place.append(el("p", { class: "faint" }, `Drawn are the first `
         + `${number(plot.segments.length)} packets; ${number(plot.left_out)} are left out.`));
     }
-    const ladder = makeLadder(it, plot);
-    const charts = it.protocol === "tcp" ? makePlots(plot, ladder.show) : undefined;
+    const ladder = hops ? makeHopLadder(hops) : makeLadder(it, plot);
+    const charts = it.protocol === "tcp" && hasPlot ? makePlots(plot, ladder.show) : undefined;
     if (charts) place.append(...charts.elements);
     place.append(...ladder.elements);
     if (charts) charts.draw();
@@ -436,6 +441,8 @@ function showDetail(it, plot) {
   place.append(allFeatures(it));
 }
 //{{plot}}
+//{{across}}
+//{{ladder}}
 setUpList();
 showHops();
 if (rows.length) {

@@ -7,25 +7,48 @@ use phalanx_common::packet::protocol;
 use phalanx_engine::budget::{Bucket, TimeBudget};
 use phalanx_engine::story::{FlowStory, SideCounts, TurnStory};
 use phalanx_engine::{Distribution, Endpoint, Side};
-use serde::ser::{Serialize, Serializer};
+use serde::ser::Serializer;
 
+use super::across::{self, HopNames};
 use super::application::Application;
 use super::feature;
+use super::ladder;
 use super::out::{Out, SpreadNames, name};
 use crate::report::ConversationReport;
 use crate::report::word::{self, milliseconds};
 use crate::view::protocol_name;
 
 /// Writes a conversation as one object.
-pub(super) fn write(report: &ConversationReport, line: &mut Vec<u8>) -> serde_json::Result<()> {
-    serde_json::to_writer(&mut *line, &Head::new(report))?;
+pub(super) fn write(
+    report: &ConversationReport,
+    hops: HopNames<'_>,
+    line: &mut Vec<u8>,
+) -> serde_json::Result<()> {
+    serde_json::to_writer(&mut *line, &Head::new(report, hops))?;
     // Neither part is empty: what ends the first and what begins the last are single braces.
     line.pop();
     line.extend_from_slice(b",\"features\":");
     feature::write(&report.story, line)?;
     let at = line.len();
-    tail(report, line)?;
+    tail(report, hops, line)?;
     line[at] = b',';
+    Ok(())
+}
+
+/// Writes a conversation with its packets, where they are to be shown.
+pub(super) fn write_with_ladder(
+    report: &ConversationReport,
+    hops: HopNames<'_>,
+    line: &mut Vec<u8>,
+) -> serde_json::Result<()> {
+    write(report, hops, line)?;
+    let Some(ladder) = &report.ladder else {
+        return Ok(());
+    };
+    line.pop();
+    line.extend_from_slice(b",\"ladder\":");
+    ladder::write(ladder, hops, Out::begin(line))?;
+    line.push(b'}');
     Ok(())
 }
 
@@ -38,15 +61,22 @@ struct Head<'a> {
     server: End,
     start: String,
     duration_s: f64,
-    path: Path<'a>,
-    return_path: Path<'a>,
+    path: Vec<&'a str>,
+    return_path: Vec<&'a str>,
 }
 
 impl<'a> Head<'a> {
-    fn new(report: &'a ConversationReport) -> Self {
+    fn new(report: &'a ConversationReport, hops: HopNames<'a>) -> Self {
         let story = &report.story;
         let ends = story.endpoints.as_ref();
-        let is_seen = |side: Side| story.sides.get(side).counts.packets > 0;
+        let path = |side: Side| match &report.across {
+            Some(across) => across::names(across.path_of(side), hops),
+            // The one hop that saw a direction, or none.
+            None => {
+                let is_seen = story.sides.get(side).counts.packets > 0;
+                is_seen.then_some(report.hop.as_str()).into_iter().collect()
+            }
+        };
         Self {
             id: &report.id,
             protocol: protocol_name(story.protocol),
@@ -54,18 +84,24 @@ impl<'a> Head<'a> {
             server: End::new(ends.map(|ends| &ends.server)),
             start: word::instant(story.start_ns),
             duration_s: word::seconds(story.duration_ns),
-            path: Path(is_seen(Side::Client).then_some(&report.hop)),
-            return_path: Path(is_seen(Side::Server).then_some(&report.hop)),
+            path: path(Side::Client),
+            return_path: path(Side::Server),
         }
     }
 }
 
 /// What stands after them.
-fn tail(report: &ConversationReport, line: &mut Vec<u8>) -> serde_json::Result<()> {
+fn tail(
+    report: &ConversationReport,
+    hops: HopNames<'_>,
+    line: &mut Vec<u8>,
+) -> serde_json::Result<()> {
     let story = &report.story;
     let mut out = Out::begin(line);
-    // What lies between hops: one hop has none.
-    out.put(name!("legs"), Some([(); 0]))?;
+    across::legs(report.across.as_deref(), hops, out.value(name!("legs")))?;
+    if let Some(across) = &report.across {
+        across::write(across, hops, &mut out)?;
+    }
     let budget = story.budget.as_ref().filter(|_| is_tcp(story));
     if let Some(budget) = budget {
         time_budget(budget, out.object(name!("time_budget_ms")))?;
@@ -100,7 +136,7 @@ pub(super) fn is_tcp(story: &FlowStory) -> bool {
 }
 
 #[derive(serde::Serialize)]
-struct End {
+pub(super) struct End {
     #[serde(serialize_with = "as_text")]
     address: std::net::IpAddr,
     port: u16,
@@ -108,7 +144,7 @@ struct End {
 
 impl End {
     /// An end that is not known is the unspecified address.
-    fn new(end: Option<&Endpoint>) -> Self {
+    pub(super) fn new(end: Option<&Endpoint>) -> Self {
         let unknown = std::net::Ipv6Addr::UNSPECIFIED.into();
         Self {
             address: end.map_or(unknown, |end| end.address),
@@ -119,15 +155,6 @@ impl End {
 
 fn as_text<S: Serializer>(value: &std::net::IpAddr, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
-}
-
-/// The one hop that saw a direction, or none.
-struct Path<'a>(Option<&'a String>);
-
-impl Serialize for Path<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0)
-    }
 }
 
 /// A bucket and its name as it stands in the text.

@@ -65,6 +65,12 @@ impl<'a> Out<'a> {
         Out::begin(self.line)
     }
 
+    /// Writes a name; the value is to follow in the text that is returned.
+    pub(super) fn value(&mut self, name: &str) -> &mut Vec<u8> {
+        self.line.extend_from_slice(name.as_bytes());
+        self.line
+    }
+
     /// Writes what is told of times, in milliseconds.
     pub(super) fn spread(
         &mut self,

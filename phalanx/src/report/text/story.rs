@@ -6,12 +6,13 @@ use phalanx_engine::budget::TimeBudget;
 use phalanx_engine::story::{ConnectionState, FlowStory, SideCounts, SideStory};
 use phalanx_engine::{Distribution, RoleBasis, Side};
 
+use super::across::{self, Names};
 use super::application;
 use super::bar;
 use super::style::Style;
 use super::wrap;
-use crate::report::ConversationReport;
 use crate::report::word;
+use crate::report::{ConversationReport, HopReport};
 use crate::view::protocol_name;
 
 /// Width of the names of subjects, with the indent before them.
@@ -19,6 +20,7 @@ const LABEL_WIDTH: usize = 14;
 
 pub(super) fn write(
     report: &ConversationReport,
+    hops: &[HopReport],
     style: Style,
     width: usize,
     output: &mut impl Write,
@@ -34,7 +36,24 @@ pub(super) fn write(
         };
         writeln!(output, "  {line}")?;
     }
-    writeln!(output, "  {}", summary(story))?;
+    let at = report.is_shared().then(|| word::foreign(&report.hop));
+    let at = at.map_or_else(String::new, |hop| format!(" at {hop}"));
+    for line in wrap(&format!("{}{at}", summary(story)), width - 2) {
+        writeln!(output, "  {line}")?;
+    }
+    if let Some(across) = &report.across {
+        let names = Names(hops);
+        let legs = across::legs(across, names, width - LABEL_WIDTH);
+        let subjects = [
+            ("path", across::path(across, names)),
+            ("rewritten", across::rewrites(across, names)),
+            ("proxy", across::proxied(across)),
+            ("legs", legs),
+        ];
+        for (label, lines) in subjects {
+            write_subject(label, &lines, style, width, output)?;
+        }
+    }
     let subjects = [
         ("handshake", handshake(story)),
         ("options", options(story)),

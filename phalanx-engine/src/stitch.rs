@@ -1,0 +1,129 @@
+//! Stitching: the flows that several hops saw become conversations, each with its path, the legs
+//! between its hops, and the clocks of these. Made from [`Trail`]s; how they are shown is the
+//! shell's.
+//!
+//! 1. *Association*: which flows are one conversation, by what survives a hop.
+//! 2. *Sightings*: packets that two hops saw beyond doubt tell the order of the hops.
+//! 3. *Clocks*: from the sightings of all conversations, with hard bounds.
+//! 4. *Journeys*: all packets aligned hop by hop, with what became of each.
+//! 5. *Legs*: what happened between neighbours.
+//!
+//! Nothing here asks whether clocks agree, and nothing is kept from one call to the next.
+
+mod alignment;
+mod association;
+mod clock;
+mod content;
+mod conversation;
+mod fate;
+mod hull;
+mod journey;
+mod key;
+mod ladder;
+mod leg;
+mod path;
+mod position;
+mod proxy;
+mod reading;
+mod scene;
+mod sighting;
+mod step;
+#[cfg(test)]
+mod tests;
+mod trail;
+
+use self::association::associate;
+use self::clock::Clocks;
+use self::conversation::Group;
+
+pub use self::content::Content;
+pub use self::conversation::{Alignment, PathCount, Rewrite, RewriteField, StitchedConversation};
+pub use self::ladder::{Ladder, Rung, RungCrossing, RungEnd};
+pub use self::leg::{LegStory, LegWay};
+pub use self::proxy::ProxyLink;
+pub use self::reading::{ClockReading, HopClock};
+pub use self::trail::{Crossing, SynOptions, Trail};
+
+/// What is known of a hop beside its packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StitchHop {
+    /// Its number, as trails name it.
+    pub hop: u32,
+    /// Hops of one number share a clock: those of one host.
+    pub clock: u32,
+    /// First and last packet of its capture, in nanoseconds of its clock.
+    pub window_ns: (i64, i64),
+}
+
+/// What the flows of several hops come to.
+#[derive(Debug, Default)]
+pub struct Stitched {
+    /// The trails, in the order in which they were given; roles that were guessed wrongly are
+    /// turned round.
+    pub trails: Vec<Trail>,
+    /// Conversations, also those that one hop alone saw.
+    pub conversations: Vec<StitchedConversation>,
+    /// The clock of each hop against that of the reference, in the order of the hops.
+    pub clocks: Vec<HopClock>,
+    /// Conversations that carry the content of one another: a proxy lies between them.
+    pub proxies: Vec<ProxyLink>,
+    /// Pairs of flows that are alike, and no more so than others: not joined.
+    pub ambiguous_count: u64,
+    /// Pairs of hops that saw the same packets at the same times: one capture given twice.
+    pub twins: Vec<(u32, u32)>,
+    hops: Vec<StitchHop>,
+    /// By conversation.
+    groups: Vec<Group>,
+    all_clocks: Clocks,
+    reference: u32,
+}
+
+impl Stitched {
+    /// The packets of a conversation one by one, the first `most` of them.
+    #[must_use]
+    pub fn ladder(&self, conversation: usize, most: usize) -> Ladder {
+        let group = self.groups.get(conversation);
+        group.map_or_else(Ladder::default, |group| {
+            let (trails, clocks) = (&self.trails, &self.all_clocks);
+            group.ladder(trails, &self.hops, clocks, self.reference, most)
+        })
+    }
+}
+
+/// Stitches the flows of several hops. `hops` are in the order in which they are shown; it is a
+/// hint where nothing tells their order.
+#[must_use]
+pub fn stitch(mut trails: Vec<Trail>, hops: &[StitchHop]) -> Stitched {
+    let associations = associate(&mut trails);
+    let mut clocks = Clocks::default();
+    let mut groups: Vec<Group> = associations
+        .groups
+        .into_iter()
+        .map(|members| Group::new(members, &trails))
+        .collect();
+    let mut sightings = clock::AllSightings::default();
+    for group in &mut groups {
+        group.sight(&trails, &mut sightings);
+    }
+    let twins = sightings.twins();
+    sightings.settle(hops, &mut clocks);
+    let conversations: Vec<StitchedConversation> = groups
+        .iter()
+        .map(|group| group.stitch(&trails, hops, &clocks))
+        .collect();
+    let reference = reading::reference(&conversations, hops);
+    let members: Vec<&[usize]> = groups.iter().map(|it| &it.members[..]).collect();
+    let proxies = proxy::link(&members, &trails, &clocks);
+    Stitched {
+        trails,
+        proxies,
+        conversations,
+        clocks: reading::readings(reference, hops, &clocks),
+        ambiguous_count: associations.ambiguous_count,
+        twins,
+        hops: hops.to_vec(),
+        groups,
+        all_clocks: clocks,
+        reference,
+    }
+}

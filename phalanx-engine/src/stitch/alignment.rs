@@ -1,0 +1,366 @@
+//! Alignment: which packet here is which packet there, in one direction of one conversation,
+//! between the packets that come from upstream and those that one hop saw.
+//!
+//! Bytes are aligned, not packets: the borders of all segments of both sides cut the sequence space
+//! into runs, and of each run the sendings upstream are matched in order with those downstream. So
+//! it does not matter where segments were cut or merged (TSO, GSO, GRO). What takes no sequence
+//! space, as acknowledgements, is matched in the same way with what equals it.
+//!
+//! The order-preserving matching of short lists is that of Needleman and Wunsch (1970); long lists,
+//! as of equal datagrams, are matched from the front.
+
+use std::ops::Range;
+
+use super::trail::Crossing;
+use crate::limits::{ALIGNMENT_LIST_MAX, ALIGNMENT_VISITS_PER_PACKET};
+
+/// One packet to be aligned.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Item {
+    /// Where it lies in sequence space, from a number that both sides share; empty for what takes
+    /// none of it.
+    pub(super) start: u64,
+    pub(super) end: u64,
+    /// When it crossed, in nanoseconds of its own hop's clock, or of the other's as far as it is
+    /// known.
+    pub(super) time_ns: i64,
+    /// The position in the other direction that it acknowledges, 0 without ACK.
+    pub(super) acknowledged: u64,
+    /// Hops just before the other side's that did not see it.
+    pub(super) missed_count: usize,
+    pub(super) crossing: Crossing,
+}
+
+/// A range of sequence space, upstream and downstream: places among the items. One of both may be
+/// absent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Link {
+    pub(super) upstream: Option<u32>,
+    pub(super) downstream: Option<u32>,
+    pub(super) range: Range<u64>,
+    /// Nothing else could be meant: one packet of these bytes on either side.
+    pub(super) is_plain: bool,
+}
+
+/// What is known of a pair of hops before their packets are matched.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Expectation {
+    /// Least and usual time from upstream to downstream, in nanoseconds, where clocks are known:
+    /// downstream's time less upstream's.
+    pub(super) delay_ns: Option<(i64, i64)>,
+    /// IP ids come through.
+    pub(super) ids_survive: bool,
+    /// Timestamps come through.
+    pub(super) stamps_survive: bool,
+}
+
+/// Cost of a packet that only one side has.
+const GAP_COST: i64 = 6;
+
+/// Cost of what differs that ought to be the same: more than two gaps.
+const DIFFERENCE_COST: i64 = 13;
+
+/// Cost of a match that takes longer than usual: grows to this.
+const LATENESS_COST_MAX: i64 = 4;
+
+/// Cost of each hop just before that did not see it: of two that may be meant, the one that came
+/// farther is.
+const MISSED_COST: i64 = 2;
+
+/// As many of these count.
+const MISSED_COUNT_MAX: usize = 3;
+
+/// How much earlier than the least delay a packet may come: clocks tick and bend.
+const EARLY_NS: i64 = 200_000;
+
+/// Aligns what is upstream with what is downstream. Items of either side are in the order of time.
+/// The links of each item upstream are in the order of its bytes. `None` where the segments are cut
+/// so oddly that the work has no bound.
+pub(super) fn align(
+    upstream: &[Item],
+    downstream: &[Item],
+    expectation: &Expectation,
+) -> Option<Vec<Link>> {
+    let mut links = Vec::with_capacity(upstream.len().max(downstream.len()));
+    let runs = Runs::of(upstream, downstream)?;
+    let mut lists = Lists {
+        upstream,
+        downstream,
+        expectation,
+        costs: Vec::new(),
+    };
+    for run in &runs.runs {
+        let xs = &runs.visits[0][run.visits[0].clone()];
+        let ys = &runs.visits[1][run.visits[1].clone()];
+        lists.match_run(xs, ys, &run.range, &mut links);
+    }
+    let groups = Groups::of(upstream, downstream);
+    for [xs, ys] in &groups.lists {
+        lists.match_run(xs, ys, &(0..0), &mut links);
+    }
+    Some(links)
+}
+
+/// A run of sequence space with the items that cover it.
+struct Run {
+    range: Range<u64>,
+    /// Places in [`Runs::visits`], upstream and downstream.
+    visits: [Range<usize>; 2],
+}
+
+struct Runs {
+    runs: Vec<Run>,
+    visits: [Vec<u32>; 2],
+}
+
+impl Runs {
+    fn of(upstream: &[Item], downstream: &[Item]) -> Option<Self> {
+        let sides = [upstream, downstream];
+        let mut borders = Vec::with_capacity(2 * (upstream.len() + downstream.len()));
+        for item in sides.into_iter().flatten() {
+            if item.start < item.end {
+                borders.extend([item.start, item.end]);
+            }
+        }
+        borders.sort_unstable();
+        borders.dedup();
+        let room = (upstream.len() + downstream.len() + 1) * ALIGNMENT_VISITS_PER_PACKET;
+        let mut spans = 0;
+        // Each item visits the runs that it covers: by run, then by time.
+        let visits = sides.map(|items| {
+            let mut visits = Vec::with_capacity(items.len());
+            for (place, item) in items.iter().enumerate() {
+                if item.start >= item.end {
+                    continue;
+                }
+                let first = borders.partition_point(|border| *border < item.start);
+                let last = borders.partition_point(|border| *border < item.end);
+                spans += last - first;
+                if spans > room {
+                    return Vec::new();
+                }
+                visits.extend((first..last).map(|run| (run as u32, place as u32)));
+            }
+            visits.sort_unstable();
+            visits
+        });
+        if spans > room {
+            return None;
+        }
+        let mut at = [0; 2];
+        let mut runs = Vec::with_capacity(borders.len());
+        for (index, border) in borders.windows(2).enumerate() {
+            let range = border[0]..border[1];
+            let of = [0, 1].map(|side| {
+                let begin = at[side];
+                while visits[side]
+                    .get(at[side])
+                    .is_some_and(|it| it.0 as usize == index)
+                {
+                    at[side] += 1;
+                }
+                begin..at[side]
+            });
+            if !of[0].is_empty() || !of[1].is_empty() {
+                runs.push(Run { range, visits: of });
+            }
+        }
+        let visits = visits.map(|list| list.into_iter().map(|it| it.1).collect());
+        Some(Self { runs, visits })
+    }
+}
+
+/// Items that take no sequence space, by what they say.
+struct Groups {
+    lists: Vec<[Vec<u32>; 2]>,
+}
+
+/// What such a packet says: equal on its whole way.
+type Saying = ([u32; 7], u8, u16);
+
+fn saying(crossing: &Crossing) -> Saying {
+    let words = [
+        crossing.sequence,
+        crossing.acknowledgement,
+        crossing.timestamp_value,
+        crossing.timestamp_echo,
+        crossing.digest,
+        crossing.length,
+        0,
+    ];
+    (words, crossing.flags, crossing.window)
+}
+
+impl Groups {
+    fn of(upstream: &[Item], downstream: &[Item]) -> Self {
+        let mut all: Vec<(Saying, usize, u32)> = Vec::new();
+        for (side, items) in [upstream, downstream].into_iter().enumerate() {
+            for (place, item) in items.iter().enumerate() {
+                if item.start >= item.end {
+                    all.push((saying(&item.crossing), side, place as u32));
+                }
+            }
+        }
+        all.sort_unstable();
+        let mut lists: Vec<[Vec<u32>; 2]> = Vec::new();
+        for group in all.chunk_by(|a, b| a.0 == b.0) {
+            let mut list = [Vec::new(), Vec::new()];
+            for (_, side, place) in group {
+                list[*side].push(*place);
+            }
+            lists.push(list);
+        }
+        Self { lists }
+    }
+}
+
+struct Lists<'a> {
+    upstream: &'a [Item],
+    downstream: &'a [Item],
+    expectation: &'a Expectation,
+    /// Room for the table of costs.
+    costs: Vec<i64>,
+}
+
+impl Lists<'_> {
+    /// Matches those that sent the bytes of a run with those that brought them.
+    fn match_run(&mut self, xs: &[u32], ys: &[u32], range: &Range<u64>, links: &mut Vec<Link>) {
+        let mut link = |upstream: Option<u32>, downstream: Option<u32>, is_plain| {
+            links.push(Link {
+                upstream,
+                downstream,
+                range: range.clone(),
+                is_plain,
+            });
+        };
+        if let ([x], [y]) = (xs, ys)
+            && self.cost(*x, *y) < 2 * GAP_COST
+        {
+            return link(Some(*x), Some(*y), true);
+        }
+        let matched = if xs.len() <= ALIGNMENT_LIST_MAX && ys.len() <= ALIGNMENT_LIST_MAX {
+            self.match_short(xs, ys)
+        } else {
+            self.match_long(xs, ys)
+        };
+        let mut y_at = 0;
+        let mut matched = matched.into_iter().peekable();
+        for (x_at, x) in xs.iter().enumerate() {
+            let partner = matched.next_if(|it| it.0 == x_at).map(|it| it.1);
+            if let Some(partner) = partner {
+                ys[y_at..partner]
+                    .iter()
+                    .for_each(|y| link(None, Some(*y), false));
+                y_at = partner + 1;
+            }
+            link(Some(*x), partner.map(|at| ys[at]), false);
+        }
+        ys[y_at..].iter().for_each(|y| link(None, Some(*y), false));
+    }
+
+    /// The cheapest order-preserving matching of two short lists: pairs of places, rising.
+    fn match_short(&mut self, xs: &[u32], ys: &[u32]) -> Vec<(usize, usize)> {
+        if xs.is_empty() || ys.is_empty() {
+            return Vec::new();
+        }
+        let width = ys.len() + 1;
+        let mut costs = std::mem::take(&mut self.costs);
+        costs.clear();
+        costs.resize((xs.len() + 1) * width, 0);
+        for x in (0..=xs.len()).rev() {
+            for y in (0..=ys.len()).rev() {
+                let at = |x: usize, y: usize| x * width + y;
+                costs[at(x, y)] = if x == xs.len() {
+                    (ys.len() - y) as i64 * GAP_COST
+                } else if y == ys.len() {
+                    (xs.len() - x) as i64 * GAP_COST
+                } else {
+                    let both = self.cost(xs[x], ys[y]) + costs[at(x + 1, y + 1)];
+                    let gap = costs[at(x + 1, y)].min(costs[at(x, y + 1)]) + GAP_COST;
+                    both.min(gap)
+                };
+            }
+        }
+        let (mut x, mut y) = (0, 0);
+        let mut matched = Vec::new();
+        while x < xs.len() && y < ys.len() {
+            let here = costs[x * width + y];
+            if here == self.cost(xs[x], ys[y]) + costs[(x + 1) * width + y + 1] {
+                matched.push((x, y));
+                (x, y) = (x + 1, y + 1);
+            } else if here == costs[(x + 1) * width + y] + GAP_COST {
+                x += 1;
+            } else {
+                y += 1;
+            }
+        }
+        self.costs = costs;
+        matched
+    }
+
+    /// A matching of long lists from the front: what does not fit is passed by on the side that is
+    /// earlier.
+    fn match_long(&self, xs: &[u32], ys: &[u32]) -> Vec<(usize, usize)> {
+        let delay_ns = self.expectation.delay_ns.map_or(0, |it| it.1);
+        let (mut x, mut y) = (0, 0);
+        let mut matched = Vec::new();
+        while x < xs.len() && y < ys.len() {
+            if self.cost(xs[x], ys[y]) < 2 * GAP_COST {
+                matched.push((x, y));
+                (x, y) = (x + 1, y + 1);
+                continue;
+            }
+            let sent = self.upstream[xs[x] as usize]
+                .time_ns
+                .saturating_add(delay_ns);
+            if sent <= self.downstream[ys[y] as usize].time_ns {
+                x += 1;
+            } else {
+                y += 1;
+            }
+        }
+        matched
+    }
+
+    /// What it costs to take one for the other.
+    fn cost(&self, x: u32, y: u32) -> i64 {
+        let (x, y) = (&self.upstream[x as usize], &self.downstream[y as usize]);
+        let (sent, seen) = (&x.crossing, &y.crossing);
+        let mut cost = MISSED_COST * x.missed_count.min(MISSED_COUNT_MAX) as i64;
+        if let Some((least_ns, usual_ns)) = self.expectation.delay_ns {
+            let delay_ns = y.time_ns.saturating_sub(x.time_ns);
+            if delay_ns < least_ns.saturating_sub(EARLY_NS) {
+                return 4 * DIFFERENCE_COST;
+            }
+            let spread_ns = usual_ns.saturating_sub(least_ns).max(1_000_000);
+            let late = delay_ns.saturating_sub(usual_ns) / spread_ns;
+            cost += late.clamp(0, LATENESS_COST_MAX);
+        }
+        let stamps = |it: &Crossing| (it.timestamp_value, it.timestamp_echo);
+        if self.expectation.stamps_survive && stamps(sent) != stamps(seen) {
+            cost += DIFFERENCE_COST;
+        }
+        if self.expectation.ids_survive && !ids_agree(sent, seen) {
+            cost += DIFFERENCE_COST;
+        }
+        if sent.digest != 0 && seen.digest != 0 && x.start == y.start && sent.digest != seen.digest
+        {
+            cost += DIFFERENCE_COST;
+        }
+        cost
+    }
+}
+
+/// Whether the IP ids may be those of one packet: where one was cut into others, these count on.
+pub(super) fn ids_agree(sent: &Crossing, seen: &Crossing) -> bool {
+    if sent.length == seen.length {
+        return sent.ip_id == seen.ip_id;
+    }
+    let (long, short) = if sent.length > seen.length {
+        (sent, seen)
+    } else {
+        (seen, sent)
+    };
+    let parts = long.length / short.length.max(1) + 1;
+    u32::from(short.ip_id.wrapping_sub(long.ip_id)) <= parts
+}

@@ -1,0 +1,208 @@
+//! Association: which flows of several hops are one conversation. Flows that share keys are scored;
+//! who scores enough, and well above the next, is the same flow seen elsewhere.
+//!
+//! A key that two flows of one hop share tells nothing, so nobody gains by repeating one. Time is
+//! not asked: the clocks of the hops are not known yet.
+
+use std::collections::BTreeMap;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use super::key::{Family, Key, keys};
+use super::trail::Trail;
+use crate::limits::HOP_PER_CONVERSATION_MAX;
+
+/// Least score of an association, in logarithms of the odds.
+const SCORE_MIN: u32 = 30;
+
+/// Least distance to the runner-up.
+const MARGIN_MIN: u32 = 10;
+
+/// A flow at one hop and a flow at another that are taken for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Association {
+    /// Places of the two among the trails.
+    trails: (usize, usize),
+    /// Sum of the weights of the keys that they share.
+    score: u32,
+    /// Whether the client of one is the server of the other.
+    is_turned: bool,
+}
+
+/// What flows share.
+#[derive(Clone, Copy, Debug, Default)]
+struct Shared {
+    score: u32,
+    /// Weights of keys whose sides agree, and of those whose sides are opposite.
+    same: u32,
+    turned: u32,
+    families: u16,
+}
+
+/// Conversations: each a list of places among the trails, in the order of the hops. What is seen at
+/// one hop only is one of a single place.
+#[derive(Debug, Default)]
+pub(super) struct Associations {
+    /// Conversations.
+    pub(super) groups: Vec<Vec<usize>>,
+    /// Pairs that scored enough and not well above the next.
+    pub(super) ambiguous_count: u64,
+}
+
+/// Associates the trails of several hops, and turns those round whose roles were guessed wrongly.
+pub(super) fn associate(trails: &mut [Trail]) -> Associations {
+    let pairs = score(trails);
+    let (accepted, ambiguous_count) = accept(&pairs, trails);
+    let groups = join(&accepted, trails);
+    Associations {
+        groups,
+        ambiguous_count,
+    }
+}
+
+type Pairs = BTreeMap<(usize, usize), Shared>;
+
+/// Scores all pairs of trails of different hops that share a key.
+fn score(trails: &[Trail]) -> Pairs {
+    let mut index: HashMap<u64, Vec<(u32, Key)>, FixedState> =
+        HashMap::with_hasher(FixedState::with_seed(1));
+    for (place, trail) in trails.iter().enumerate() {
+        for key in keys(trail) {
+            index.entry(key.hash).or_default().push((place as u32, key));
+        }
+    }
+    let mut pairs = Pairs::new();
+    for holders in index.into_values() {
+        share(&holders, trails, &mut pairs);
+    }
+    pairs
+}
+
+/// Adds one key to all pairs that hold it. Holders come in the order of the trails.
+fn share(holders: &[(u32, Key)], trails: &[Trail], pairs: &mut Pairs) {
+    let hop = |at: usize| trails[holders[at].0 as usize].hop;
+    // Holders of one hop stand together: a hop that has two tells nothing.
+    let is_alone = |at: usize| {
+        let mut others = (0..holders.len()).filter(|other| *other != at);
+        !others.any(|other| hop(other) == hop(at) && holders[other].0 != holders[at].0)
+    };
+    if holders.len() < 2 || holders.len() > 2 * HOP_PER_CONVERSATION_MAX {
+        return;
+    }
+    let alone: Vec<usize> = (0..holders.len()).filter(|at| is_alone(*at)).collect();
+    for (index, first) in alone.iter().enumerate() {
+        for second in alone.iter().skip(index + 1) {
+            let ((a, key), (b, other)) = (holders[*first], holders[*second]);
+            if a == b || hop(*first) == hop(*second) {
+                continue;
+            }
+            let weight = key.family.weight(trails[a as usize].protocol);
+            let shared = pairs.entry((a as usize, b as usize)).or_default();
+            shared.score += weight;
+            shared.families |= 1 << key.family as u16;
+            if key.side == other.side {
+                shared.same += weight;
+            } else {
+                shared.turned += weight;
+            }
+        }
+    }
+}
+
+/// Those pairs that score enough, and well above all others of either flow.
+fn accept(pairs: &Pairs, trails: &[Trail]) -> (Vec<Association>, u64) {
+    // The two best scores of each flow at each other hop.
+    let mut best: BTreeMap<(usize, u32), [u32; 2]> = BTreeMap::new();
+    for ((a, b), shared) in pairs {
+        for (one, other) in [(*a, *b), (*b, *a)] {
+            let scores = best.entry((one, trails[other].hop)).or_default();
+            if shared.score > scores[0] {
+                *scores = [shared.score, scores[0]];
+            } else if shared.score > scores[1] {
+                scores[1] = shared.score;
+            }
+        }
+    }
+    let mut accepted = Vec::new();
+    let mut ambiguous_count = 0;
+    for ((a, b), shared) in pairs {
+        if shared.score <= SCORE_MIN || !is_possible(&trails[*a], &trails[*b], shared) {
+            continue;
+        }
+        let others = [(*a, trails[*b].hop), (*b, trails[*a].hop)].map(|place| {
+            let [first, second] = best.get(&place).copied().unwrap_or_default();
+            if first == shared.score { second } else { first }
+        });
+        let runner_up = others[0].max(others[1]);
+        if shared.score > runner_up + MARGIN_MIN {
+            accepted.push(Association {
+                trails: (*a, *b),
+                score: shared.score,
+                is_turned: shared.turned > shared.same,
+            });
+        } else if shared.score >= runner_up {
+            ambiguous_count += 1;
+        }
+    }
+    accepted.sort_by_key(|it| (std::cmp::Reverse(it.score), it.trails));
+    (accepted, ambiguous_count)
+}
+
+/// Whether nothing speaks against it: other initial numbers of the same side are another
+/// connection, unless what both packets hold agrees.
+fn is_possible(a: &Trail, b: &Trail, shared: &Shared) -> bool {
+    let has = |family: Family| shared.families & (1 << family as u16) != 0;
+    if a.protocol != b.protocol {
+        return false;
+    }
+    let are_other = |x: Option<u32>, y: Option<u32>| matches!((x, y), (Some(x), Some(y)) if x != y);
+    let is_other = are_other(a.initial.client, b.initial.client)
+        || are_other(a.initial.server, b.initial.server);
+    let families = [Family::Stamp, Family::Shape, Family::Addressed];
+    !is_other || families.into_iter().any(has)
+}
+
+/// Joins what was accepted, the best first: one flow of each hop at most.
+fn join(accepted: &[Association], trails: &mut [Trail]) -> Vec<Vec<usize>> {
+    let mut group_of: Vec<usize> = (0..trails.len()).collect();
+    let mut groups: Vec<Vec<usize>> = (0..trails.len()).map(|place| vec![place]).collect();
+    let mut is_turned = vec![false; trails.len()];
+    for association in accepted {
+        let (a, b) = association.trails;
+        let (into, from) = (group_of[a].min(group_of[b]), group_of[a].max(group_of[b]));
+        if into == from {
+            continue;
+        }
+        let hops = |group: &[usize]| group.iter().map(|it| trails[*it].hop).collect::<Vec<_>>();
+        let (here, there) = (hops(&groups[into]), hops(&groups[from]));
+        let has_room = here.len() + there.len() <= HOP_PER_CONVERSATION_MAX;
+        if !has_room || here.iter().any(|hop| there.contains(hop)) {
+            continue;
+        }
+        let moved = std::mem::take(&mut groups[from]);
+        if association.is_turned ^ is_turned[a] ^ is_turned[b] {
+            for place in guessed(&groups[into], &moved, trails) {
+                trails[*place].turn_round();
+                is_turned[*place] ^= true;
+            }
+        }
+        moved.iter().for_each(|place| group_of[*place] = into);
+        groups[into].extend(moved);
+    }
+    groups.retain(|group| !group.is_empty());
+    for group in &mut groups {
+        group.sort_by_key(|place| trails[*place].hop);
+    }
+    groups
+}
+
+/// Of two groups whose roles disagree, the one whose roles are known less well.
+fn guessed<'a>(here: &'a [usize], there: &'a [usize], trails: &[Trail]) -> &'a [usize] {
+    let basis = |group: &[usize]| group.iter().map(|it| trails[*it].role_basis).min();
+    if basis(here) <= basis(there) {
+        there
+    } else {
+        here
+    }
+}

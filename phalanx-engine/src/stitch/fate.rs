@@ -1,0 +1,272 @@
+//! Fates: what became of each packet of one direction on its way past the hops: arrived, lost and
+//! where, there and not captured, or a copy that the network made.
+
+use phalanx_common::packet::TcpFlags;
+
+use super::alignment::Item;
+use super::journey::Journeys;
+use super::trail::Crossing;
+use crate::limits::FATE_NEIGHBOUR_COUNT_MAX;
+
+/// What became of a packet. Stops are counted along the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// The last stop saw it.
+    Arrived,
+    /// Nobody saw it after this stop, and its bytes had to be sent again or never came.
+    Lost { after: usize },
+    /// The same, of what nobody sends again and nothing acknowledges by itself.
+    Missing { after: usize },
+    /// Nobody saw it after this stop, and yet it arrived.
+    Uncaptured { after: usize },
+    /// Captures end too early to tell.
+    Open { after: usize },
+}
+
+/// What else a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The first stop saw it.
+    Sent,
+    /// A copy that the network made before this stop; of which journey.
+    Copied { before: usize, of: usize },
+    /// Stops before this one did not capture it.
+    Uncaptured { before: usize },
+}
+
+/// What is known beside the journeys themselves.
+pub(super) struct Circumstances<'a> {
+    /// Packets of the direction at each stop.
+    pub(super) items: &'a [&'a [Item]],
+    /// First and last time that each stop's capture has, in its own clock.
+    pub(super) windows_ns: &'a [(i64, i64)],
+    /// Acknowledgements at each stop: position and when it was first reached, both rising.
+    pub(super) acknowledged: &'a [Vec<(u64, i64)>],
+    /// How far a later stop's clock is ahead of an earlier one's, and the delay, at its time.
+    pub(super) arrival_ns: &'a dyn Fn(usize, usize, i64) -> i64,
+}
+
+pub(super) struct Fates {
+    pub(super) fates: Vec<Fate>,
+    pub(super) origins: Vec<Origin>,
+}
+
+impl Fates {
+    pub(super) fn of(journeys: &Journeys, circumstances: &Circumstances<'_>) -> Self {
+        let mut order: Vec<usize> = (0..journeys.len()).collect();
+        order.sort_by_key(|it| journeys.range(*it).start);
+        let judge = Judge {
+            journeys,
+            circumstances,
+            last: circumstances.items.len().saturating_sub(1),
+        };
+        let mut fates = vec![Fate::Arrived; journeys.len()];
+        let mut origins = vec![Origin::Sent; journeys.len()];
+        for (at, journey) in order.iter().enumerate() {
+            let same = || judge.others(&order, at);
+            fates[*journey] = judge.fate(*journey, same());
+            origins[*journey] = judge.origin(*journey, same());
+        }
+        for (at, journey) in judge.copies_without_range() {
+            origins[at] = journey;
+        }
+        Self { fates, origins }
+    }
+}
+
+struct Judge<'a> {
+    journeys: &'a Journeys,
+    circumstances: &'a Circumstances<'a>,
+    last: usize,
+}
+
+impl Judge<'_> {
+    /// Journeys that carried some of the same bytes.
+    fn others<'a>(&'a self, order: &'a [usize], at: usize) -> impl Iterator<Item = usize> + 'a {
+        let journey = order[at];
+        let range = self.journeys.range(journey).clone();
+        let before = order[..at].iter().rev().take(FATE_NEIGHBOUR_COUNT_MAX);
+        let after = order[at + 1..].iter().take(FATE_NEIGHBOUR_COUNT_MAX);
+        let end = range.end;
+        let after = after.take_while(move |it| self.journeys.range(**it).start < end);
+        before.chain(after).copied().filter(move |it| {
+            let other = self.journeys.range(*it);
+            !range.is_empty() && other.start < range.end && range.start < other.end
+        })
+    }
+
+    fn item(&self, journey: usize, stop: usize) -> Option<&Item> {
+        let place = self.journeys.place(journey, stop)?;
+        self.circumstances.items[stop].get(place)
+    }
+
+    fn time_ns(&self, journey: usize, stop: usize) -> Option<i64> {
+        self.item(journey, stop).map(|item| item.time_ns)
+    }
+
+    fn fate(&self, journey: usize, others: impl Iterator<Item = usize>) -> Fate {
+        let Some(after) = self.journeys.stops(journey).next_back() else {
+            return Fate::Arrived;
+        };
+        if after == self.last {
+            return Fate::Arrived;
+        }
+        let sent_ns = self.time_ns(journey, after).unwrap_or_default();
+        let range = self.journeys.range(journey);
+        if range.is_empty() {
+            return if self.is_watched(after, sent_ns) {
+                Fate::Missing { after }
+            } else {
+                Fate::Open { after }
+            };
+        }
+        let acknowledged_ns = |stop: usize| self.acknowledged_ns(stop, range.end);
+        let seen = |of: usize| {
+            self.item(of, after)
+                .map(|it| (it.time_ns, it.crossing.frame))
+        };
+        for other in others {
+            let is_after = seen(other).map(|it| Some(it) > seen(journey));
+            // Sent again later, from where this one was seen.
+            if let Some(again_ns) = self.time_ns(other, after)
+                && is_after == Some(true)
+            {
+                let was_needed = acknowledged_ns(after).is_none_or(|known| known > again_ns);
+                if was_needed || self.came_first(other, after, range.end) {
+                    return Fate::Lost { after };
+                }
+            }
+            // Sent before, and had come to the end when this was sent: this one was needless, and
+            // what became of it nobody can know but the stops.
+            if self.journeys.stops(other).next_back() > Some(after)
+                && is_after == Some(false)
+                && self.is_watched(after, sent_ns)
+            {
+                return Fate::Lost { after };
+            }
+        }
+        match acknowledged_ns(after) {
+            Some(_) => Fate::Uncaptured { after },
+            None if self.is_watched(after, sent_ns) => Fate::Lost { after },
+            None => Fate::Open { after },
+        }
+    }
+
+    /// Whether another sending of the bytes came to a later stop before they were acknowledged
+    /// there.
+    fn came_first(&self, other: usize, after: usize, end: u64) -> bool {
+        let Some(stop) = self
+            .journeys
+            .stops(other)
+            .next_back()
+            .filter(|it| *it > after)
+        else {
+            return false;
+        };
+        let came_ns = self.time_ns(other, stop);
+        let known_ns = self.acknowledged_ns(stop, end);
+        matches!((came_ns, known_ns), (Some(came), Some(known)) if came < known)
+    }
+
+    /// When a stop first saw all bytes before a position acknowledged.
+    fn acknowledged_ns(&self, stop: usize, end: u64) -> Option<i64> {
+        let list = self.circumstances.acknowledged.get(stop)?;
+        let at = list.partition_point(|it| it.0 < end);
+        list.get(at).map(|it| it.1)
+    }
+
+    /// Whether the next stop's capture covers the time at which a packet would have come there.
+    fn is_watched(&self, after: usize, sent_ns: i64) -> bool {
+        let next = after + 1;
+        let (first, last) = self.circumstances.windows_ns[next];
+        let due_ns = (self.circumstances.arrival_ns)(after, next, sent_ns);
+        (first..=last).contains(&due_ns)
+    }
+
+    fn origin(&self, journey: usize, others: impl Iterator<Item = usize>) -> Origin {
+        let Some(first) = self.journeys.stops(journey).next().filter(|it| *it > 0) else {
+            return Origin::Sent;
+        };
+        for other in others {
+            if self.is_copy(journey, other, first) {
+                return Origin::Copied {
+                    before: first,
+                    of: other,
+                };
+            }
+        }
+        Origin::Uncaptured { before: first }
+    }
+
+    /// Whether a packet that begins at a stop is a copy of one that came from farther.
+    fn is_copy(&self, journey: usize, other: usize, first: usize) -> bool {
+        let is_from_before = self.journeys.stops(other).next() < Some(first);
+        let items = (self.item(journey, first), self.item(other, first));
+        match items {
+            (Some(copy), Some(original)) if is_from_before => are_same(copy, original),
+            _ => false,
+        }
+    }
+
+    /// Copies of packets that take no sequence space.
+    fn copies_without_range(&self) -> Vec<(usize, Origin)> {
+        let mut all: Vec<(usize, (Said, usize, i64))> = Vec::new();
+        for journey in 0..self.journeys.len() {
+            if self.journeys.range(journey).is_empty() {
+                for stop in self.journeys.stops(journey) {
+                    if let Some(item) = self.item(journey, stop) {
+                        all.push((journey, (said(&item.crossing), stop, item.time_ns)));
+                    }
+                }
+            }
+        }
+        all.sort_unstable_by_key(|it| it.1);
+        let mut copies = Vec::new();
+        for group in all.chunk_by(|a, b| (a.1.0, a.1.1) == (b.1.0, b.1.1)) {
+            let stop = group[0].1.1;
+            let begins = |journey: usize| self.journeys.stops(journey).next() == Some(stop);
+            let original = group.iter().find(|it| !begins(it.0)).map(|it| it.0);
+            let Some(original) = original.filter(|_| stop > 0) else {
+                continue;
+            };
+            for copy in group.iter().map(|it| it.0).filter(|it| begins(*it)) {
+                if self.is_copy(copy, original, stop) {
+                    let of = original;
+                    copies.push((copy, Origin::Copied { before: stop, of }));
+                }
+            }
+        }
+        copies
+    }
+}
+
+/// What tells packets apart that take no sequence space.
+type Said = ([u32; 6], u8, u16, u16);
+
+fn said(it: &Crossing) -> Said {
+    let words = [
+        it.sequence,
+        it.acknowledgement,
+        it.timestamp_value,
+        it.timestamp_echo,
+        it.digest,
+        it.length,
+    ];
+    (words, it.flags, it.window, it.ip_id)
+}
+
+/// How far apart the two may come that nothing tells apart, in nanoseconds: before the least
+/// timeout of any sender (RFC 8985 has 200 ms in practice).
+const COPY_MAX_NS: i64 = 50_000_000;
+
+/// Whether two packets of one stop are one that came twice.
+fn are_same(copy: &Item, original: &Item) -> bool {
+    let (a, b) = (&copy.crossing, &original.crossing);
+    let is_equal = said(a) == said(b) && copy.start == original.start && copy.end == original.end;
+    let is_told = a.ip_id != 0 || a.timestamp_value != 0;
+    let apart_ns = copy
+        .time_ns
+        .saturating_sub(original.time_ns)
+        .saturating_abs();
+    is_equal && (is_told || apart_ns <= COPY_MAX_NS || TcpFlags(a.flags).any(TcpFlags::SYN))
+}

@@ -1,0 +1,280 @@
+//! Legs: what lies between two neighbouring hops of a path: delay, loss, reordering, duplication.
+
+use hashbrown::HashMap;
+
+use super::alignment::Item;
+use super::clock::Difference;
+use super::fate::{Fate, Fates, Origin};
+use super::journey::Journeys;
+use crate::distribution::Distribution;
+
+/// One direction of a leg.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LegWay {
+    /// Packets that set out, as the hop counts them where segments are the smallest.
+    pub packets: u64,
+    /// Of these, lost on the leg.
+    pub lost: u64,
+    /// Overtaken on the leg (RFC 4737 section 3.3): singletons that came after a later one.
+    pub reordered: u64,
+    /// Copies that came beside the original.
+    pub duplicated: u64,
+    /// Passed, and not captured at the far end of the leg.
+    pub not_captured: u64,
+    /// Not seen at the far end, and nothing tells whether they were lost or not captured.
+    pub unresolved: u64,
+    /// One-way delay in nanoseconds, by the clocks as they were found out.
+    pub delay: Distribution,
+    /// What the delays may be off by, in nanoseconds: a hard bound; `None` where the clocks could
+    /// not be compared, and there are no delays.
+    pub delay_error_ns: Option<i64>,
+    /// Delay beyond the least of the minute before, in nanoseconds: needs no clocks.
+    pub queueing: Distribution,
+}
+
+/// A leg of a conversation. `from` is nearer to the client.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LegStory {
+    /// Number of the hop nearer to the client.
+    pub from: u32,
+    /// Number of the other.
+    pub to: u32,
+    /// From the client to the server.
+    pub forward: Option<LegWay>,
+    /// From the server to the client.
+    pub reverse: Option<LegWay>,
+    /// From one hop to the other and back, in nanoseconds: the difference of the round trips that
+    /// either sees of the same data and acknowledgement, so that clocks do not matter.
+    pub rtt: Distribution,
+}
+
+/// How long a least delay counts, in nanoseconds.
+const LEAST_DELAY_NS: i64 = 60_000_000_000;
+
+/// How many times the share that a capture misses must be lost, for a loss to be believed of what
+/// nothing else tells of.
+const CAPTURE_LOSS_FACTOR: u64 = 3;
+
+/// One direction of a conversation, with all that was found out of it.
+pub(super) struct Way<'a> {
+    pub(super) items: &'a [&'a [Item]],
+    pub(super) journeys: &'a Journeys,
+    pub(super) fates: &'a Fates,
+    /// Payload of a full segment where segments are the smallest.
+    pub(super) segment_length: u64,
+}
+
+impl Way<'_> {
+    fn item(&self, journey: usize, stop: usize) -> Option<&Item> {
+        self.items[stop].get(self.journeys.place(journey, stop)?)
+    }
+
+    /// Packets that a journey stands for: more than one where what was lost was never cut.
+    pub(super) fn weight(&self, journey: usize) -> u64 {
+        let range = self.journeys.range(journey);
+        let length = range.end.saturating_sub(range.start);
+        let is_cut = self.journeys.stops(journey).all(|stop| {
+            let item = self.item(journey, stop);
+            item.is_some_and(|item| item.end.saturating_sub(item.start) <= self.segment_length)
+        });
+        match is_cut {
+            true => 1,
+            false => length.div_ceil(self.segment_length.max(1)).max(1),
+        }
+    }
+
+    /// Whether a journey's times at both stops are of its own first byte.
+    fn is_timed(&self, journey: usize, stops: [usize; 2]) -> bool {
+        let range = self.journeys.range(journey);
+        stops.iter().all(|stop| {
+            let item = self.item(journey, *stop);
+            item.is_some_and(|item| range.is_empty() || item.start == range.start)
+        })
+    }
+
+    /// What happened between two stops that follow each other; `difference` is that of their
+    /// clocks at a time of the first.
+    pub(super) fn leg(
+        &self,
+        from: usize,
+        difference: impl Fn(i64) -> Option<Difference>,
+    ) -> LegWay {
+        let to = from + 1;
+        let mut leg = LegWay::default();
+        let mut missing = 0;
+        for journey in 0..self.journeys.len() {
+            self.count(journey, from, &mut leg, &mut missing);
+        }
+        self.settle(missing, &mut leg);
+        leg.reordered = self.overtaken([from, to]).len() as u64;
+        self.delays([from, to], difference, &mut leg);
+        leg
+    }
+
+    fn count(&self, journey: usize, from: usize, leg: &mut LegWay, missing: &mut u64) {
+        let to = from + 1;
+        let weight = self.weight(journey);
+        if let Origin::Copied { before, .. } = self.fates.origins[journey]
+            && before >= to
+        {
+            leg.duplicated += if before == to { weight } else { 0 };
+            return;
+        }
+        let is_seen = self.journeys.place(journey, to).is_some();
+        match self.fates.fates[journey] {
+            Fate::Lost { after } | Fate::Missing { after } | Fate::Open { after }
+                if after < from => {}
+            Fate::Lost { after } if after == from => {
+                leg.packets += weight;
+                leg.lost += weight;
+            }
+            Fate::Missing { after } if after == from => {
+                leg.packets += weight;
+                *missing += weight;
+            }
+            Fate::Open { after } if after == from => {
+                leg.packets += weight;
+                leg.unresolved += weight;
+            }
+            _ => {
+                leg.packets += weight;
+                leg.not_captured += if is_seen { 0 } else { weight };
+            }
+        }
+    }
+
+    /// What is missing was lost, unless the capture at the far end misses as much of what passed.
+    fn settle(&self, missing: u64, leg: &mut LegWay) {
+        let passed = leg.packets - leg.lost - leg.unresolved - missing;
+        let is_vetoed = missing * passed <= CAPTURE_LOSS_FACTOR * leg.not_captured * leg.packets;
+        if is_vetoed && leg.not_captured > 0 {
+            leg.unresolved += missing;
+        } else {
+            leg.lost += missing;
+        }
+    }
+
+    /// Journeys that a later one overtook between two stops; the pieces of one packet count once.
+    pub(super) fn overtaken(&self, [from, to]: [usize; 2]) -> Vec<usize> {
+        let mut seen: Vec<(u64, u64, (u64, u64), usize)> = Vec::new();
+        for journey in 0..self.journeys.len() {
+            let both = (self.item(journey, from), self.item(journey, to));
+            if let (Some(x), Some(y)) = both {
+                let start = self.journeys.range(journey).start;
+                seen.push((y.crossing.frame, start, (x.crossing.frame, start), journey));
+            }
+        }
+        seen.sort_unstable();
+        let mut latest = (0, 0);
+        let mut overtaken = Vec::new();
+        let mut last_frame = 0;
+        for (frame, _, sent, journey) in seen {
+            if sent < latest && last_frame != frame {
+                overtaken.push(journey);
+                last_frame = frame;
+            }
+            latest = latest.max(sent);
+        }
+        overtaken
+    }
+
+    fn delays(
+        &self,
+        [from, to]: [usize; 2],
+        difference: impl Fn(i64) -> Option<Difference>,
+        leg: &mut LegWay,
+    ) {
+        let mut ahead: Vec<(i64, i64)> = Vec::new();
+        let mut error_ns = 0.0_f64;
+        for journey in 0..self.journeys.len() {
+            if !self.is_timed(journey, [from, to]) {
+                continue;
+            }
+            let times = [from, to].map(|stop| self.item(journey, stop).map(|it| it.time_ns));
+            let [Some(sent_ns), Some(seen_ns)] = times else {
+                continue;
+            };
+            let raw_ns = seen_ns.saturating_sub(sent_ns);
+            match difference(sent_ns) {
+                Some(difference) => {
+                    error_ns = error_ns.max(difference.error_ns());
+                    let delay_ns = raw_ns.saturating_sub(difference.ahead_ns as i64);
+                    leg.delay.add(delay_ns);
+                    ahead.push((sent_ns, delay_ns));
+                }
+                None => ahead.push((sent_ns, raw_ns)),
+            }
+        }
+        if leg.delay.count() > 0 {
+            leg.delay_error_ns = Some(error_ns.ceil() as i64);
+        }
+        ahead.sort_unstable();
+        beyond_least(&ahead, &mut leg.queueing);
+    }
+}
+
+/// What each is beyond the least of the minute before it.
+fn beyond_least(times: &[(i64, i64)], beyond: &mut Distribution) {
+    let mut least: std::collections::VecDeque<(i64, i64)> = std::collections::VecDeque::new();
+    for (time_ns, delay_ns) in times {
+        while least.back().is_some_and(|it| it.1 >= *delay_ns) {
+            least.pop_back();
+        }
+        least.push_back((*time_ns, *delay_ns));
+        while least
+            .front()
+            .is_some_and(|it| time_ns - it.0 > LEAST_DELAY_NS)
+        {
+            least.pop_front();
+        }
+        if let Some((_, floor)) = least.front() {
+            beyond.add(delay_ns - floor);
+        }
+    }
+}
+
+/// Round trips between two hops: of data that was sent once and acknowledged by the packet that
+/// ends there. `data` and `replies` are the two directions; stops are of each.
+pub(super) fn round_trips(
+    data: &Way<'_>,
+    data_stops: [usize; 2],
+    replies: &Way<'_>,
+    reply_stops: [usize; 2],
+    rtt: &mut Distribution,
+) {
+    // By where the data ends: its times at the hop nearer to its sender and at the other.
+    let mut waiting: HashMap<u64, Option<[i64; 2]>, foldhash::fast::FixedState> =
+        HashMap::default();
+    for journey in 0..data.journeys.len() {
+        let range = data.journeys.range(journey);
+        if range.is_empty() {
+            continue;
+        }
+        let times = data_stops.map(|stop| data.item(journey, stop).map(|it| it.time_ns));
+        let both = match times {
+            [Some(near), Some(far)] if data.is_timed(journey, data_stops) => Some([near, far]),
+            _ => None,
+        };
+        // Bytes that were sent twice are ambiguous (Karn).
+        let is_first = !waiting.contains_key(&range.end);
+        waiting.insert(range.end, both.filter(|_| is_first));
+    }
+    let mut answers: Vec<(i64, u64, [i64; 2])> = Vec::new();
+    for journey in 0..replies.journeys.len() {
+        let items = reply_stops.map(|stop| replies.item(journey, stop));
+        if let [Some(near), Some(far)] = items {
+            let times = [near.time_ns, far.time_ns];
+            answers.push((far.time_ns, far.acknowledged, times));
+        }
+    }
+    answers.sort_unstable();
+    for (_, position, [near, far]) in answers {
+        if let Some(Some([sent_near, sent_far])) = waiting.remove(&position) {
+            let whole_ns = near.saturating_sub(sent_near);
+            let beyond_ns = far.saturating_sub(sent_far);
+            if whole_ns > 0 && beyond_ns >= 0 {
+                rtt.add(whole_ns.saturating_sub(beyond_ns));
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Readings: the clock of each hop against that of one of them, as a report tells it.
+
+use super::clock::{Clocks, Difference};
+use super::{StitchHop, StitchedConversation};
+use crate::limits::CLOCK_KNOT_COUNT;
+
+/// How the clock of a hop maps onto that of the reference, from one time on:
+/// `reference = time − offset − skew · (time − from)`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ClockReading {
+    /// From when, in nanoseconds of the hop's clock.
+    pub from_ns: i64,
+    /// How far the hop's clock is ahead then, in nanoseconds.
+    pub offset_ns: i64,
+    /// How much more it gets ahead, in parts per million.
+    pub skew_ppm: f64,
+    /// What the two together may be off by at most, in nanoseconds: a hard bound where both
+    /// directions were seen.
+    pub error_ns: i64,
+}
+
+/// The clock of a hop.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HopClock {
+    /// Number of the hop.
+    pub hop: u32,
+    /// Number of the hop whose clock is the reference.
+    pub reference: u32,
+    /// Whether both have the same clock.
+    pub is_shared: bool,
+    /// In the order of time: the first, and one more for each time that a clock was set.
+    pub readings: Vec<ClockReading>,
+}
+
+/// Least jump that a set clock is told by, in nanoseconds.
+const JUMP_MIN_NS: f64 = 500_000.0;
+
+/// The hop whose clock is the reference: the first on the way of most packets.
+pub(super) fn reference(conversations: &[StitchedConversation], hops: &[StitchHop]) -> u32 {
+    let packets = |hop: u32| -> u64 {
+        let begins = conversations
+            .iter()
+            .filter(|it| it.path.first() == Some(&hop));
+        begins
+            .filter(|it| it.path.len() > 1)
+            .map(|it| it.alignment.packets)
+            .sum()
+    };
+    let most = hops
+        .iter()
+        .map(|it| it.hop)
+        .max_by_key(|hop| (packets(*hop), std::cmp::Reverse(*hop)));
+    most.unwrap_or_default()
+}
+
+/// The clocks of all hops that can be compared with the reference's.
+pub(super) fn readings(reference: u32, hops: &[StitchHop], clocks: &Clocks) -> Vec<HopClock> {
+    let group = hops
+        .iter()
+        .find(|it| it.hop == reference)
+        .map(|it| it.clock);
+    let read = |hop: &StitchHop| {
+        let is_shared = Some(hop.clock) == group && hop.hop != reference;
+        let (first, last) = hop.window_ns;
+        let ahead = |time_ns: i64| {
+            let difference = clocks.difference(hop.hop, reference, time_ns)?;
+            Some(difference.reversed())
+        };
+        let mut times = vec![first];
+        times.extend(jumps(hop, clocks, &ahead));
+        let ends = times.iter().skip(1).copied().chain([last]);
+        let readings: Option<Vec<ClockReading>> = times
+            .iter()
+            .zip(ends)
+            .map(|(from, to)| reading(*from, to, &ahead))
+            .collect();
+        Some(HopClock {
+            hop: hop.hop,
+            reference,
+            is_shared,
+            readings: readings?,
+        })
+    };
+    hops.iter().filter_map(read).collect()
+}
+
+/// The times within a hop's capture at which its clock, or the reference's, was set.
+fn jumps(hop: &StitchHop, clocks: &Clocks, ahead: &impl Fn(i64) -> Option<Difference>) -> Vec<i64> {
+    let (first, last) = hop.window_ns;
+    let here = |((of, _), cut_ns): ((u32, u32), i64)| {
+        let difference = clocks.difference(of, hop.hop, cut_ns)?;
+        let time_ns = cut_ns.saturating_add(difference.ahead_ns as i64);
+        // The difference just after the cut is that of the new clock: the jump lies at most its
+        // own size away, and where it is, is found by halving.
+        Some(time_ns)
+    };
+    let near = 2_000_000_000;
+    let mut times: Vec<i64> = Vec::new();
+    for time_ns in clocks.cuts().filter_map(here) {
+        let (mut low, mut high) = (
+            time_ns.saturating_sub(near).max(first),
+            time_ns.saturating_add(near).min(last),
+        );
+        let (Some(before), Some(after)) = (ahead(low), ahead(high)) else {
+            continue;
+        };
+        if low >= high || (after.ahead_ns - before.ahead_ns).abs() < JUMP_MIN_NS {
+            continue;
+        }
+        let middle = f64::midpoint(before.ahead_ns, after.ahead_ns);
+        let is_after =
+            |difference: Difference| (difference.ahead_ns > middle) == (after.ahead_ns > middle);
+        while high - low > 1 {
+            let time_ns = i64::midpoint(low, high);
+            match ahead(time_ns) {
+                Some(difference) if !is_after(difference) => low = time_ns,
+                _ => high = time_ns,
+            }
+        }
+        times.push(high);
+    }
+    times.sort_unstable();
+    times.dedup_by_key(|time| *time / 1_000_000);
+    times.retain(|time| first < *time && *time < last);
+    times
+}
+
+/// The straight line through the two ends of a stretch, and how far from it the truth may be.
+fn reading(
+    from_ns: i64,
+    to_ns: i64,
+    ahead: &impl Fn(i64) -> Option<Difference>,
+) -> Option<ClockReading> {
+    let last_ns = to_ns.saturating_sub(1).max(from_ns);
+    let (first, last) = (ahead(from_ns)?, ahead(last_ns)?);
+    let run = last_ns.saturating_sub(from_ns);
+    let skew = match run {
+        0 => 0.0,
+        _ => (last.ahead_ns - first.ahead_ns) / run as f64,
+    };
+    let mut error_ns = 0.0_f64;
+    for knot in 0..=CLOCK_KNOT_COUNT as i64 {
+        let step = (i128::from(run) * i128::from(knot) / CLOCK_KNOT_COUNT as i128) as i64;
+        let difference = ahead(from_ns.saturating_add(step))?;
+        let line = first.ahead_ns + skew * step as f64;
+        error_ns = error_ns
+            .max(difference.high_ns - line)
+            .max(line - difference.low_ns);
+    }
+    Some(ClockReading {
+        from_ns,
+        offset_ns: first.ahead_ns.round() as i64,
+        skew_ppm: skew * 1e6,
+        error_ns: error_ns.ceil() as i64,
+    })
+}

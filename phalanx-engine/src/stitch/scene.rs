@@ -1,0 +1,433 @@
+//! The scene of one conversation: its hops in the order of either way, each packet followed from
+//! hop to hop, and the legs that come of it.
+
+use std::collections::BTreeMap;
+
+use phalanx_common::packet::protocol;
+
+use super::StitchHop;
+use super::alignment::{Expectation, Item};
+use super::clock::{Clocks, Difference};
+use super::conversation::{
+    Alignment, Group, Packets, PathCount, Rewrite, RewriteField, StitchedConversation,
+};
+use super::fate::{Circumstances, Fate, Fates, Origin};
+use super::journey::{Journeys, Stop};
+use super::ladder::Ladder;
+use super::leg::{LegStory, LegWay, Way, round_trips};
+use super::path::arrange;
+use super::sighting::Common;
+use super::trail::Trail;
+use crate::side::{Side, Sides};
+
+/// All that the legs of one conversation are made from.
+pub(super) struct Scene<'a> {
+    pub(super) group: &'a Group,
+    pub(super) trails: &'a [Trail],
+    pub(super) hops: &'a [StitchHop],
+    pub(super) clocks: &'a Clocks,
+    pub(super) packets: &'a [Packets],
+    pub(super) commons: &'a BTreeMap<(usize, usize), Common>,
+}
+
+/// One direction, followed hop by hop.
+pub(super) struct Course<'a> {
+    /// Members in the order of the way.
+    pub(super) members: &'a [usize],
+    pub(super) items: Vec<&'a [Item]>,
+    pub(super) journeys: Journeys,
+    pub(super) fates: Fates,
+    pub(super) is_tcp: bool,
+    segment_length: u64,
+}
+
+impl Course<'_> {
+    pub(super) fn way(&self) -> Way<'_> {
+        Way {
+            items: &self.items,
+            journeys: &self.journeys,
+            fates: &self.fates,
+            segment_length: self.segment_length,
+        }
+    }
+
+    /// Where two members stand next to each other on the way.
+    fn neighbours(&self, first: usize, second: usize) -> Option<usize> {
+        self.members.windows(2).position(|it| it == [first, second])
+    }
+
+    fn stops(&self, members: [usize; 2]) -> Option<[usize; 2]> {
+        let place = |member: usize| self.members.iter().position(|it| *it == member);
+        Some([place(members[0])?, place(members[1])?])
+    }
+}
+
+impl<'a> Scene<'a> {
+    /// The members on the way of either side's packets.
+    pub(super) fn courses(&self) -> Sides<Vec<usize>> {
+        let count = self.group.members.len();
+        let course = |side: Side| {
+            let order = |a: usize, b: usize| {
+                let (group, trails) = (self.group, self.trails);
+                group.order(a, b, side, self.commons, trails, self.clocks)
+            };
+            let way = match side {
+                Side::Client => arrange(count, order),
+                // Where nothing is known, the way back is the way there.
+                Side::Server => {
+                    let back = |it: usize| count - 1 - it;
+                    let reversed = |a: usize, b: usize| order(back(b), back(a)).reversed();
+                    arrange(count, reversed).into_iter().map(back).collect()
+                }
+            };
+            let saw_any = |it: &usize| !self.packets[*it].get(side).is_empty();
+            way.into_iter().filter(saw_any).collect::<Vec<usize>>()
+        };
+        Sides {
+            client: course(Side::Client),
+            server: course(Side::Server),
+        }
+    }
+
+    pub(super) fn ladder(&self, reference: u32, most: usize) -> Ladder {
+        let members = self.courses();
+        let hop = |member: usize| self.trail(member).hop;
+        let mut hops: Vec<u32> = members.client.iter().map(|it| hop(*it)).collect();
+        for member in members.server.iter().rev() {
+            if !hops.contains(&hop(*member)) {
+                hops.push(hop(*member));
+            }
+        }
+        let reading = |hop: u32, time_ns: i64| match self.clocks.difference(hop, reference, time_ns)
+        {
+            Some(it) => {
+                let reference_ns = time_ns.saturating_add(it.ahead_ns as i64);
+                (reference_ns, Some(it.error_ns().ceil() as i64))
+            }
+            None => (time_ns, None),
+        };
+        let courses = [
+            (Side::Client, self.course(&members.client, Side::Client)),
+            (Side::Server, self.course(&members.server, Side::Server)),
+        ];
+        let courses: Vec<(Side, &Course<'_>)> = courses
+            .iter()
+            .filter_map(|(side, course)| Some((*side, course.as_ref()?)))
+            .collect();
+        Ladder::of(hops, &courses, &hop, &reading, most)
+    }
+
+    pub(super) fn fill(
+        &self,
+        courses: &'a Sides<Vec<usize>>,
+        conversation: &mut StitchedConversation,
+    ) {
+        let forward = self.course(&courses.client, Side::Client);
+        let reverse = self.course(&courses.server, Side::Server);
+        for (course, side) in [(&forward, Side::Client), (&reverse, Side::Server)] {
+            if let Some(course) = course.as_ref().filter(|it| it.members.len() > 1) {
+                count_alignment(course, &mut conversation.alignment);
+                conversation.paths.extend(self.paths(course, side));
+            }
+        }
+        // A way that all packets took need not be told.
+        if conversation.paths.len() <= 2 {
+            conversation.paths.clear();
+        }
+        for [first, second] in pairs_of_ways(&courses.client, &courses.server) {
+            let leg = self.leg([first, second], forward.as_ref(), reverse.as_ref());
+            conversation.legs.push(leg);
+            let rewrite = self.rewrite(first, second);
+            conversation.rewrites.extend(rewrite);
+        }
+    }
+
+    fn trail(&self, member: usize) -> &'a Trail {
+        &self.trails[self.group.members[member]]
+    }
+
+    fn difference(&self, from: usize, to: usize, time_ns: i64) -> Option<Difference> {
+        let (from, to) = (self.trail(from).hop, self.trail(to).hop);
+        self.clocks.difference(from, to, time_ns)
+    }
+
+    /// How far the clock of a member is ahead of another's: where that is not known, with the least
+    /// delay in it.
+    fn ahead_ns(&self, from: usize, to: usize, side: Side, time_ns: i64) -> i64 {
+        if let Some(difference) = self.difference(from, to, time_ns) {
+            return difference.ahead_ns as i64;
+        }
+        let common = self.common(from, to);
+        let ahead = common.into_iter().flat_map(|(common, is_swapped)| {
+            let sightings = common.sightings.get(side).iter();
+            sightings.map(move |it| {
+                let ahead = it.times_ns[1].saturating_sub(it.times_ns[0]);
+                if is_swapped { -ahead } else { ahead }
+            })
+        });
+        ahead.min().unwrap_or_default()
+    }
+
+    /// What two members both saw, and whether the first is the second there.
+    fn common(&self, a: usize, b: usize) -> Option<(&'a Common, bool)> {
+        let common = self.commons.get(&(a.min(b), a.max(b)))?;
+        Some((common, a > b))
+    }
+
+    /// What the packets of a side do between two members.
+    fn expectation(&self, from: usize, to: usize, side: Side) -> Expectation {
+        let Some((common, is_swapped)) = self.common(from, to) else {
+            return Expectation::default();
+        };
+        let mut delays: Vec<i64> = common
+            .sightings
+            .get(side)
+            .iter()
+            .map(|it| {
+                let [first, second] = it.times_ns;
+                let (sent_ns, seen_ns) = if is_swapped {
+                    (second, first)
+                } else {
+                    (first, second)
+                };
+                let ahead_ns = self.ahead_ns(from, to, side, sent_ns);
+                seen_ns.saturating_sub(sent_ns).saturating_sub(ahead_ns)
+            })
+            .collect();
+        delays.sort_unstable();
+        let at = |percent: usize| delays.get(delays.len().saturating_sub(1) * percent / 100);
+        let delay_ns = at(0).zip(at(95)).map(|(least_ns, usual_ns)| {
+            // The least of a few is not the least of all.
+            let unseen_ns = (usual_ns - least_ns) + FEW_DELAYS_NS / delays.len() as i64;
+            (least_ns - unseen_ns, *usual_ns)
+        });
+        Expectation {
+            delay_ns,
+            ids_survive: *common.ids_survive.get(side),
+            stamps_survive: *common.stamps_survive.get(side),
+        }
+    }
+
+    /// Follows the packets of a side along its way.
+    fn course(&self, members: &'a [usize], side: Side) -> Option<Course<'a>> {
+        if members.is_empty() {
+            return None;
+        }
+        let items: Vec<&[Item]> = members
+            .iter()
+            .map(|it| &self.packets[*it].get(side)[..])
+            .collect();
+        let stops: Vec<Stop<'_>> = (0..members.len())
+            .map(|at| Stop {
+                items: items[at],
+                expectation: match at {
+                    0 => Expectation::default(),
+                    _ => self.expectation(members[at - 1], members[at], side),
+                },
+            })
+            .collect();
+        let ahead = |from: usize, to: usize, time_ns: i64| {
+            self.ahead_ns(members[from], members[to], side, time_ns)
+        };
+        let journeys = Journeys::of(&stops, ahead)?;
+        let usual: Vec<i64> = stops
+            .iter()
+            .map(|it| it.expectation.delay_ns.map_or(0, |it| it.1))
+            .collect();
+        let arrival = |from: usize, to: usize, time_ns: i64| {
+            let ahead_ns = ahead(from, to, time_ns);
+            time_ns.saturating_add(ahead_ns).saturating_add(usual[to])
+        };
+        let acknowledged: Vec<Vec<(u64, i64)>> = members
+            .iter()
+            .map(|it| acknowledgements(self.packets[*it].get(side.other())))
+            .collect();
+        let windows: Vec<(i64, i64)> = members.iter().map(|it| self.window_ns(*it)).collect();
+        let fates = Fates::of(
+            &journeys,
+            &Circumstances {
+                items: &items,
+                windows_ns: &windows,
+                acknowledged: &acknowledged,
+                arrival_ns: &arrival,
+            },
+        );
+        Some(Course {
+            members,
+            is_tcp: self.trail(members[0]).protocol == protocol::TCP,
+            segment_length: segment_length(&items),
+            items,
+            journeys,
+            fates,
+        })
+    }
+
+    fn window_ns(&self, member: usize) -> (i64, i64) {
+        let hop = self.trail(member).hop;
+        let found = self.hops.iter().find(|it| it.hop == hop);
+        found.map_or((i64::MIN, i64::MAX), |it| it.window_ns)
+    }
+
+    fn leg(
+        &self,
+        [first, second]: [usize; 2],
+        forward: Option<&Course<'_>>,
+        reverse: Option<&Course<'_>>,
+    ) -> LegStory {
+        let way = |course: Option<&Course<'_>>, from: usize, to: usize| -> Option<LegWay> {
+            let course = course?;
+            let at = course.neighbours(from, to)?;
+            let difference = |time_ns: i64| self.difference(from, to, time_ns);
+            Some(course.way().leg(at, difference))
+        };
+        let mut leg = LegStory {
+            from: self.trail(first).hop,
+            to: self.trail(second).hop,
+            forward: way(forward, first, second),
+            reverse: way(reverse, second, first),
+            ..LegStory::default()
+        };
+        if let (Some(forward), Some(reverse)) = (forward, reverse)
+            && let (Some(onward), Some(back)) = (
+                forward.stops([first, second]),
+                reverse.stops([first, second]),
+            )
+        {
+            let swapped = |[a, b]: [usize; 2]| [b, a];
+            round_trips(&forward.way(), onward, &reverse.way(), back, &mut leg.rtt);
+            let (back, onward) = (swapped(back), swapped(onward));
+            round_trips(&reverse.way(), back, &forward.way(), onward, &mut leg.rtt);
+        }
+        leg
+    }
+
+    /// What differs between two members.
+    fn rewrite(&self, first: usize, second: usize) -> Option<Rewrite> {
+        let (a, b) = (self.trail(first), self.trail(second));
+        let mut fields = Vec::new();
+        let mut compare = |field: RewriteField, differs: bool| {
+            if differs && !fields.contains(&field) {
+                fields.push(field);
+            }
+        };
+        let ends = (&a.ends, &b.ends);
+        compare(
+            RewriteField::ClientAddress,
+            ends.0.client.address != ends.1.client.address,
+        );
+        compare(
+            RewriteField::ClientPort,
+            ends.0.client.port != ends.1.client.port,
+        );
+        compare(
+            RewriteField::ServerAddress,
+            ends.0.server.address != ends.1.server.address,
+        );
+        compare(
+            RewriteField::ServerPort,
+            ends.0.server.port != ends.1.server.port,
+        );
+        for side in [Side::Client, Side::Server] {
+            if let (Some(x), Some(y)) = (a.syn.get(side), b.syn.get(side)) {
+                compare(RewriteField::Mss, x.mss != y.mss);
+                let scales = (x.window_scale_plus_one, y.window_scale_plus_one);
+                compare(RewriteField::WindowScale, scales.0 != scales.1);
+                compare(
+                    RewriteField::SackPermitted,
+                    x.sack_permitted != y.sack_permitted,
+                );
+                compare(
+                    RewriteField::Timestamps,
+                    x.has_timestamps != y.has_timestamps,
+                );
+            }
+            if let (Some(x), Some(y)) = (a.initial.get(side), b.initial.get(side)) {
+                compare(RewriteField::Sequence, x != y);
+            }
+        }
+        (!fields.is_empty()).then_some(Rewrite {
+            from: a.hop,
+            to: b.hop,
+            fields,
+        })
+    }
+
+    /// The ways that packets took past the hops, the most frequent first.
+    fn paths(&self, course: &Course<'_>, side: Side) -> Vec<PathCount> {
+        let mut counts: BTreeMap<Vec<u32>, u64> = BTreeMap::new();
+        let way = course.way();
+        for journey in 0..course.journeys.len() {
+            let has_arrived = course.fates.fates[journey] == Fate::Arrived;
+            if has_arrived && course.fates.origins[journey] == Origin::Sent {
+                let stops = course.journeys.stops(journey);
+                let hops = stops.map(|stop| self.trail(course.members[stop]).hop);
+                *counts.entry(hops.collect()).or_default() += way.weight(journey);
+            }
+        }
+        let all: u64 = counts.values().sum();
+        let mut paths: Vec<PathCount> = counts
+            .into_iter()
+            .filter(|(_, packets)| packets * PATH_SHARE >= all)
+            .map(|(hops, packets)| PathCount {
+                side,
+                hops,
+                packets,
+            })
+            .collect();
+        paths.sort_by_key(|it| std::cmp::Reverse(it.packets));
+        paths
+    }
+}
+
+/// How much less than the least delay of one packet that of another may be, in nanoseconds; of
+/// several, by their number less.
+const FEW_DELAYS_NS: i64 = 20_000_000;
+
+/// A way that fewer than one packet in so many took is none: their captures missed them.
+const PATH_SHARE: u64 = 20;
+
+/// Members that follow each other on either way, the one nearer to the client first.
+fn pairs_of_ways(onward: &[usize], back: &[usize]) -> Vec<[usize; 2]> {
+    let mut pairs: Vec<[usize; 2]> = onward.windows(2).map(|it| [it[0], it[1]]).collect();
+    let reversed: Vec<usize> = back.iter().rev().copied().collect();
+    for pair in reversed.windows(2).map(|it| [it[0], it[1]]) {
+        if !pairs.contains(&pair) {
+            pairs.push(pair);
+        }
+    }
+    pairs
+}
+
+fn count_alignment(course: &Course<'_>, alignment: &mut Alignment) {
+    let way = course.way();
+    for journey in 0..course.journeys.len() {
+        let weight = way.weight(journey);
+        alignment.packets += weight;
+        let is_told = !matches!(course.fates.origins[journey], Origin::Uncaptured { .. })
+            && !matches!(
+                course.fates.fates[journey],
+                Fate::Open { .. } | Fate::Uncaptured { .. }
+            );
+        alignment.aligned += if is_told { weight } else { 0 };
+    }
+}
+
+/// Positions that were acknowledged, and when each was first.
+fn acknowledgements(items: &[Item]) -> Vec<(u64, i64)> {
+    let mut list: Vec<(u64, i64)> = Vec::new();
+    for item in items.iter().filter(|it| it.acknowledged > 0) {
+        if list.last().is_none_or(|last| last.0 < item.acknowledged) {
+            list.push((item.acknowledged, item.time_ns));
+        }
+    }
+    list
+}
+
+/// The longest segment at the stop where they are the shortest.
+fn segment_length(items: &[&[Item]]) -> u64 {
+    let longest = |items: &&[Item]| {
+        let lengths = items.iter().map(|it| it.end.saturating_sub(it.start));
+        lengths.max().filter(|it| *it > 1)
+    };
+    items.iter().filter_map(longest).min().unwrap_or(1)
+}

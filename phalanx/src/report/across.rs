@@ -1,0 +1,223 @@
+//! What several hops tell of one conversation: brings the flows of a report together that the
+//! engine has found to be one exchange.
+
+use std::collections::BTreeMap;
+
+use phalanx_engine::stitch::{
+    Alignment, LegStory, PathCount, Rewrite, StitchHop, Stitched, StitchedConversation, Trail,
+    stitch,
+};
+use phalanx_engine::{Endpoint, Side, Sides};
+
+use super::{ClockReport, ConversationReport, Report};
+
+/// A conversation, as all hops that saw it tell of it. Hops are places in [`Report::hops`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Across {
+    /// Its flow at each hop.
+    pub flows: Vec<FlowAt>,
+    /// Hops from the client to the server.
+    pub path: Vec<u32>,
+    /// Hops from the server to the client.
+    pub return_path: Vec<u32>,
+    /// The ways that packets took, where they took several.
+    pub paths: Vec<PathCount>,
+    /// What lies between neighbouring hops.
+    pub legs: Vec<LegStory>,
+    /// What was rewritten between them.
+    pub rewrites: Vec<Rewrite>,
+    /// How well packets could be told apart.
+    pub alignment: Alignment,
+    /// The conversation that carries the same content beyond a proxy.
+    pub proxied: Option<Proxied>,
+    /// Its place among [`Stitched::conversations`].
+    pub place: usize,
+}
+
+/// A conversation that carries the same content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxied {
+    /// Its name.
+    pub id: String,
+    /// Chunks of content that both carry, from the client and from the server.
+    pub chunks: [u32; 2],
+}
+
+/// A conversation's flow at one hop.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FlowAt {
+    /// The hop.
+    pub hop: u32,
+    /// Number of its first frame there.
+    pub flow: u64,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// Client and server, as that hop sees them.
+    pub ends: Sides<Endpoint>,
+    /// Its packets, copies that the capture made aside.
+    pub packets: u64,
+}
+
+/// The flows of all hops of a report.
+#[derive(Debug, Default)]
+pub struct Trails {
+    /// Their packets; hops are places in [`Report::hops`].
+    pub trails: Vec<Trail>,
+    /// By hop: hops of one number share a clock.
+    pub clocks: Vec<u32>,
+}
+
+/// Where the story of a flow stands: hop and first frame.
+type Place = (u32, u64);
+
+impl Report {
+    /// Brings the flows together that are one conversation, where there are several hops. Each
+    /// stays with the story that the hop nearest to the client tells.
+    pub fn join_hops(&mut self, trails: Trails) -> Option<Stitched> {
+        if self.hops.len() < 2 {
+            return None;
+        }
+        let hops: Vec<StitchHop> = (0_u32..)
+            .zip(&self.hops)
+            .map(|(hop, it)| StitchHop {
+                hop,
+                clock: trails.clocks.get(hop as usize).copied().unwrap_or(hop),
+                window_ns: (
+                    it.first_ns.unwrap_or_default(),
+                    it.last_ns.unwrap_or_default(),
+                ),
+            })
+            .collect();
+        let stitched = stitch(trails.trails, &hops);
+        self.note_clocks(&stitched);
+        self.join(&stitched);
+        Some(stitched)
+    }
+
+    fn note_clocks(&mut self, stitched: &Stitched) {
+        let names: Vec<String> = self.hops.iter().map(|it| it.id.clone()).collect();
+        for clock in &stitched.clocks {
+            let reference = names.get(clock.reference as usize).cloned();
+            if let Some(hop) = self.hops.get_mut(clock.hop as usize) {
+                hop.clock = Some(ClockReport {
+                    reference: reference.unwrap_or_default(),
+                    is_shared: clock.is_shared,
+                    readings: clock.readings.clone(),
+                });
+            }
+        }
+    }
+
+    fn join(&mut self, stitched: &Stitched) {
+        let mut reports: BTreeMap<Place, ConversationReport> = BTreeMap::new();
+        for report in std::mem::take(&mut self.conversations) {
+            reports.insert((report.hop_place, report.story.flow), report);
+        }
+        for (place, conversation) in stitched.conversations.iter().enumerate() {
+            let joined = conversation.flows.len().saturating_sub(1) as u64;
+            self.totals.conversations = self.totals.conversations.saturating_sub(joined);
+            let across = Across::of(conversation, place, &stitched.trails);
+            let has_proxy = stitched
+                .proxies
+                .iter()
+                .any(|it| it.conversations.contains(&place));
+            self.conversations
+                .extend(across.report(&mut reports, has_proxy));
+        }
+        self.note_proxies(stitched);
+        // What no trail was kept of.
+        self.conversations.extend(reports.into_values());
+    }
+}
+
+impl Report {
+    fn note_proxies(&mut self, stitched: &Stitched) {
+        let place = |it: &ConversationReport| it.across.as_ref().map(|across| across.place);
+        let ids: BTreeMap<usize, String> = self
+            .conversations
+            .iter()
+            .filter_map(|it| Some((place(it)?, it.id.clone())))
+            .collect();
+        let mut partners = BTreeMap::new();
+        for link in &stitched.proxies {
+            let [a, b] = link.conversations;
+            partners.extend([(a, (b, link.chunks)), (b, (a, link.chunks))]);
+        }
+        for across in self
+            .conversations
+            .iter_mut()
+            .filter_map(|it| it.across.as_mut())
+        {
+            let partner = partners.get(&across.place);
+            across.proxied = partner.and_then(|(place, chunks)| {
+                Some(Proxied {
+                    id: ids.get(place)?.clone(),
+                    chunks: *chunks,
+                })
+            });
+        }
+    }
+}
+
+impl Across {
+    fn of(conversation: &StitchedConversation, place: usize, trails: &[Trail]) -> Self {
+        let flow = |place: &usize| {
+            let trail = &trails[*place];
+            FlowAt {
+                hop: trail.hop,
+                flow: trail.flow,
+                protocol: trail.protocol,
+                ends: trail.ends,
+                packets: trail.packet_count() as u64 + trail.left_out,
+            }
+        };
+        Self {
+            flows: conversation.flows.iter().map(flow).collect(),
+            path: conversation.path.clone(),
+            return_path: conversation.return_path.clone(),
+            paths: conversation.paths.clone(),
+            legs: conversation.legs.clone(),
+            rewrites: conversation.rewrites.clone(),
+            alignment: conversation.alignment,
+            proxied: None,
+            place,
+        }
+    }
+
+    /// The conversation with the story of its first hop that has one, and the worst score of all.
+    fn report(
+        self,
+        reports: &mut BTreeMap<Place, ConversationReport>,
+        has_proxy: bool,
+    ) -> Option<ConversationReport> {
+        let mut told: BTreeMap<u32, ConversationReport> = BTreeMap::new();
+        for flow in &self.flows {
+            if let Some(report) = reports.remove(&(flow.hop, flow.flow)) {
+                told.insert(flow.hop, report);
+            }
+        }
+        let mut in_order: Vec<u32> = self.path.clone();
+        in_order.extend(self.return_path.iter().rev());
+        let first = in_order.iter().find(|hop| told.contains_key(hop));
+        let first = first.copied().or_else(|| told.keys().next().copied())?;
+        let worst = told.values().max_by(|a, b| a.score.total_cmp(&b.score));
+        let worst = worst.map(|it| (it.score, it.worst_because.clone()));
+        let mut report = told.remove(&first)?;
+        if let Some((score, because)) = worst.filter(|it| it.0 > report.score) {
+            (report.score, report.worst_because) = (score, because);
+        }
+        if self.flows.len() > 1 || has_proxy {
+            report.across = Some(Box::new(self));
+        }
+        Some(report)
+    }
+
+    /// The way of one side's packets.
+    #[must_use]
+    pub fn path_of(&self, side: Side) -> &[u32] {
+        match side {
+            Side::Client => &self.path,
+            Side::Server => &self.return_path,
+        }
+    }
+}
