@@ -2,12 +2,14 @@
 
 use phalanx_common::abi::{FlowKey, FlowUpdate, update_reason};
 
-use super::{Engine, Sweep};
+use super::{Engine, Expiry, Sweep};
 use crate::change::{ChangeKind, CloseReason, FlowClosed, FlowOpened, FlowUpdated, IcmpError};
 use crate::flow::{Flow, FlowId, FlowState};
 use crate::hop::HopId;
 use crate::input::Command;
-use crate::limits::{DEADLINE_BATCH, EVICTION_TRIES, READ_TIMEOUT_NS, SWEEP_SLOT_COUNT};
+use crate::limits::{
+    DEADLINE_BATCH, EVICTION_TRIES, READ_TIMEOUT_NS, SWEEP_SLOT_COUNT, TOLD_SLACK_NS,
+};
 use crate::role;
 use crate::side::Endpoint;
 use crate::table::Slot;
@@ -149,6 +151,9 @@ impl Engine {
             self.timers.set(flow.timer, Timer::Flow(slot));
             return;
         }
+        if self.config.expiry == Expiry::Told {
+            return self.told_flow_due(slot);
+        }
         if flow.is_read {
             self.outbox.tally.reads_unanswered += 1;
             self.close_flow(slot, CloseReason::Idle);
@@ -164,6 +169,27 @@ impl Engine {
             key,
             incarnation,
         });
+    }
+
+    /// A flow is silent that another engine looks after: it is left alone until it is sure that
+    /// what that one said of it was lost.
+    fn told_flow_due(&mut self, slot: Slot) {
+        let Some(flow) = self.flows.get_mut(slot) else {
+            return;
+        };
+        // No hop: it has vanished, and the sweep comes.
+        let heard = self.hops.get(&flow.hop).map(|watched| watched.heard);
+        let lost_at = flow
+            .silent_at(self.config.tcp_idle_timeout_ns)
+            .plus_ns(TOLD_SLACK_NS);
+        if heard.is_some_and(|heard| heard > lost_at) {
+            self.outbox.tally.reads_unanswered += 1;
+            self.close_flow(slot, CloseReason::Idle);
+            return;
+        }
+        flow.deadline = self.outbox.now.plus_ns(TOLD_SLACK_NS);
+        flow.timer = flow.deadline;
+        self.timers.set(flow.timer, Timer::Flow(slot));
     }
 
     pub(super) fn flow_read(&mut self, hop: HopId, update: &FlowUpdate) {

@@ -86,12 +86,31 @@ fn describe(status: &Value, hops: &Value) -> String {
         count("dropped_ring_full"),
         count("sampled_out"),
     );
+    if let Some(uplink) = describe_uplink(&status["uplink"]) {
+        let _ = writeln!(text, "hub       {uplink}");
+    }
     for (reason, packets) in kernel["unparsed"].as_object().into_iter().flatten() {
         if packets != 0 {
             let _ = writeln!(text, "  unparsed {reason}: {packets}");
         }
     }
     text
+}
+
+/// The way to the hub, where this is an agent.
+fn describe_uplink(uplink: &Value) -> Option<String> {
+    let state = uplink["state"].as_str()?;
+    let failure = uplink["failure"].as_str().map(plain);
+    let failure = failure.map_or_else(String::new, |why| format!(" ({why})"));
+    Some(format!(
+        "{state}{failure}; {} batches made, {} acknowledged, {} dropped, {} in memory, {} MiB on \
+         disk",
+        uplink["batches"],
+        uplink["acknowledged"],
+        uplink["dropped"],
+        uplink["memory_batches"],
+        mebibytes(&uplink["spool_bytes"]),
+    ))
 }
 
 fn describe_hop(hop: &Value) -> String {
