@@ -322,3 +322,83 @@ enum Current {
     /// The update is of a flow that was closed here.
     Older,
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::change::ChangeKind;
+    use crate::fixture::{hop, update};
+    use crate::limits::{TCP_IDLE_TIMEOUT_NS, TOLD_SLACK_NS};
+    use crate::{Engine, EngineConfig, Expiry, HopId, Input, Monotonic};
+
+    const HOP: HopId = HopId(1);
+    const S: u64 = 1_000_000_000;
+
+    fn told_engine() -> Engine {
+        let mut engine = Engine::new(EngineConfig {
+            expiry: Expiry::Told,
+            ..EngineConfig::default()
+        });
+        for id in [1, 2] {
+            engine.handle(Input::HopAppeared(hop(id, "eth0")), Monotonic(S));
+        }
+        let update = &update(1);
+        engine.handle(Input::Update { hop: HOP, update }, Monotonic(S));
+        engine
+    }
+
+    /// Lets it do all that is due until `to`, as a hub does.
+    fn advance(engine: &mut Engine, to: u64) {
+        while let Some(due) = engine.deadline().filter(|due| due.0 <= to) {
+            engine.handle_deadline(due);
+        }
+    }
+
+    #[test]
+    fn a_flow_that_another_engine_looks_after_waits_for_what_that_one_read() {
+        let mut engine = told_engine();
+        // Its agent is away for long, then everything comes.
+        advance(&mut engine, 100 * TCP_IDLE_TIMEOUT_NS);
+        assert_eq!(engine.occupancy().flows, 1);
+        assert_eq!(engine.commands().count(), 0);
+        let late = Monotonic(100 * TCP_IDLE_TIMEOUT_NS);
+        let update = &update(2);
+        engine.handle(Input::Update { hop: HOP, update }, late);
+        engine.handle(Input::FlowRead { hop: HOP, update }, late);
+        assert_eq!(engine.occupancy().flows, 0);
+        let tally = engine.tally();
+        assert_eq!((tally.updates_after_close, tally.reads_unanswered), (0, 0));
+    }
+
+    #[test]
+    fn a_flow_whose_end_was_lost_is_closed_once_that_is_sure() {
+        let mut engine = told_engine();
+        let lost_at = S + TCP_IDLE_TIMEOUT_NS + TOLD_SLACK_NS;
+        let heard = |engine: &mut Engine, ns| {
+            let at = Monotonic(ns);
+            engine.handle(Input::HopHeard { hop: HOP, at }, at);
+            advance(engine, ns + 2 * TOLD_SLACK_NS);
+        };
+        heard(&mut engine, lost_at);
+        assert_eq!(engine.occupancy().flows, 1);
+        heard(&mut engine, lost_at + 3 * TOLD_SLACK_NS);
+        assert_eq!(engine.occupancy().flows, 0);
+        assert_eq!(engine.tally().reads_unanswered, 1);
+    }
+
+    #[test]
+    fn a_conversation_keeps_the_hops_whose_flow_has_ended() {
+        let mut engine = told_engine();
+        let update = &update(2);
+        for hop in [HOP, HopId(2)] {
+            engine.handle(Input::Update { hop, update }, Monotonic(2 * S));
+        }
+        for hop in [HOP, HopId(2)] {
+            engine.handle(Input::FlowRead { hop, update }, Monotonic(3 * S));
+        }
+        let closed = engine.changes().find_map(|change| match change.kind {
+            ChangeKind::ConversationClosed(closed) => Some(closed.path),
+            _ => None,
+        });
+        assert_eq!(closed, Some(vec![HOP, HopId(2)]));
+    }
+}
