@@ -211,6 +211,10 @@ fn whatever_an_agent_sends_harms_nobody_but_itself() {
     });
     feeder.feed(1_000);
     feeder.await_acknowledged();
+    // The agents are told of once a second.
+    await_that("the good one is whole", || {
+        hub.agent("good")["items"] == feeder.item_count
+    });
     assert_eq!(hub.agent("good")["gaps"], 0);
     // Each of the faults; what came before them began no session.
     await_that("all of it is counted", || {
