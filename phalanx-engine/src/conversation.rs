@@ -83,6 +83,8 @@ pub(crate) struct Conversation {
     pub(crate) names_generation: u64,
     pub(crate) pair: PairId,
     pub(crate) members: Vec<Member>,
+    /// The hops that saw it, in order, those whose flow has ended included.
+    path: Vec<HopId>,
     leader: Slot,
     counted: Sides<Counts>,
     /// What was counted before the leading flow was first seen; rare, so it stands apart.
@@ -131,6 +133,7 @@ impl Conversation {
             names_generation: opening.names_generation,
             pair: opening.pair,
             members: Vec::new(),
+            path: Vec::new(),
             leader: Slot::MAX,
             counted: Sides::default(),
             missed: None,
@@ -167,6 +170,11 @@ impl Conversation {
             .members
             .partition_point(|other| other.hop <= member.hop);
         self.members.insert(place, member);
+        if let Err(place) = self.path.binary_search(&member.hop)
+            && self.path.len() < PATH_LENGTH_MAX
+        {
+            self.path.insert(place, member.hop);
+        }
         true
     }
 
@@ -196,9 +204,7 @@ impl Conversation {
     }
 
     pub(crate) fn path(&self) -> Vec<HopId> {
-        let mut path: Vec<_> = self.members.iter().map(|member| member.hop).collect();
-        path.dedup();
-        path
+        self.path.clone()
     }
 
     /// Remembers how the exchange ended, the first time it is told.

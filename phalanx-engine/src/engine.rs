@@ -26,6 +26,18 @@ use crate::tally::Tally;
 use crate::time::Monotonic;
 use crate::timer::{Timer, Timers};
 
+/// Who finds out that a flow is silent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Expiry {
+    /// The engine, which asks for the kernel's entry: see [`Command::ReadAndDelete`].
+    #[default]
+    Asked,
+    /// Another engine, near the kernel: the entries that it has asked for come as
+    /// [`Input::FlowRead`] and [`Input::FlowGone`], late perhaps, and the commands of this engine
+    /// are not obeyed. A flow of which [`Input::HopHeard`] shows that this was lost is closed.
+    Told,
+}
+
 /// What an engine is told once.
 #[derive(Clone, Copy, Debug)]
 pub struct EngineConfig {
@@ -35,6 +47,8 @@ pub struct EngineConfig {
     pub flow_count_max: usize,
     /// Silence after which an established TCP flow is closed, in nanoseconds.
     pub tcp_idle_timeout_ns: u64,
+    /// Who finds out that a flow is silent.
+    pub expiry: Expiry,
 }
 
 impl Default for EngineConfig {
@@ -43,6 +57,7 @@ impl Default for EngineConfig {
             seed: 0,
             flow_count_max: FLOW_COUNT_DEFAULT,
             tcp_idle_timeout_ns: TCP_IDLE_TIMEOUT_NS,
+            expiry: Expiry::Asked,
         }
     }
 }
@@ -70,6 +85,8 @@ struct WatchedHop {
     hop: Arc<Hop>,
     /// Flows with lower numbers belong to a hop that had this number before.
     flow_first: FlowId,
+    /// All that was told of it before has come.
+    heard: Monotonic,
 }
 
 /// A hop has vanished: its flows are closed slot by slot.
@@ -90,6 +107,7 @@ struct Sweep {
 /// let hop = Hop {
 ///     id: HopId(1), host: "web-1".into(), namespace: Default::default(), namespace_name: None,
 ///     interface: "eth0".into(), ifindex: 2, link: Link::Ethernet,
+///     clock: Default::default(),
 /// };
 /// engine.handle(Input::HopAppeared(hop), Monotonic(1_000));
 /// let change = engine.changes().next().expect("a hop that appears is a change");
@@ -152,6 +170,10 @@ impl Engine {
             } => self.flow_gone(hop, key, incarnation),
             Input::Attempt { hop, attempt } => self.attempt(hop, attempt),
             Input::Record { hop, header, bytes } => self.record(hop, header, bytes),
+            Input::HopHeard { hop, at } => match self.hops.get_mut(&hop) {
+                Some(watched) => watched.heard = watched.heard.max(at),
+                None => self.outbox.tally.hop_unknown += 1,
+            },
             Input::Names(fact) => self.names.learn(fact, &mut self.outbox.tally),
         }
     }
@@ -239,6 +261,7 @@ impl Engine {
             WatchedHop {
                 hop: Arc::clone(&hop),
                 flow_first,
+                heard: Monotonic::default(),
             },
         );
         self.outbox.change(ChangeKind::HopAppeared(hop));

@@ -77,6 +77,7 @@ pub(crate) fn hop(id: u32, interface: &str) -> Hop {
         interface: interface.into(),
         ifindex: id,
         link: Link::Ethernet,
+        clock: crate::ClockId::default(),
     }
 }
 

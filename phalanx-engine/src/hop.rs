@@ -10,6 +10,10 @@ pub struct HopId(pub u32);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NamespaceId(pub u64);
 
+/// A clock: hops with the same number have their times from one clock. The boot id of the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClockId(pub u128);
+
 /// What frames at a hop begin with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
@@ -38,4 +42,6 @@ pub struct Hop {
     pub ifindex: u32,
     /// What frames begin with.
     pub link: Link,
+    /// The clock of its times.
+    pub clock: ClockId,
 }

@@ -4,6 +4,7 @@ use phalanx_common::abi::{Attempt, FlowKey, FlowUpdate, RecordHeader};
 
 use crate::hop::{Hop, HopId};
 use crate::name::NameFact;
+use crate::time::Monotonic;
 
 /// What the shell tells the engine.
 #[derive(Clone, Debug)]
@@ -52,6 +53,14 @@ pub enum Input<'a> {
         key: FlowKey,
         /// Which incarnation of it.
         incarnation: u32,
+    },
+    /// All that the kernel told of this hop before `at` has come. Only where flows expire as
+    /// [`crate::Expiry::Told`] says.
+    HopHeard {
+        /// Where.
+        hop: HopId,
+        /// Until when.
+        at: Monotonic,
     },
     /// Something that gives addresses and ports a name.
     Names(NameFact),

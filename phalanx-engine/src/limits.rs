@@ -43,6 +43,10 @@ pub const ICMP_IDLE_TIMEOUT_NS: u64 = 30 * SECOND_NS;
 /// How long an answer to a read is waited for before the flow is closed without.
 pub const READ_TIMEOUT_NS: u64 = 10 * SECOND_NS;
 
+/// How much later than its silence the end of a flow may be told where another engine looks after
+/// it, on that one's clock: its read takes 10 s at most, its loop less than one.
+pub const TOLD_SLACK_NS: u64 = 30 * SECOND_NS;
+
 /// Flows of one conversation that are followed as its path: a bridge, its veth, a bond and its
 /// ports, both ends of a container; more are counted and left out.
 pub const PATH_LENGTH_MAX: usize = 16;

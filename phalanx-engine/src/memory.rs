@@ -11,6 +11,7 @@ use crate::change::{
 use crate::conversation::{Conversation, Member};
 use crate::flow::{ClosedEntry, Flow};
 use crate::histogram::BUCKET_COUNT;
+use crate::hop::HopId;
 use crate::limits::{
     APPLICATION_BYTES_MAX, ATTEMPT_COUNT_MAX, CHANGE_COUNT_MAX, CLOSED_COUNT_MAX,
     COMMAND_COUNT_MAX, COPY_WINDOW, FLOW_COUNT_DEFAULT, HOP_COUNT_MAX, LIVE_GROWN_BYTES_MAX,
@@ -102,7 +103,7 @@ fn memory_is_within_its_bound() {
         + tree(FLOW_COUNT_DEFAULT, size_of::<(Monotonic, Slot)>());
     let service = 16 + size_of::<Service>() + NAME;
     let conversations = table::<Conversation>(FLOW_COUNT_DEFAULT)
-        + FLOW_COUNT_DEFAULT * (4 * size_of::<Member>() + 2 * service);
+        + FLOW_COUNT_DEFAULT * (4 * (size_of::<Member>() + size_of::<HopId>()) + 2 * service);
     let closed = table::<ClosedEntry>(CLOSED_COUNT_MAX) + CLOSED_COUNT_MAX * 8;
     let histograms = DISTRIBUTION_COUNT * 2 * BUCKET_COUNT * size_of::<u32>();
     let pair = size_of::<Pair>() + size_of::<PairKey>() + 2 * NAME_LENGTH_MAX + 100;

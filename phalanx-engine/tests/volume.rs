@@ -96,6 +96,7 @@ fn many_flows_and_updates_stay_within_memory() {
         interface: "eth0".into(),
         ifindex: 2,
         link: Link::Ethernet,
+        clock: phalanx_engine::ClockId::default(),
     };
     engine.handle(Input::HopAppeared(hop), Monotonic(0));
     let before = resident_bytes();

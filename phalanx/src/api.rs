@@ -4,6 +4,7 @@
 //! **Invariant:** each error, whoever finds it, is a [`problem::Problem`]. Deliberately absent:
 //! CORS (no foreign page may read this API) and cookies.
 
+pub mod agents;
 pub mod captures;
 mod change;
 pub mod client;
@@ -112,6 +113,7 @@ fn routes(api: &Arc<Api>) -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
         .routes(routes!(metrics::get))
         .routes(routes!(version::version))
         .routes(routes!(status::get))
+        .routes(routes!(agents::list))
         .routes(routes!(hops::list))
         .routes(routes!(flows::list))
         .routes(routes!(flows::get))

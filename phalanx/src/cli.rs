@@ -1,5 +1,6 @@
 //! The command line: what was typed, and which command answers it.
 
+mod agent;
 mod analyze;
 mod capture;
 mod cleanup;
@@ -7,6 +8,7 @@ mod client;
 mod config;
 mod doctor;
 mod flows;
+mod hub;
 mod packets;
 mod redact;
 mod selection;
@@ -65,6 +67,12 @@ pub struct Arguments {
 pub enum Command {
     /// Watches this host and serves metrics and API, in the foreground.
     Up(Box<up::UpArguments>),
+    /// Watches this host and tells a hub, in the foreground.
+    #[command(after_help = agent::AFTER_HELP)]
+    Agent(Box<agent::AgentArguments>),
+    /// Takes what agents tell and serves it as one, in the foreground.
+    #[command(after_help = hub::AFTER_HELP)]
+    Hub(Box<hub::HubArguments>),
     /// Tells what this host can do, what is missing and what to do about it.
     Doctor(Box<doctor::DoctorArguments>),
     /// Shows how the running daemon does and what was lost.
@@ -152,6 +160,8 @@ pub fn run() -> ExitCode {
 fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Up(arguments) => up::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Agent(arguments) => agent::run(&arguments),
+        Command::Hub(arguments) => hub::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Status(arguments) => status::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Flows(arguments) => flows::run(&arguments).map(|()| ExitCode::SUCCESS),

@@ -116,7 +116,11 @@ struct State {
 
 /// Maps monotonic to wall time. Clones share what they know.
 #[derive(Clone, Debug)]
-pub struct Clock(Arc<Mutex<State>>);
+pub struct Clock {
+    state: Arc<Mutex<State>>,
+    /// Its times are wall time.
+    is_wall: bool,
+}
 
 impl Clock {
     /// Starts from a first reading.
@@ -127,15 +131,43 @@ impl Clock {
             offset_ns: first.offset_ns(),
         };
         let mappings = VecDeque::from([mapping]);
-        Self(Arc::new(Mutex::new(State {
+        let state = State {
             mappings,
             suspended_ns: first.suspended_ns(),
-        })))
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            is_wall: false,
+        }
+    }
+
+    /// Of times that are wall time: those of a hub.
+    #[must_use]
+    pub fn wall_clock() -> Self {
+        let same = Reading {
+            monotonic_ns: 0,
+            wall_ns: 0,
+            boot_ns: 0,
+        };
+        Self {
+            is_wall: true,
+            ..Self::new(same)
+        }
+    }
+
+    /// The time now, as this clock's times are.
+    #[must_use]
+    pub fn now(&self) -> Monotonic {
+        if self.is_wall {
+            Monotonic(read_ns(ClockId::CLOCK_REALTIME))
+        } else {
+            now()
+        }
     }
 
     /// Learns from another reading; what happened since the one before, if anything did.
     pub fn sample(&self, reading: Reading) -> Vec<ClockEvent> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let at = Monotonic(reading.monotonic_ns);
         let mut events = Vec::new();
         let slept_ns = reading.suspended_ns().saturating_sub(state.suspended_ns);
@@ -181,7 +213,7 @@ impl Clock {
     /// The wall time of an instant, in nanoseconds since 1970.
     #[must_use]
     pub fn wall_ns(&self, at: Monotonic) -> u64 {
-        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let in_force = state
             .mappings
             .iter()
@@ -257,7 +289,10 @@ mod tests {
             let events = clock.sample(reading((1 + step) * S, (100 + step) * S, 0));
             assert_eq!(events.len(), 1);
         }
-        assert_eq!(clock.0.lock().unwrap().mappings.len(), MAPPING_COUNT_MAX);
+        assert_eq!(
+            clock.state.lock().unwrap().mappings.len(),
+            MAPPING_COUNT_MAX
+        );
         assert_eq!(clock.wall_ns(Monotonic(200 * S)), 499 * S);
     }
 

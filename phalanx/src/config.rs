@@ -77,6 +77,22 @@ pub struct Config {
     pub capture_age_max: Duration,
     /// What is kept of recent packets.
     pub lookback: LookbackOptions,
+    /// Where the hub is that an agent tells; where it is not set, the one it was enrolled at.
+    pub hub: Option<String>,
+    /// Where an agent keeps its certificate and its spool.
+    pub agent_directory: PathBuf,
+    /// Bytes that an agent's spool may take.
+    pub spool_bytes_max: u64,
+    /// Where a hub keeps its certificates, its agents and its log.
+    pub hub_directory: PathBuf,
+    /// Where a hub listens for agents.
+    pub hub_listen: SocketAddr,
+    /// Flows of all agents that a hub keeps.
+    pub hub_flow_count_max: u32,
+    /// Bytes that a hub's log may take.
+    pub hub_log_bytes_max: u64,
+    /// Age at which a hub's log forgets.
+    pub hub_log_age_max: Duration,
     /// What the kernel programs log.
     pub kernel_log: KernelLogLevel,
     /// What is logged.
@@ -170,6 +186,14 @@ impl Config {
             capture_bytes_max: integer(layers, "capture_bytes_max"),
             capture_age_max: Duration::from_secs(integer(layers, "capture_age_max_s")),
             lookback: lookback(layers)?,
+            hub: Some(text(layers, "hub").to_owned()).filter(|text| !text.is_empty()),
+            agent_directory: PathBuf::from(text(layers, "agent_directory")),
+            spool_bytes_max: integer(layers, "spool_bytes_max"),
+            hub_directory: PathBuf::from(text(layers, "hub_directory")),
+            hub_listen: text(layers, "hub_listen").parse().context("hub_listen")?,
+            hub_flow_count_max: u32::try_from(integer(layers, "hub_flow_count_max"))?,
+            hub_log_bytes_max: integer(layers, "hub_log_bytes_max"),
+            hub_log_age_max: Duration::from_secs(integer(layers, "hub_log_age_max_s")),
             kernel_log: text(layers, "kernel_log")
                 .parse()
                 .map_err(anyhow::Error::msg)?,

@@ -1,19 +1,26 @@
 //! The loop that ties the kernel side to the engine and the engine to the views.
 
+mod core;
 mod feed;
-mod notify;
+mod link;
+pub(crate) mod notify;
 mod process;
 mod serve;
+mod signal;
 mod status;
 mod turn;
 mod up;
 mod wake;
 mod watcher;
 
+pub(crate) use core::{Core, FeedClosed};
 pub use feed::{
     DaemonHandle, FEED_COUNT_MAX, Feed, Outlet, RECORD_BATCH_COUNT_MAX, REQUEST_COUNT_MAX, Record,
     Request,
 };
+pub(crate) use process::{cpu_ns, resident_bytes};
+pub(crate) use serve::Service;
+pub(crate) use signal::{Signalled, block_signals, next_signal};
 pub use status::{HopState, HopStatus, InstanceStatus, KernelStatus, RingStatus};
 pub use up::up;
 pub(crate) use wake::Waker;

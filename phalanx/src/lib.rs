@@ -3,6 +3,7 @@
 //!
 //! Deliberately absent: anything that can be computed from values alone (it lives in the engine).
 
+pub mod agent;
 pub mod analysis;
 pub mod api;
 pub mod auth;
@@ -12,9 +13,12 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+mod disk;
 pub mod doctor;
+pub mod hub;
 pub mod interface;
 pub mod kernel;
+pub mod link;
 pub mod lookback;
 pub mod metrics;
 mod netlink;

@@ -4,6 +4,7 @@
 //! A change costs a look-up of its pair and some additions: the children of a pair's families are
 //! kept with the pair. Deliberately absent: global registries.
 
+mod agent;
 mod daemon;
 mod document;
 mod family;
@@ -17,8 +18,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use phalanx_engine::{Change, ChangeKind};
 use prometheus::{Registry, TextEncoder};
 
+use crate::agent::UplinkStatus;
 use crate::clock::ClockEvent;
 use crate::daemon::KernelStatus;
+use crate::hub::AgentStatus;
+use agent::AgentMetrics;
 pub use daemon::DaemonMetrics;
 pub(crate) use daemon::state_name;
 pub use document::document;
@@ -32,6 +36,7 @@ pub struct Metrics {
     registry: Registry,
     fold: Mutex<Fold>,
     daemon: DaemonMetrics,
+    agents: AgentMetrics,
 }
 
 /// What folding remembers.
@@ -50,12 +55,14 @@ impl Metrics {
         let registry = Registry::new();
         let families = Arc::new(Families::new(&registry)?);
         let daemon = DaemonMetrics::new(&registry)?;
+        let agents = AgentMetrics::new(&registry)?;
         let pairs = Pairs::new(Arc::clone(&families));
         let hops = Hops::new(families);
         Ok(Self {
             registry,
             fold: Mutex::new(Fold { pairs, hops }),
             daemon,
+            agents,
         })
     }
 
@@ -71,6 +78,16 @@ impl Metrics {
     /// Takes in how the kernel side does.
     pub fn kernel(&self, status: &KernelStatus) {
         self.daemon.kernel(status);
+    }
+
+    /// Takes in how the agents of a hub do.
+    pub fn agents(&self, agents: &[AgentStatus], log_bytes: u64) {
+        self.agents.tell(agents, log_bytes);
+    }
+
+    /// Takes in how the uplink of an agent does.
+    pub fn uplink(&self, uplink: &UplinkStatus) {
+        self.agents.tell_uplink(uplink);
     }
 
     /// Counts a jump of the clocks.

@@ -9,6 +9,7 @@ mod deb;
 mod ebpf;
 mod kernels;
 mod package;
+mod protocol;
 mod table;
 mod test;
 mod tidy;
@@ -39,6 +40,8 @@ enum Verb {
     Tidy,
     /// Build the Debian package, or prove that it installs, starts and removes cleanly
     Deb(deb::Arguments),
+    /// Compile the protocol of agents and hub, or prove that what is committed is current
+    Protocol(protocol::Arguments),
     /// Run the benches and print their tables
     Bench(bench::Arguments),
 }
@@ -62,6 +65,7 @@ fn run(verb: Verb) -> Result<bool> {
         Verb::Ci(arguments) => ci::run(&arguments),
         Verb::Tidy => tidy::run(),
         Verb::Deb(arguments) => deb::run(&arguments),
+        Verb::Protocol(arguments) => protocol::run(&arguments),
         Verb::Bench(arguments) => bench::run(&arguments),
     }
 }

@@ -2,12 +2,14 @@
 
 use phalanx_common::abi::{FlowKey, FlowUpdate, update_reason};
 
-use super::{Engine, Sweep};
+use super::{Engine, Expiry, Sweep};
 use crate::change::{ChangeKind, CloseReason, FlowClosed, FlowOpened, FlowUpdated, IcmpError};
 use crate::flow::{Flow, FlowId, FlowState};
 use crate::hop::HopId;
 use crate::input::Command;
-use crate::limits::{DEADLINE_BATCH, EVICTION_TRIES, READ_TIMEOUT_NS, SWEEP_SLOT_COUNT};
+use crate::limits::{
+    DEADLINE_BATCH, EVICTION_TRIES, READ_TIMEOUT_NS, SWEEP_SLOT_COUNT, TOLD_SLACK_NS,
+};
 use crate::role;
 use crate::side::Endpoint;
 use crate::table::Slot;
@@ -149,6 +151,9 @@ impl Engine {
             self.timers.set(flow.timer, Timer::Flow(slot));
             return;
         }
+        if self.config.expiry == Expiry::Told {
+            return self.told_flow_due(slot);
+        }
         if flow.is_read {
             self.outbox.tally.reads_unanswered += 1;
             self.close_flow(slot, CloseReason::Idle);
@@ -164,6 +169,27 @@ impl Engine {
             key,
             incarnation,
         });
+    }
+
+    /// A flow is silent that another engine looks after: it is left alone until it is sure that
+    /// what that one said of it was lost.
+    fn told_flow_due(&mut self, slot: Slot) {
+        let Some(flow) = self.flows.get_mut(slot) else {
+            return;
+        };
+        // No hop: it has vanished, and the sweep comes.
+        let heard = self.hops.get(&flow.hop).map(|watched| watched.heard);
+        let lost_at = flow
+            .silent_at(self.config.tcp_idle_timeout_ns)
+            .plus_ns(TOLD_SLACK_NS);
+        if heard.is_some_and(|heard| heard > lost_at) {
+            self.outbox.tally.reads_unanswered += 1;
+            self.close_flow(slot, CloseReason::Idle);
+            return;
+        }
+        flow.deadline = self.outbox.now.plus_ns(TOLD_SLACK_NS);
+        flow.timer = flow.deadline;
+        self.timers.set(flow.timer, Timer::Flow(slot));
     }
 
     pub(super) fn flow_read(&mut self, hop: HopId, update: &FlowUpdate) {
@@ -295,4 +321,84 @@ enum Current {
     Missing,
     /// The update is of a flow that was closed here.
     Older,
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::change::ChangeKind;
+    use crate::fixture::{hop, update};
+    use crate::limits::{TCP_IDLE_TIMEOUT_NS, TOLD_SLACK_NS};
+    use crate::{Engine, EngineConfig, Expiry, HopId, Input, Monotonic};
+
+    const HOP: HopId = HopId(1);
+    const S: u64 = 1_000_000_000;
+
+    fn told_engine() -> Engine {
+        let mut engine = Engine::new(EngineConfig {
+            expiry: Expiry::Told,
+            ..EngineConfig::default()
+        });
+        for id in [1, 2] {
+            engine.handle(Input::HopAppeared(hop(id, "eth0")), Monotonic(S));
+        }
+        let update = &update(1);
+        engine.handle(Input::Update { hop: HOP, update }, Monotonic(S));
+        engine
+    }
+
+    /// Lets it do all that is due until `to`, as a hub does.
+    fn advance(engine: &mut Engine, to: u64) {
+        while let Some(due) = engine.deadline().filter(|due| due.0 <= to) {
+            engine.handle_deadline(due);
+        }
+    }
+
+    #[test]
+    fn a_flow_that_another_engine_looks_after_waits_for_what_that_one_read() {
+        let mut engine = told_engine();
+        // Its agent is away for long, then everything comes.
+        advance(&mut engine, 100 * TCP_IDLE_TIMEOUT_NS);
+        assert_eq!(engine.occupancy().flows, 1);
+        assert_eq!(engine.commands().count(), 0);
+        let late = Monotonic(100 * TCP_IDLE_TIMEOUT_NS);
+        let update = &update(2);
+        engine.handle(Input::Update { hop: HOP, update }, late);
+        engine.handle(Input::FlowRead { hop: HOP, update }, late);
+        assert_eq!(engine.occupancy().flows, 0);
+        let tally = engine.tally();
+        assert_eq!((tally.updates_after_close, tally.reads_unanswered), (0, 0));
+    }
+
+    #[test]
+    fn a_flow_whose_end_was_lost_is_closed_once_that_is_sure() {
+        let mut engine = told_engine();
+        let lost_at = S + TCP_IDLE_TIMEOUT_NS + TOLD_SLACK_NS;
+        let heard = |engine: &mut Engine, ns| {
+            let at = Monotonic(ns);
+            engine.handle(Input::HopHeard { hop: HOP, at }, at);
+            advance(engine, ns + 2 * TOLD_SLACK_NS);
+        };
+        heard(&mut engine, lost_at);
+        assert_eq!(engine.occupancy().flows, 1);
+        heard(&mut engine, lost_at + 3 * TOLD_SLACK_NS);
+        assert_eq!(engine.occupancy().flows, 0);
+        assert_eq!(engine.tally().reads_unanswered, 1);
+    }
+
+    #[test]
+    fn a_conversation_keeps_the_hops_whose_flow_has_ended() {
+        let mut engine = told_engine();
+        let update = &update(2);
+        for hop in [HOP, HopId(2)] {
+            engine.handle(Input::Update { hop, update }, Monotonic(2 * S));
+        }
+        for hop in [HOP, HopId(2)] {
+            engine.handle(Input::FlowRead { hop, update }, Monotonic(3 * S));
+        }
+        let closed = engine.changes().find_map(|change| match change.kind {
+            ChangeKind::ConversationClosed(closed) => Some(closed.path),
+            _ => None,
+        });
+        assert_eq!(closed, Some(vec![HOP, HopId(2)]));
+    }
 }

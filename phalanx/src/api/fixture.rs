@@ -79,11 +79,11 @@ pub(crate) fn settings(directory: &Scratch) -> Settings {
     Settings {
         access: Access::new(Vec::new(), Role::Admin),
         is_loopback: true,
-        keeping: Keeping {
+        keeping: Some(Keeping {
             directory: directory.0.clone(),
             bytes_max: 50_000_000,
             age_max: Duration::from_secs(3_600),
-        },
+        }),
     }
 }
 
@@ -259,6 +259,7 @@ pub(crate) fn hop(id: u32, name: &str) -> Hop {
         interface: name.into(),
         ifindex: id,
         link: Link::Ethernet,
+        clock: phalanx_engine::ClockId::default(),
     }
 }
 

@@ -20,8 +20,8 @@ pub struct Settings {
     pub access: Access,
     /// Whether the API listens on loopback only.
     pub is_loopback: bool,
-    /// Where captures are kept.
-    pub keeping: Keeping,
+    /// Where captures are kept; none: none are taken, as at a hub.
+    pub keeping: Option<Keeping>,
 }
 
 /// What the daemon's loop sends.
@@ -42,13 +42,11 @@ impl Api {
             is_loopback,
             keeping,
         } = settings;
-        let directory = keeping.directory.display().to_string();
         let promoted = Arc::clone(&daemon.promoted);
-        let captures = Captures::open(keeping, Arc::clone(&outlook), daemon);
-        let captures = captures.map(Arc::new).map_err(|error| {
-            tracing::warn!(%error, directory, "captures cannot be kept");
-            format!("{directory}: {error}")
-        });
+        let captures = match keeping {
+            Some(keeping) => open_captures(keeping, &outlook, daemon),
+            None => Err("a hub takes no captures: ask the API of the agent".to_owned()),
+        };
         let stream_places = Arc::new(Semaphore::new(stream::READER_COUNT_MAX));
         Self {
             access,
@@ -59,6 +57,19 @@ impl Api {
             outlook,
         }
     }
+}
+
+fn open_captures(
+    keeping: Keeping,
+    outlook: &Arc<Outlook>,
+    daemon: DaemonHandle,
+) -> Result<Arc<Captures>, String> {
+    let directory = keeping.directory.display().to_string();
+    let captures = Captures::open(keeping, Arc::clone(outlook), daemon);
+    captures.map(Arc::new).map_err(|error| {
+        tracing::warn!(%error, directory, "captures cannot be kept");
+        format!("{directory}: {error}")
+    })
 }
 
 /// Follows the daemon and serves, until `stop` becomes true; then ends the captures.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Json;
 use axum::extract::State as Shared;
@@ -15,6 +16,7 @@ use super::Api;
 use super::problem::Problem;
 use super::show;
 use super::version::VERSION;
+use crate::agent::{UplinkState, UplinkStatus};
 use crate::clock::ClockEvent;
 use crate::daemon::{KernelStatus, RingStatus};
 
@@ -30,6 +32,9 @@ pub struct Status {
     /// The kernel side; absent until it has told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel: Option<KernelView>,
+    /// The way to the hub; absent where this is no agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uplink: Option<UplinkView>,
     /// What the views hold.
     pub views: ViewCounts,
     /// The stream of changes.
@@ -143,6 +148,44 @@ pub struct ViewCounts {
     pub refused_count: u64,
 }
 
+/// The way of an agent to its hub.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct UplinkView {
+    /// `connected`, `connecting` or `failed`.
+    pub state: &'static str,
+    /// Why the last try failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+    /// Batches made since the start.
+    pub batches: u64,
+    /// Batches that the hub has acknowledged, those that an earlier process left included.
+    pub acknowledged: u64,
+    /// Batches dropped because memory and spool were full: the hub shows them as a gap.
+    pub dropped: u64,
+    /// Batches that wait in memory.
+    pub memory_batches: u64,
+    /// Bytes of batches on disk.
+    pub spool_bytes: u64,
+}
+
+fn show_uplink(uplink: &UplinkStatus) -> UplinkView {
+    let (state, failure) = match uplink.state() {
+        UplinkState::Connecting => ("connecting", None),
+        UplinkState::Connected => ("connected", None),
+        UplinkState::Failed(why) => ("failed", Some(why)),
+    };
+    let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    UplinkView {
+        state,
+        failure,
+        batches: load(&uplink.batches),
+        acknowledged: load(&uplink.acknowledged),
+        dropped: load(&uplink.dropped),
+        memory_batches: load(&uplink.memory_batches),
+        spool_bytes: load(&uplink.spool_bytes),
+    }
+}
+
 /// The stream of changes.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct StreamView {
@@ -211,8 +254,9 @@ pub(super) async fn get(Shared(api): Shared<Arc<Api>>) -> Json<Status> {
     drop(view);
     Json(Status {
         version: VERSION,
+        uplink: outlook.uplink().map(|it| show_uplink(it)),
         is_ready: api.is_ready(),
-        now: show::time(&outlook.clock, crate::clock::now()),
+        now: show::time(&outlook.clock, outlook.clock.now()),
         kernel,
         views,
         stream: StreamView {

@@ -242,6 +242,7 @@ mod tests {
             interface: "eth0".into(),
             ifindex: 2,
             link: Link::Ethernet,
+            clock: phalanx_engine::ClockId::default(),
         });
         let clock = Clock::new(Reading::take());
         let file = packets.pcapng(&flow(port), Some(&hop), &clock).unwrap();

@@ -89,6 +89,9 @@ fn describe(status: &Value, hops: &Value) -> String {
     if kernel["lookback"].is_object() {
         let _ = writeln!(text, "{}", describe_lookback(&kernel["lookback"]));
     }
+    if let Some(uplink) = describe_uplink(&status["uplink"]) {
+        let _ = writeln!(text, "hub       {uplink}");
+    }
     for (reason, packets) in kernel["unparsed"].as_object().into_iter().flatten() {
         if packets != 0 {
             let _ = writeln!(text, "  unparsed {reason}: {packets}");
@@ -125,6 +128,22 @@ fn describe_lookback(lookback: &Value) -> String {
         );
     }
     text
+}
+
+/// The way to the hub, where this is an agent.
+fn describe_uplink(uplink: &Value) -> Option<String> {
+    let state = uplink["state"].as_str()?;
+    let failure = uplink["failure"].as_str().map(plain);
+    let failure = failure.map_or_else(String::new, |why| format!(" ({why})"));
+    Some(format!(
+        "{state}{failure}; {} batches made, {} acknowledged, {} dropped, {} in memory, {} MiB on \
+         disk",
+        uplink["batches"],
+        uplink["acknowledged"],
+        uplink["dropped"],
+        uplink["memory_batches"],
+        mebibytes(&uplink["spool_bytes"]),
+    ))
 }
 
 fn describe_hop(hop: &Value) -> String {

@@ -52,7 +52,7 @@ pub struct UpArguments {
 }
 
 impl UpArguments {
-    fn flags(&self) -> Flags {
+    pub(super) fn flags(&self) -> Flags {
         let mut flags = Flags::new();
         let mut put = |key, flag: &str, value: String| flags.push((key, flag.to_owned(), value));
         for (key, value) in &self.set {
@@ -94,7 +94,7 @@ impl UpArguments {
     }
 }
 
-fn parse_pair(text: &str) -> Result<(&'static str, String), String> {
+pub(super) fn parse_pair(text: &str) -> Result<(&'static str, String), String> {
     let (key, value) = text.split_once('=').ok_or("must be KEY=VALUE")?;
     let setting = config::SETTINGS.iter().find(|setting| setting.key == key);
     let setting = setting.ok_or_else(|| match config::nearest(key) {
@@ -108,10 +108,10 @@ fn parse_pair(text: &str) -> Result<(&'static str, String), String> {
 pub(super) fn run(arguments: &UpArguments) -> anyhow::Result<()> {
     let layers = arguments.layers()?;
     log(&Config::new(&layers)?)?;
-    crate::daemon::up(layers, || arguments.layers())
+    crate::daemon::up(layers, || arguments.layers(), None)
 }
 
-fn log(config: &Config) -> anyhow::Result<()> {
+pub(super) fn log(config: &Config) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&config.log)
         .map_err(|error| anyhow::anyhow!("log: {error}; such as info or info,phalanx=debug"))?;
     let builder = tracing_subscriber::fmt()

@@ -258,6 +258,26 @@ settings! {
     "lookback_cpu_percent", Kind::Integer { min: 1, max: 100 }, "5", false,
         "Percent of one CPU that keeping the packets of the feed `all` may take in the daemon; \
          beyond, whole flows are left out, chosen by a hash.";
+    "hub", Kind::Text, "", false,
+        "Where the hub is that `phalanx agent` tells, such as `https://hub.example:7071`. Empty: \
+         the one that the agent was enrolled at.";
+    "agent_directory", Kind::Text, "/var/lib/phalanx/agent", false,
+        "Where an agent keeps its certificate, its key and its spool.";
+    "spool_bytes_max", Kind::Integer { min: 4_194_304, max: 1_099_511_627_776 }, "268435456",
+        false, "Bytes that an agent keeps on disk while its hub is away; beyond, the oldest are \
+         dropped, which the hub shows as a gap.";
+    "hub_directory", Kind::Text, "/var/lib/phalanx/hub", false,
+        "Where a hub keeps its certificates, its tokens and agents, and its log.";
+    "hub_listen", Kind::Address, "0.0.0.0:7071", false,
+        "Where a hub listens for agents, always with TLS.";
+    "hub_flow_count_max", Kind::Integer { min: 1024, max: 4_194_304 }, "524288", false,
+        "Flows of all agents that a hub keeps at once; beyond, those longest silent make room and \
+         are counted.";
+    "hub_log_bytes_max", Kind::Integer { min: 33_554_432, max: 1_099_511_627_776 }, "268435456",
+        false, "Bytes that a hub's log may take: what it knows again after a restart. The oldest \
+         goes first.";
+    "hub_log_age_max_s", Kind::Integer { min: 60, max: 31_536_000 }, "86400", false,
+        "Age at which a hub's log forgets.";
     "log", Kind::LogFilter, "info", false,
         "What is logged: `error`, `warn`, `info`, `debug`, `trace`, or directives of \
          tracing-subscriber such as `info,phalanx::kernel=debug`.";

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::status::KernelStatus;
 use crate::capture::PromotedPackets;
 use crate::clock::ClockEvent;
+use crate::hub::AgentStatus;
 use crate::kernel::RecordingFilter;
 use crate::lookback::{Lookback, Seam};
 
@@ -33,6 +34,13 @@ pub enum Feed {
     Kernel(Box<KernelStatus>),
     /// The clocks of the host jumped.
     Clock(ClockEvent),
+    /// How the agents of a hub do; once a second.
+    Agents {
+        /// All that were let in.
+        agents: Vec<AgentStatus>,
+        /// Bytes that the hub's log takes.
+        log_bytes: u64,
+    },
 }
 
 /// One recorded packet.

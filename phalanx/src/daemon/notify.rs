@@ -3,12 +3,12 @@
 use sd_notify::NotifyState;
 
 /// All is attached, and `/readyz` says so.
-pub(super) fn ready(status: &str) {
+pub(crate) fn ready(status: &str) {
     send(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
 /// The configuration is read again; [`ready`] ends it.
-pub(super) fn reloading() {
+pub(crate) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => send(&[NotifyState::Reloading, now]),
         Err(_) => send(&[NotifyState::Reloading]),
@@ -16,12 +16,12 @@ pub(super) fn reloading() {
 }
 
 /// The daemon ends.
-pub(super) fn stopping() {
+pub(crate) fn stopping() {
     send(&[NotifyState::Stopping]);
 }
 
 /// The loop turns.
-pub(super) fn keep_alive() {
+pub(crate) fn keep_alive() {
     send(&[NotifyState::Watchdog]);
 }
 

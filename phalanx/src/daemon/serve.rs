@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::feed::Outlet;
+use crate::agent::UplinkStatus;
 use crate::api::Api;
 use crate::api::serve::{Listen, Server, TlsFiles};
 use crate::api::service::{self, Inlet, Settings};
@@ -25,7 +26,7 @@ const THREAD_COUNT: usize = 2;
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The HTTP side.
-pub(super) struct Service {
+pub(crate) struct Service {
     runtime: Runtime,
     server: Option<Server>,
     access: Access,
@@ -37,7 +38,7 @@ pub(super) struct Service {
 
 impl Service {
     /// Binds the address; nobody is served yet.
-    pub(super) fn bind(config: &Config) -> anyhow::Result<Self> {
+    pub(crate) fn bind(config: &Config) -> anyhow::Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(THREAD_COUNT)
             .max_blocking_threads(THREAD_COUNT)
@@ -81,12 +82,12 @@ impl Service {
     }
 
     /// Where it listens.
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Folds the feed and serves.
-    pub(super) fn start(&mut self, outlet: Outlet, config: &Config) -> anyhow::Result<()> {
+    pub(crate) fn start(&mut self, outlet: Outlet, keeping: Option<Keeping>) -> anyhow::Result<()> {
         let Outlet {
             feed,
             records,
@@ -97,11 +98,7 @@ impl Service {
         let settings = Settings {
             access: self.access.clone(),
             is_loopback: self.address.ip().to_canonical().is_loopback(),
-            keeping: Keeping {
-                directory: config.capture_directory.clone(),
-                bytes_max: config.capture_bytes_max,
-                age_max: config.capture_age_max,
-            },
+            keeping,
         };
         let api = Arc::new(Api::new(settings, outlook, daemon));
         let server = self
@@ -114,8 +111,15 @@ impl Service {
         Ok(())
     }
 
+    /// Shows how the uplink of an agent does.
+    pub(crate) fn show_uplink(&self, uplink: Arc<UplinkStatus>) {
+        if let Some(outlook) = &self.outlook {
+            outlook.set_uplink(uplink);
+        }
+    }
+
     /// Waits until `/readyz` says that the daemon is ready, for `timeout` at most; whether it does.
-    pub(super) fn await_ready(&self, timeout: Duration) -> bool {
+    pub(crate) fn await_ready(&self, timeout: Duration) -> bool {
         let Some(outlook) = &self.outlook else {
             return false;
         };
@@ -124,7 +128,7 @@ impl Service {
     }
 
     /// Lets running requests and captures end, for a moment.
-    pub(super) fn stop(self) {
+    pub(crate) fn stop(self) {
         self.stops.send_replace(true);
         if let Some(task) = self.task {
             let ended = async { tokio::time::timeout(STOP_TIMEOUT, task).await };

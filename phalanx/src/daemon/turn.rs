@@ -5,23 +5,22 @@
 mod record;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use anyhow::Context;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use phalanx_common::abi::{COUNTER_COUNT, Counter, FlowKey, FlowUpdate, update_reason};
 use phalanx_engine::{
-    Change, ChangeKind, Command, Engine, Hop, HopId, Input, Link as HopLink, Monotonic, NameFact,
-    NamespaceId,
+    ClockId, Command, Hop, HopId, Input, Link as HopLink, Monotonic, NameFact, NamespaceId,
 };
 use tokio::sync::mpsc;
 
-use super::feed::{Feed, Record, Request};
+use super::core::FeedClosed;
+use super::feed::{Record, Request};
 use super::status::{HopState, HopStatus, InstanceStatus, KernelStatus, RingStatus};
 use super::wake::Waker;
 use super::watcher::{Ready, Report};
@@ -29,13 +28,12 @@ use crate::capture::PromotedPackets;
 use crate::clock::{self, Clock, Reading};
 use crate::interface::{Link, LinkLayer, Namespace};
 use crate::kernel::{Event, KernelLog, Ring, Tables};
+use crate::link::Told;
 use crate::lookback::Lookback;
 use record::Governing;
 
 /// Events taken from one ring in one turn: some milliseconds of work.
 const EVENT_BATCH: usize = 4_096;
-/// Inputs after which the engine's changes are handed on: far below what it keeps.
-const CHANGE_BATCH: usize = 512;
 /// Batches taken from the rings when an interface has gone: what fits into the ring of records, 8
 /// MiB of at least 256 bytes each.
 const DRAIN_BATCH_COUNT: usize = 32;
@@ -56,14 +54,14 @@ const MAP_MEMORY_TURN_COUNT: u64 = 60;
 
 /// What the loop is started with.
 pub(super) struct TurnOptions {
-    pub(super) engine: Engine,
+    pub(super) link: Box<dyn super::link::Link>,
+    pub(super) host: Arc<str>,
+    /// The clock that the hops' times are from.
+    pub(super) boot: ClockId,
     pub(super) ready: Vec<Ready>,
     pub(super) reports: Receiver<(usize, Report)>,
     pub(super) names: Receiver<NameFact>,
-    /// Where addresses go whose names are asked for; none: they are not.
-    pub(super) resolver: Option<SyncSender<IpAddr>>,
     pub(super) requests: mpsc::Receiver<Request>,
-    pub(super) feed: mpsc::Sender<Feed>,
     pub(super) records: mpsc::Sender<Vec<Record>>,
     pub(super) promoted: Arc<PromotedPackets>,
     pub(super) lookback: Arc<Lookback>,
@@ -108,15 +106,14 @@ struct HopEntry {
 
 /// The loop and all that it owns.
 pub(super) struct Turn {
-    engine: Engine,
+    link: Box<dyn super::link::Link>,
     instances: Vec<InstanceState>,
     hop_next: u32,
     host: Arc<str>,
+    boot: ClockId,
     reports: Receiver<(usize, Report)>,
     names: Receiver<NameFact>,
-    resolver: Option<SyncSender<IpAddr>>,
     requests: mpsc::Receiver<Request>,
-    feed: mpsc::Sender<Feed>,
     records: mpsc::Sender<Vec<Record>>,
     promoted: Arc<PromotedPackets>,
     lookback: Arc<Lookback>,
@@ -128,7 +125,6 @@ pub(super) struct Turn {
     status_next: Monotonic,
     status_count: u64,
     idle_turn_count: u32,
-    input_count: usize,
     tallies: Tallies,
 }
 
@@ -143,27 +139,17 @@ struct Tallies {
     map_memory_bytes: u64,
 }
 
-/// The feed's receiver is gone: the API has ended.
-#[derive(Debug, thiserror::Error)]
-#[error("nobody takes the feed any more")]
-struct FeedClosed;
-
 impl Turn {
     pub(super) fn new(options: TurnOptions) -> anyhow::Result<Self> {
-        let host = nix::unistd::gethostname().ok();
-        let host = host
-            .map(|host| host.to_string_lossy().into_owned())
-            .unwrap_or_default();
         let mut turn = Self {
-            engine: options.engine,
+            link: options.link,
             instances: Vec::new(),
             hop_next: 1,
-            host: Arc::from(host),
+            host: options.host,
+            boot: options.boot,
             reports: options.reports,
             names: options.names,
-            resolver: options.resolver,
             requests: options.requests,
-            feed: options.feed,
             records: options.records,
             promoted: options.promoted,
             governing: options.lookback.governor().map(Governing::new),
@@ -174,7 +160,6 @@ impl Turn {
             status_next: Monotonic::default(),
             status_count: 0,
             idle_turn_count: 0,
-            input_count: 0,
             tallies: Tallies::default(),
         };
         for (number, ready) in options.ready.into_iter().enumerate() {
@@ -192,7 +177,7 @@ impl Turn {
                 walk_due: 0,
             });
             for report in ready.reports {
-                turn.take_report(number, report);
+                turn.take_report(number, report)?;
             }
         }
         turn.begin_lookback()?;
@@ -204,10 +189,12 @@ impl Turn {
         while !self.signals.stops.load(Ordering::Acquire) {
             self.turn_and_sleep()?;
         }
-        self.hand_on()?;
-        let status = self.status()?;
+        self.settle(clock::now())?;
+        let status = Box::new(self.status()?);
+        let now = clock::now();
         // The receiver may have ended first: then nobody needs the last status.
-        let _ = self.feed.blocking_send(Feed::Kernel(Box::new(status)));
+        let _ = self.link.tell(Told::Status(status), now);
+        self.link.close(now);
         Ok(())
     }
 
@@ -217,7 +204,7 @@ impl Turn {
             if matches!(report, Report::Detached { .. }) {
                 self.drain(number)?;
             }
-            self.take_report(number, report);
+            self.take_report(number, report)?;
         }
         while let Ok(request) = self.requests.try_recv() {
             self.answer(request)?;
@@ -225,7 +212,7 @@ impl Turn {
         let mut taken = 0;
         for number in 0..self.instances.len() {
             taken += self.take_events(number)?;
-            taken += self.take_records(number);
+            taken += self.take_records(number)?;
             taken += self.walk(number)?;
             if let Some(log) = &mut self.instances[number].log {
                 log.tell();
@@ -239,15 +226,10 @@ impl Turn {
             };
             self.handle(Input::Names(fact), now)?;
         }
-        while self
-            .engine
-            .deadline()
-            .is_some_and(|deadline| deadline <= now)
-        {
-            self.engine.handle_deadline(now);
-            self.hand_on()?;
+        while self.link.deadline().is_some_and(|deadline| deadline <= now) {
+            self.settle(now)?;
         }
-        self.hand_on()?;
+        self.settle(now)?;
         for instance in &mut self.instances {
             instance.departed.clear();
         }
@@ -261,7 +243,7 @@ impl Turn {
     /// Takes what is left in the rings: by an interface that has gone, or for filters that have.
     fn drain(&mut self, number: usize) -> anyhow::Result<()> {
         for _ in 0..DRAIN_BATCH_COUNT {
-            if self.take_events(number)? + self.take_records(number) == 0 {
+            if self.take_events(number)? + self.take_records(number)? == 0 {
                 break;
             }
         }
@@ -340,51 +322,24 @@ impl Turn {
     }
 
     fn handle(&mut self, input: Input<'_>, now: Monotonic) -> Result<(), FeedClosed> {
-        self.engine.handle(input, now);
-        self.input_count += 1;
-        if self.input_count >= CHANGE_BATCH {
-            self.hand_on()?;
+        self.link.tell(Told::Input(input), now)?;
+        self.obey_all()
+    }
+
+    /// Lets those who take what is told work, and does what they ask for.
+    fn settle(&mut self, now: Monotonic) -> Result<(), FeedClosed> {
+        self.link.settle(now)?;
+        self.obey_all()
+    }
+
+    fn obey_all(&mut self) -> Result<(), FeedClosed> {
+        for command in self.link.commands() {
+            self.obey(command)?;
         }
         Ok(())
     }
 
-    /// Does what the engine asks for and hands on what it decided.
-    fn hand_on(&mut self) -> Result<(), FeedClosed> {
-        self.input_count = 0;
-        let commands: Vec<Command> = self.engine.commands().collect();
-        for command in commands {
-            self.obey(command);
-        }
-        let changes: Vec<_> = self.engine.changes().collect();
-        if changes.is_empty() {
-            return Ok(());
-        }
-        self.ask_names(&changes);
-        self.feed
-            .blocking_send(Feed::Changes(changes))
-            .map_err(|_| FeedClosed)
-    }
-
-    /// Those who find names look when flows were opened.
-    fn ask_names(&self, changes: &[Change]) {
-        let mut has_opened = false;
-        for change in changes {
-            let ChangeKind::FlowOpened(opened) = &change.kind else {
-                continue;
-            };
-            has_opened = true;
-            if let Some(resolver) = &self.resolver {
-                // Full: the address is asked for with its next flow.
-                let _ = resolver.try_send(opened.endpoints.client.address);
-                let _ = resolver.try_send(opened.endpoints.server.address);
-            }
-        }
-        if has_opened {
-            self.signals.names.wake();
-        }
-    }
-
-    fn obey(&mut self, command: Command) {
+    fn obey(&mut self, command: Command) -> Result<(), FeedClosed> {
         let (Command::ReadAndDelete {
             hop,
             key,
@@ -400,28 +355,20 @@ impl Turn {
         let instance = self.instances.iter_mut().find(holds);
         let update = instance.and_then(|instance| instance.delete(&key, incarnation, now));
         if matches!(command, Command::Delete { .. }) {
-            return;
+            return Ok(());
         }
-        match update {
-            Some(update) => self.engine.handle(
-                Input::FlowRead {
-                    hop,
-                    update: &update,
-                },
-                now,
-            ),
-            None => self.engine.handle(
-                Input::FlowGone {
-                    hop,
-                    key,
-                    incarnation,
-                },
-                now,
-            ),
-        }
+        let answer = match &update {
+            Some(update) => Input::FlowRead { hop, update },
+            None => Input::FlowGone {
+                hop,
+                key,
+                incarnation,
+            },
+        };
+        self.link.tell(Told::Input(answer), now)
     }
 
-    fn take_report(&mut self, number: usize, report: Report) {
+    fn take_report(&mut self, number: usize, report: Report) -> Result<(), FeedClosed> {
         let now = clock::now();
         match report {
             Report::Attached {
@@ -431,7 +378,7 @@ impl Turn {
                 reason,
             } => {
                 let status = self.new_status(number, &link, ingress, egress, reason);
-                self.add_hop(number, &link, status, now);
+                self.add_hop(number, &link, status, now)?;
             }
             Report::Detached { ifindex } => {
                 if let Some(entry) = self.instances[number].hops.remove(&ifindex)
@@ -439,7 +386,7 @@ impl Turn {
                 {
                     self.instances[number].departed.push(id);
                     self.lookback.remove_hop(id);
-                    self.engine.handle(Input::HopVanished(id), now);
+                    self.handle(Input::HopVanished(id), now)?;
                 }
             }
             Report::Failed { link, reason } => {
@@ -464,19 +411,28 @@ impl Turn {
                 let instance = &mut self.instances[number];
                 let namespace = &instance.namespace;
                 tracing::error!(%namespace, reason, "its interfaces are no longer followed");
+                let mut gone = Vec::new();
                 for entry in instance.hops.values_mut() {
                     entry.status.state = HopState::Failed(reason.clone());
-                    if let Some(id) = entry.id.take() {
-                        instance.departed.push(id);
-                        self.lookback.remove_hop(id);
-                        self.engine.handle(Input::HopVanished(id), now);
-                    }
+                    gone.extend(entry.id.take());
+                }
+                instance.departed.extend(&gone);
+                for id in gone {
+                    self.lookback.remove_hop(id);
+                    self.handle(Input::HopVanished(id), now)?;
                 }
             }
         }
+        Ok(())
     }
 
-    fn add_hop(&mut self, number: usize, link: &Link, mut status: HopStatus, now: Monotonic) {
+    fn add_hop(
+        &mut self,
+        number: usize,
+        link: &Link,
+        mut status: HopStatus,
+        now: Monotonic,
+    ) -> Result<(), FeedClosed> {
         let id = HopId(self.hop_next);
         self.hop_next = self.hop_next.wrapping_add(1);
         status.hop = Some(id);
@@ -497,6 +453,7 @@ impl Turn {
                 LinkLayer::None => HopLink::Ip,
                 LinkLayer::Ethernet | LinkLayer::Unknown(_) => HopLink::Ethernet,
             },
+            clock: self.boot,
         };
         let entry = HopEntry {
             id: Some(id),
@@ -505,7 +462,7 @@ impl Turn {
         };
         instance.hops.insert(link.index, entry);
         self.lookback.add_hop(id, now);
-        self.engine.handle(Input::HopAppeared(hop), now);
+        self.handle(Input::HopAppeared(hop), now)
     }
 
     fn new_status(
@@ -531,9 +488,7 @@ impl Turn {
     fn tell_status(&mut self) -> anyhow::Result<()> {
         for event in self.clock.sample(Reading::take()) {
             tracing::info!(?event, "the clocks of this host jumped");
-            self.feed
-                .blocking_send(Feed::Clock(event))
-                .map_err(|_| FeedClosed)?;
+            self.link.tell(Told::Clock(event), clock::now())?;
         }
         if self.status_count.is_multiple_of(MAP_MEMORY_TURN_COUNT) {
             self.tallies.map_memory_bytes = super::process::map_memory_bytes();
@@ -541,10 +496,8 @@ impl Turn {
         self.status_count += 1;
         self.mind_lost_events()?;
         self.mind_lost_records()?;
-        let status = self.status()?;
-        self.feed
-            .blocking_send(Feed::Kernel(Box::new(status)))
-            .map_err(|_| FeedClosed)?;
+        let status = Box::new(self.status()?);
+        self.link.tell(Told::Status(status), clock::now())?;
         super::notify::keep_alive();
         Ok(())
     }
@@ -591,7 +544,7 @@ impl Turn {
             at: clock::now(),
             counters,
             instances,
-            tally: *self.engine.tally(),
+            tally: self.link.tally(),
             map_memory_bytes: self.tallies.map_memory_bytes,
             hops: hops.map(|entry| entry.status.clone()).collect(),
             events_read: self.tallies.events_read,
@@ -620,7 +573,7 @@ impl Turn {
         let mut timeout = pause(taken, is_idle);
         let now = clock::now();
         let due = self
-            .engine
+            .link
             .deadline()
             .unwrap_or(self.status_next)
             .min(self.status_next);

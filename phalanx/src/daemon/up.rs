@@ -8,26 +8,29 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signalfd::SignalFd;
 use phalanx_common::watch::PromotionLimit;
-use phalanx_engine::{Engine, EngineConfig, NameFact, NamespaceId};
+use phalanx_engine::{ClockId, Engine, EngineConfig, Expiry, NameFact, NamespaceId};
 use tokio::sync::mpsc;
 
+use super::core::{Core, NameSeekers};
 use super::feed::{
     DaemonHandle, FEED_COUNT_MAX, Outlet, RECORD_BATCH_COUNT_MAX, REQUEST_COUNT_MAX,
 };
+use super::link::{Direct, Link, Remote};
 use super::notify;
 use super::serve::Service;
+use super::signal::{Signalled, block_signals, next_signal};
 use super::turn::{Signals, Turn, TurnOptions};
 use super::wake::Waker;
 use super::watcher::{Outbox, REPORT_COUNT_MAX, Ready, Watcher, WatcherOptions};
-use crate::capture::PromotedPackets;
+use crate::agent::{Uplink, UplinkOptions, start_uplink};
+use crate::capture::{Keeping, PromotedPackets};
 use crate::clock::{Clock, Reading};
 use crate::config::{Config, Layers, compare};
 use crate::interface::Namespace;
 use crate::kernel::LoadOptions;
+use crate::link::Batcher;
 use crate::lookback::Lookback;
 use crate::privilege;
 use crate::socket::{FACT_COUNT_MAX, Finder, FinderOptions, load_names, start_resolver};
@@ -35,11 +38,16 @@ use crate::socket::{FACT_COUNT_MAX, Finder, FinderOptions, load_names, start_res
 /// How often the main thread looks whether the loop still runs.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Runs the daemon until a signal ends it. `read` reads the configuration again.
+/// Runs the daemon until a signal ends it. `read` reads the configuration again; with an uplink a
+/// hub is told of all that the loop is.
 ///
 /// # Errors
 /// Whatever keeps it from starting, with the remedy; or that a part of it ended.
-pub fn up(layers: Layers, read: impl Fn() -> anyhow::Result<Layers>) -> anyhow::Result<()> {
+pub fn up(
+    layers: Layers,
+    read: impl Fn() -> anyhow::Result<Layers>,
+    uplink: Option<UplinkOptions>,
+) -> anyhow::Result<()> {
     let config = Config::new(&layers)?;
     let missing = privilege::missing(&privilege::TO_LOAD);
     if !missing.is_empty() {
@@ -53,7 +61,7 @@ pub fn up(layers: Layers, read: impl Fn() -> anyhow::Result<Layers>) -> anyhow::
     privilege::forbid_new_privileges()?;
     // Bound before anything is attached: a port in use is told before the kernel is touched.
     let service = Service::bind(&config)?;
-    let daemon = Daemon::start(&config, service)?;
+    let daemon = Daemon::start(&config, service, uplink)?;
     daemon.await_ready();
     notify::ready(&daemon.describe());
     let result = daemon.serve_signals(&signals, layers, read);
@@ -70,10 +78,15 @@ struct Daemon {
     service: Service,
     signals: Signals,
     facts: SyncSender<NameFact>,
+    uplink: Option<JoinHandle<()>>,
 }
 
 impl Daemon {
-    fn start(config: &Config, mut service: Service) -> anyhow::Result<Self> {
+    fn start(
+        config: &Config,
+        mut service: Service,
+        uplink: Option<UplinkOptions>,
+    ) -> anyhow::Result<Self> {
         let signals = Signals {
             waker: Waker::new()?,
             stops: Arc::new(AtomicBool::new(false)),
@@ -112,30 +125,35 @@ impl Daemon {
         let promoted = Arc::<PromotedPackets>::default();
         let lookback = Lookback::new(config.lookback.clone()).map_err(anyhow::Error::msg)?;
         let lookback = Arc::new(lookback);
-        let turn = Turn::new(TurnOptions {
-            engine: Engine::new(EngineConfig {
-                seed,
-                flow_count_max: flow_count_max(config),
-                tcp_idle_timeout_ns: nanoseconds(config.tcp_idle_timeout),
-            }),
-            ready,
-            reports: inbox,
-            names: fact_inbox,
+        let engine = Engine::new(EngineConfig {
+            seed,
+            flow_count_max: flow_count_max(config),
+            tcp_idle_timeout_ns: nanoseconds(config.tcp_idle_timeout),
+            expiry: Expiry::Asked,
+        });
+        let seekers = NameSeekers {
+            finder: signals.names.clone(),
             resolver,
-            requests: requests_end,
-            feed,
-            records,
-            promoted: Arc::clone(&promoted),
-            lookback: Arc::clone(&lookback),
-            signals: signals.clone(),
-            clock: clock.clone(),
-        })?;
+        };
+        let core = Core::new(engine, feed, Some(seekers));
+        let boot = boot_id()?;
+        let uplink = uplink
+            .map(|options| start_uplink(options, Reading::take().wall_ns))
+            .transpose()?;
+        let status = uplink.as_ref().map(|uplink| Arc::clone(&uplink.status));
+        let (link, uplink): (Box<dyn Link>, _) = match uplink {
+            None => (Box::new(Direct(core)), None),
+            Some(uplink) => {
+                let (remote, thread) = remote(core, uplink, boot, &clock)?;
+                (Box::new(remote), Some(thread))
+            }
+        };
         let daemon = DaemonHandle {
             requests,
             waker: signals.waker.clone(),
-            clock,
-            promoted,
-            lookback,
+            clock: clock.clone(),
+            promoted: Arc::clone(&promoted),
+            lookback: Arc::clone(&lookback),
         };
         service.start(
             Outlet {
@@ -143,11 +161,32 @@ impl Daemon {
                 records: records_end,
                 daemon,
             },
-            config,
+            Some(Keeping {
+                directory: config.capture_directory.clone(),
+                bytes_max: config.capture_bytes_max,
+                age_max: config.capture_age_max,
+            }),
         )?;
+        if let Some(status) = status {
+            service.show_uplink(status);
+        }
+        let options = TurnOptions {
+            link,
+            host: Arc::from(host_name()),
+            boot: ClockId(u128::from_be_bytes(boot)),
+            ready,
+            reports: inbox,
+            names: fact_inbox,
+            requests: requests_end,
+            records,
+            promoted,
+            lookback,
+            signals: signals.clone(),
+            clock,
+        };
         let turn = std::thread::Builder::new()
             .name("loop".to_owned())
-            .spawn(|| turn.run())?;
+            .spawn(|| Turn::new(options)?.run())?;
         Ok(Self {
             watchers,
             turn,
@@ -155,6 +194,7 @@ impl Daemon {
             service,
             signals,
             facts,
+            uplink,
         })
     }
 
@@ -175,33 +215,23 @@ impl Daemon {
     ) -> anyhow::Result<()> {
         tracing::info!("{}", self.describe());
         loop {
-            let mut descriptors = [PollFd::new(
-                std::os::fd::AsFd::as_fd(signals),
-                PollFlags::POLLIN,
-            )];
-            let timeout = PollTimeout::try_from(LOOK_INTERVAL).unwrap_or(PollTimeout::MAX);
-            match poll(&mut descriptors, timeout) {
-                Ok(_) | Err(nix::Error::EINTR) => {}
-                Err(error) => return Err(error).context("wait for signals"),
-            }
+            let signalled = next_signal(signals, LOOK_INTERVAL)?;
             if self.turn.is_finished() {
                 bail!("the loop ended by itself; the log says why");
             }
-            let Some(signal) = signals.read_signal().context("read a signal")? else {
-                continue;
-            };
-            if signal.ssi_signo == Signal::SIGHUP as u32 {
-                notify::reloading();
-                match read().and_then(|fresh| self.reload(&layers, &fresh).map(|()| fresh)) {
-                    Ok(fresh) => layers = fresh,
-                    Err(error) => {
-                        tracing::error!(error = format!("{error:#}"), "nothing was reloaded");
+            match signalled {
+                None => {}
+                Some(Signalled::Stop) => return Ok(()),
+                Some(Signalled::Reload) => {
+                    notify::reloading();
+                    match read().and_then(|fresh| self.reload(&layers, &fresh).map(|()| fresh)) {
+                        Ok(fresh) => layers = fresh,
+                        Err(error) => {
+                            tracing::error!(error = format!("{error:#}"), "nothing was reloaded");
+                        }
                     }
+                    notify::ready(&self.describe());
                 }
-                notify::ready(&self.describe());
-            } else {
-                tracing::info!(signal = signal.ssi_signo, "stopping");
-                return Ok(());
             }
         }
     }
@@ -244,12 +274,46 @@ impl Daemon {
             Ok(Err(error)) => tracing::error!(error = format!("{error:#}"), "the loop failed"),
             Err(_) => tracing::error!("the loop ended in panic"),
         }
+        // With the loop its sender of batches has gone: the uplink sends or spools what is left.
+        if let Some(uplink) = self.uplink
+            && uplink.join().is_err()
+        {
+            tracing::error!("the uplink ended in panic");
+        }
         self.service.stop();
         // The finder may be in the middle of a pass; it holds nothing that outlives the process.
         if self.finder.is_finished() && self.finder.join().is_err() {
             tracing::warn!("the finder of names ended in panic");
         }
     }
+}
+
+/// The link to a hub, and the thread of its uplink.
+fn remote(
+    core: Core,
+    uplink: Uplink,
+    boot: [u8; 16],
+    clock: &Clock,
+) -> anyhow::Result<(Remote, JoinHandle<()>)> {
+    let batcher = Batcher::new(uplink.run, boot).context("prepare batches for the hub")?;
+    let dropped = Arc::clone(&uplink.status.dropped);
+    let remote = Remote::new(core, batcher, uplink.batches, dropped, clock.clone());
+    Ok((remote, uplink.thread))
+}
+
+fn host_name() -> String {
+    let host = nix::unistd::gethostname().ok();
+    host.map(|host| host.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+/// What the host is called while it runs: who has the same has the same clock.
+fn boot_id() -> anyhow::Result<[u8; 16]> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {path}"))?;
+    let digits: String = text.trim().chars().filter(|it| *it != '-').collect();
+    let number = u128::from_str_radix(&digits, 16).with_context(|| format!("read {path}"))?;
+    Ok(number.to_be_bytes())
 }
 
 fn watcher_options(config: &Config, namespace: &Namespace, seed: u64) -> WatcherOptions {
@@ -316,16 +380,4 @@ fn draw_seed() -> anyhow::Result<u64> {
     let mut source = std::fs::File::open("/dev/urandom").context("open /dev/urandom")?;
     source.read_exact(&mut bytes).context("read /dev/urandom")?;
     Ok(u64::from_ne_bytes(bytes))
-}
-
-/// Signals are read by the main thread, in order; blocked before any thread starts, so that all
-/// inherit it.
-fn block_signals() -> anyhow::Result<SignalFd> {
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
-        signals.add(signal);
-    }
-    signals.thread_block().context("block signals")?;
-    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-    SignalFd::with_flags(&signals, flags).context("open a descriptor of signals")
 }

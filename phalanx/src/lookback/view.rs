@@ -38,6 +38,17 @@ pub struct LookbackStatus {
     pub flow_share: f64,
 }
 
+impl LookbackStatus {
+    /// Where nothing is kept.
+    #[must_use]
+    pub fn off() -> Self {
+        Self {
+            feed: LookbackFeed::Off,
+            ..Self::default()
+        }
+    }
+}
+
 /// What of the time before a request a capture covers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Covered {

@@ -2,8 +2,8 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
+    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry,
 };
 
 use super::table::{self, Definition, Kind};
@@ -115,6 +115,16 @@ pub(super) fn gauge(
     definition: &Definition,
 ) -> Result<IntGauge, prometheus::Error> {
     register(registry, IntGauge::with_opts(options(definition))?)
+}
+
+pub(super) fn float_gauges(
+    registry: &Registry,
+    definition: &Definition,
+) -> Result<GaugeVec, prometheus::Error> {
+    register(
+        registry,
+        GaugeVec::new(options(definition), definition.labels)?,
+    )
 }
 
 pub(super) fn float_gauge(

@@ -170,6 +170,33 @@ table! {
         "Changes of the engine that were folded into the views.";
     CLOCK_JUMPS: Kind::Counter, "phalanx_clock_jumps_total" ["kind"]
         "Steps of the wall clock and suspends of the host.";
+    AGENTS: Kind::Gauge, "phalanx_agents" ["state"]
+        "Agents of this hub that are connected, and that are away.";
+    AGENT_HEARD: Kind::Gauge, "phalanx_agent_heard_timestamp_seconds" ["agent"]
+        "When the hub took in the last batch of an agent, in seconds since 1970.";
+    AGENT_HOPS: Kind::Gauge, "phalanx_agent_hops" ["agent"]
+        "Hops that an agent watches.";
+    AGENT_GAPS: Kind::Counter, "phalanx_agent_gaps_total" ["agent"]
+        "Gaps in what an agent told: batches that it had to drop, or a process that was killed.";
+    AGENT_LOST_BATCHES: Kind::Counter, "phalanx_agent_lost_batches_total" ["agent"]
+        "Batches that are missing in those gaps, where their number is known.";
+    AGENT_LOST_ITEMS: Kind::Counter, "phalanx_agent_lost_items_total" ["agent"]
+        "Updates and the like that are missing in those gaps, where their number is known.";
+    AGENT_REFUSED: Kind::Counter, "phalanx_agent_refused_sessions_total" ["agent"]
+        "Sessions of an agent that the hub ended because of what was sent.";
+    HUB_LOG: Kind::Gauge, "phalanx_hub_log_bytes" []
+        "Bytes of the hub's log.";
+    UPLINK_CONNECTED: Kind::Gauge, "phalanx_uplink_connected" []
+        "1 while this agent has a session with its hub.";
+    UPLINK_SESSIONS: Kind::Counter, "phalanx_uplink_sessions_total" []
+        "Sessions with the hub that have begun.";
+    UPLINK_BATCHES: Kind::Counter, "phalanx_uplink_batches_total" ["outcome"]
+        "Batches for the hub: made, acknowledged by it, and dropped because memory and spool were \
+         full.";
+    UPLINK_MEMORY: Kind::Gauge, "phalanx_uplink_memory_batches" []
+        "Batches in memory that the hub has not acknowledged.";
+    UPLINK_SPOOL: Kind::Gauge, "phalanx_uplink_spool_bytes" []
+        "Bytes of batches on disk that the hub has not acknowledged.";
     HTTP_REQUESTS: Kind::Counter, "phalanx_http_requests_total" ["status"]
         "Requests answered, by class of status.";
     HTTP_REFUSED: Kind::Counter, "phalanx_http_refused_connections_total" []

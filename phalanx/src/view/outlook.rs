@@ -1,12 +1,14 @@
 //! The [`Outlook`]: views, metrics and stream, fed together and shared with the API.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use tokio::sync::{mpsc, watch};
 
 use super::View;
+use crate::agent::UplinkStatus;
 use crate::clock::{Clock, ClockEvent};
 use crate::daemon::{Feed, KernelStatus};
+use crate::hub::AgentStatus;
 use crate::metrics::Metrics;
 use crate::stream::Stream;
 
@@ -19,6 +21,9 @@ pub struct Outlook {
     view: RwLock<View>,
     kernel: watch::Sender<Option<Arc<KernelStatus>>>,
     clock_events: RwLock<Vec<ClockEvent>>,
+    agents: watch::Sender<Arc<[AgentStatus]>>,
+    /// The uplink of an agent.
+    uplink: OnceLock<Arc<UplinkStatus>>,
     /// The metrics.
     pub metrics: Metrics,
     /// The stream of changes.
@@ -37,6 +42,8 @@ impl Outlook {
             view: RwLock::default(),
             kernel: watch::Sender::default(),
             clock_events: RwLock::default(),
+            agents: watch::Sender::new(Arc::from([])),
+            uplink: OnceLock::new(),
             metrics: Metrics::new()?,
             stream: Stream::new(),
             clock,
@@ -55,7 +62,14 @@ impl Outlook {
             }
             Feed::Kernel(status) => {
                 self.metrics.kernel(&status);
+                if let Some(uplink) = self.uplink.get() {
+                    self.metrics.uplink(uplink);
+                }
                 self.kernel.send_replace(Some(Arc::from(status)));
+            }
+            Feed::Agents { agents, log_bytes } => {
+                self.metrics.agents(&agents, log_bytes);
+                self.agents.send_replace(Arc::from(agents));
             }
             Feed::Clock(event) => {
                 self.metrics.clock(&event);
@@ -87,6 +101,24 @@ impl Outlook {
     #[must_use]
     pub fn kernel(&self) -> Option<Arc<KernelStatus>> {
         self.kernel.borrow().clone()
+    }
+
+    /// The agents of a hub, by name.
+    #[must_use]
+    pub fn agents(&self) -> Arc<[AgentStatus]> {
+        Arc::clone(&self.agents.borrow())
+    }
+
+    /// The uplink of an agent; none: this is none.
+    #[must_use]
+    pub fn uplink(&self) -> Option<&Arc<UplinkStatus>> {
+        self.uplink.get()
+    }
+
+    /// Shows the uplink of an agent.
+    pub(crate) fn set_uplink(&self, uplink: Arc<UplinkStatus>) {
+        // It is set once, before anybody is served.
+        let _ = self.uplink.set(uplink);
     }
 
     /// Waits until the kernel side has told how it does for the first time.

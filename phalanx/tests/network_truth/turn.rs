@@ -81,6 +81,7 @@ fn turns(updates: &[FlowUpdate]) -> (Vec<f64>, Vec<f64>) {
         interface: "interface".into(),
         ifindex: 1,
         link: Link::Ethernet,
+        clock: phalanx_engine::ClockId::default(),
     });
     engine.handle(appeared, Monotonic(0));
     let (mut think, mut idle) = (Vec::new(), Vec::new());

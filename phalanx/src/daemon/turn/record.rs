@@ -4,12 +4,14 @@
 use phalanx_common::abi::Counter;
 use phalanx_engine::{Input, Monotonic};
 
+use super::super::core::FeedClosed;
 use super::super::feed::{Record, Request};
 use super::super::process::thread_cpu_ns;
 use super::Turn;
 use crate::capture::PromotedPacket;
 use crate::clock;
 use crate::kernel::await_programs;
+use crate::link::Told;
 use crate::lookback::{Governor, Seam};
 
 /// Records taken from one ring in one turn, and handed on together.
@@ -50,16 +52,16 @@ impl Turn {
     }
 
     /// Takes a part of the records that wait; how many.
-    pub(super) fn take_records(&mut self, number: usize) -> usize {
+    pub(super) fn take_records(&mut self, number: usize) -> Result<usize, FeedClosed> {
         let before_ns = self.governing.as_ref().map(|_| thread_cpu_ns());
-        let (taken, spare) = self.take_record_batch(number);
+        let (taken, spare) = self.take_record_batch(number)?;
         if let (Some(governing), Some(before_ns)) = (&mut self.governing, before_ns)
             && spare > 0
         {
             let cost_ns = thread_cpu_ns().saturating_sub(before_ns);
             governing.records_ns += cost_ns / taken as u64 * spare as u64;
         }
-        taken
+        Ok(taken)
     }
 
     /// One turn and the sleep after it. Where the turn had nothing to do but to take records for no
@@ -87,7 +89,7 @@ impl Turn {
     }
 
     /// How many records were taken, and how many of them for no capture.
-    fn take_record_batch(&mut self, number: usize) -> (usize, usize) {
+    fn take_record_batch(&mut self, number: usize) -> Result<(usize, usize), FeedClosed> {
         let (mut batch, mut promoted) = (Vec::new(), Vec::new());
         let instance = &mut self.instances[number];
         let mut keeping = self.lookback.open();
@@ -123,26 +125,25 @@ impl Turn {
         self.tallies.events_unknown += unknown;
         self.promoted.keep(promoted);
         let spare = taken - batch.len();
-        self.hand_on_records(batch);
-        (taken, spare)
+        self.hand_on_records(batch)?;
+        Ok((taken, spare))
     }
 
-    fn hand_on_records(&mut self, batch: Vec<Record>) {
+    fn hand_on_records(&mut self, batch: Vec<Record>) -> Result<(), FeedClosed> {
         let now = clock::now();
         for Record { hop, header, bytes } in &batch {
-            self.engine.handle(
-                Input::Record {
-                    hop: *hop,
-                    header,
-                    bytes,
-                },
-                now,
-            );
+            let record = Input::Record {
+                hop: *hop,
+                header,
+                bytes,
+            };
+            self.link.tell(Told::Input(record), now)?;
         }
         let count = batch.len() as u64;
         if !batch.is_empty() && self.records.try_send(batch).is_err() {
             self.tallies.records_dropped += count;
         }
+        Ok(())
     }
 
     /// Lets the governor look, and obeys it.

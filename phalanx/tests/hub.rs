@@ -1,0 +1,257 @@
+//! Agents and a hub on the loopback: what is acknowledged is never lost, nothing counts twice, and
+//! every gap is seen, whatever is killed, cut or full.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+#[path = "hub/hostile.rs"]
+mod hostile;
+#[path = "hub/refusal.rs"]
+mod refusal;
+#[path = "hub/stage.rs"]
+mod stage;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use stage::{Feeder, Folder, Hub, Wire, await_that, options};
+
+/// A pseudo-random pause: the same at each run of the tests.
+fn pause(seed: u64) -> Duration {
+    let mixed = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
+    Duration::from_millis(100 + mixed % 400)
+}
+
+fn packets(hub: &Hub) -> u64 {
+    hub.metric("phalanx_packets_total", "sender=\"client\"")
+}
+
+/// The hub counts what was told, once, and knows of no gap.
+fn check_whole(hub: &Hub, feeder: &Feeder, name: &str) {
+    await_that("the hub has counted everything", || {
+        packets(hub) == feeder.packet_count()
+    });
+    // The agents are told of once a second.
+    await_that("the hub tells of all items", || {
+        hub.agent(name)["items"] == feeder.item_count
+    });
+    let agent = hub.agent(name);
+    assert_eq!(
+        (&agent["gaps"], &agent["lost_items"]),
+        (&0.into(), &0.into())
+    );
+}
+
+#[test]
+fn a_hub_that_is_killed_at_any_moment_loses_nothing_and_counts_nothing_twice() {
+    let folder = Folder::new("killed-hub");
+    let mut hub = Hub::make(&folder, "hub");
+    hub.start();
+    let directory = hub.enroll(&folder, "web-1");
+    let mut feeder = Feeder::start(options(&directory, hub.agents), 1, 500);
+    for round in 0..5 {
+        let end = std::time::Instant::now() + pause(round);
+        while std::time::Instant::now() < end {
+            feeder.feed(200);
+        }
+        hub.kill();
+        feeder.feed(300);
+        hub.start();
+    }
+    feeder.await_acknowledged();
+    check_whole(&hub, &feeder, "web-1");
+    // Once more without anything new: all of it comes out of the log.
+    hub.stop();
+    hub.start();
+    check_whole(&hub, &feeder, "web-1");
+    feeder.end();
+}
+
+#[test]
+fn a_network_that_is_cut_loses_nothing_and_counts_nothing_twice() {
+    let folder = Folder::new("cut");
+    let mut hub = Hub::make(&folder, "hub");
+    hub.start();
+    let directory = hub.enroll(&folder, "web-1");
+    let wire = Wire::new(hub.agents);
+    let mut feeder = Feeder::start(options(&directory, wire.address), 1, 500);
+    for round in 0..2 {
+        let sessions = feeder.uplink.status.sessions.load(Ordering::Relaxed);
+        let end = std::time::Instant::now() + pause(round + 100);
+        while std::time::Instant::now() < end {
+            feeder.feed(200);
+        }
+        wire.cut();
+        feeder.feed(1_000);
+        // Found out by asking: nobody says that the wire is cut.
+        await_that("the agent has found out", || {
+            use phalanx::agent::UplinkState;
+            let state = feeder.uplink.status.state();
+            matches!(state, UplinkState::Failed(_))
+                || feeder.uplink.status.sessions.load(Ordering::Relaxed) > sessions + 1
+        });
+        wire.mend();
+    }
+    feeder.await_acknowledged();
+    check_whole(&hub, &feeder, "web-1");
+    assert!(wire.connection_count.load(Ordering::Relaxed) >= 3);
+    feeder.end();
+}
+
+/// What the process of the next test runs: it feeds until it is killed, and says how much the hub
+/// has acknowledged.
+#[test]
+#[ignore = "run by an_agent_that_is_killed_loses_nothing_that_was_acknowledged"]
+fn feed_until_killed() {
+    let Some(directory) = std::env::var_os("PHALANX_TEST_AGENT") else {
+        return;
+    };
+    let agents = std::env::var("PHALANX_TEST_HUB").unwrap().parse().unwrap();
+    let number = std::env::var("PHALANX_TEST_NUMBER")
+        .unwrap()
+        .parse()
+        .unwrap();
+    let mut feeder = Feeder::start(options(directory.as_ref(), agents), number, 400);
+    let status = std::sync::Arc::clone(&feeder.uplink.status);
+    // Each batch tells of 400 updates; the hop is in the first.
+    loop {
+        feeder.feed(400);
+        println!(
+            "{} of {}",
+            status.acknowledged.load(Ordering::Relaxed),
+            feeder.packet_count()
+        );
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn an_agent_that_is_killed_loses_nothing_that_was_acknowledged() {
+    let folder = Folder::new("killed-agent");
+    let mut hub = Hub::make(&folder, "hub");
+    hub.start();
+    let directory = hub.enroll(&folder, "web-1");
+    let (mut acknowledged, mut told) = (0, 0);
+    let run_count = 4;
+    for number in 1..=run_count {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "--nocapture", "feed_until_killed"])
+            .env("PHALANX_TEST_AGENT", &directory)
+            .env("PHALANX_TEST_HUB", hub.agents.to_string())
+            .env("PHALANX_TEST_NUMBER", number.to_string())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut last = (0, 0);
+        let parse = |line: &str| {
+            let (acknowledged, told) = line.split_once(" of ")?;
+            Some((acknowledged.parse().ok()?, told.parse().ok()?))
+        };
+        let mut end = None;
+        while end.is_none_or(|end| std::time::Instant::now() < end) {
+            let line = lines.next().unwrap().unwrap();
+            last = parse(&line).unwrap_or(last);
+            if last.0 > 0 && end.is_none() {
+                end = Some(std::time::Instant::now() + pause(number + 200));
+            }
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for line in lines.map_while(Result::ok) {
+            last = parse(&line).unwrap_or(last);
+        }
+        acknowledged += last.0 * 400;
+        // One batch may have been told after the last line was written.
+        told += last.1 + 400;
+        println!(
+            "run {number}: {} batches acknowledged of {} updates",
+            last.0, last.1
+        );
+    }
+    // What the last one left on disk is told by a process that tells nothing else.
+    let mut feeder = Feeder::start(options(&directory, hub.agents), 99, 1);
+    feeder.close(false);
+    feeder.await_acknowledged();
+    feeder.end();
+    await_that("every run that was cut is seen as a gap", || {
+        hub.agent("web-1")["gaps"] == run_count
+    });
+    let counted = packets(&hub);
+    println!("counted {counted}, acknowledged {acknowledged}, told {told}");
+    assert!((acknowledged..=told).contains(&counted));
+    hub.kill();
+    hub.start();
+    await_that("the log says the same", || packets(&hub) == counted);
+    assert_eq!(hub.agent("web-1")["gaps"], run_count);
+}
+
+#[test]
+fn what_finds_the_spool_full_is_a_gap_of_known_size() {
+    let folder = Folder::new("spool");
+    let mut hub = Hub::make(&folder, "hub");
+    hub.start();
+    let directory = hub.enroll(&folder, "web-1");
+    hub.stop();
+    let mut options = options(&directory, hub.agents);
+    // Two segments of 8 MiB, behind 16 MiB in memory.
+    options.spool_bytes_max = 17 << 20;
+    let mut feeder = Feeder::start(options, 1, 60_000);
+    let status = std::sync::Arc::clone(&feeder.uplink.status);
+    while status.dropped.load(Ordering::Relaxed) == 0 {
+        feeder.feed(60_000);
+    }
+    let made = status.batches.load(Ordering::Relaxed);
+    hub.start();
+    feeder.feed(60_000);
+    await_that("the hub has the newest", || {
+        hub.agent("web-1")["items"] == feeder.item_count
+    });
+    let agent = hub.agent("web-1");
+    println!("{made} batches: {agent}");
+    assert!(agent["gaps"].as_u64().unwrap() >= 1, "{agent}");
+    let dropped = status.dropped.load(Ordering::Relaxed);
+    assert_eq!(agent["lost_batches"], dropped, "{agent}");
+    let lost = hub.metric("phalanx_agent_lost_items_total", "web-1");
+    assert_eq!(agent["lost_items"], lost);
+    assert!(lost > 0 && lost < feeder.item_count, "{agent}");
+    // Updates are cumulative: a later one of each flow makes good what is missing.
+    await_that("the counts are whole all the same", || {
+        packets(&hub) == feeder.packet_count()
+    });
+    feeder.end();
+}
+
+#[test]
+fn a_hub_whose_disk_is_full_acknowledges_nothing_and_goes_on_later() {
+    let folder = Folder::new("full");
+    let mut hub = Hub::make(&folder, "hub");
+    hub.start();
+    let directory = hub.enroll(&folder, "web-1");
+    hub.stop();
+    hub.file_bytes_max = Some(200 << 10);
+    hub.start();
+    let mut feeder = Feeder::start(options(&directory, hub.agents), 1, 5_000);
+    let mut is_told = false;
+    await_that("the agent is told that the hub cannot store", || {
+        use phalanx::agent::UplinkState;
+        feeder.feed(1_000);
+        let state = feeder.uplink.status.state();
+        is_told |= matches!(&state, UplinkState::Failed(why) if why.contains("cannot store"));
+        is_told
+    });
+    assert!(hub.is_alive());
+    let status = &feeder.uplink.status;
+    let acknowledged = status.acknowledged.load(Ordering::Relaxed);
+    let made = status.batches.load(Ordering::Relaxed);
+    assert!(
+        acknowledged > 0 && acknowledged < made,
+        "{acknowledged} of {made}"
+    );
+    hub.kill();
+    hub.file_bytes_max = None;
+    hub.start();
+    feeder.await_acknowledged();
+    check_whole(&hub, &feeder, "web-1");
+    feeder.end();
+}
