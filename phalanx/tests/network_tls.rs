@@ -218,8 +218,24 @@ fn each_role_may_what_it_may_over_tls() {
     let list = user.ask(Some(&token("viewer")), "GET", "/api/v1/captures", None);
     let captures = list.body["captures"].as_array().unwrap();
     assert_eq!(captures.len(), 3, "{list:?}");
-    let id = captures[0]["id"].as_str().unwrap();
-    let one = format!("/api/v1/captures/{id}");
+    let of = |has_payload: bool| {
+        let mut all = captures.iter();
+        let one =
+            all.find(|it| (it["request"]["snaplen"].as_u64().unwrap_or(0) > 0) == has_payload);
+        format!("/api/v1/captures/{}", one.unwrap()["id"].as_str().unwrap())
+    };
+    // Payload is for the admin alone; without it the same capture is for the operator too.
+    let file = format!("{}/file", of(true));
+    let redacted = format!("{file}?redact=addresses");
+    for (role, path, wanted) in [
+        ("operator", &file, 403),
+        ("operator", &redacted, 200),
+        ("admin", &file, 200),
+    ] {
+        let answer = user.ask(Some(&token(role)), "GET", path, None);
+        assert_eq!(answer.status, wanted, "{role} {path}: {answer:?}");
+    }
+    let one = of(false);
     for (method, path) in [
         ("POST", format!("{one}/stop")),
         ("GET", format!("{one}/file")),
