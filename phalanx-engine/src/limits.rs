@@ -378,3 +378,7 @@ pub const CONTENT_HOLDER_COUNT_MAX: usize = 8;
 
 /// Fewest chunks that two conversations of one exchange share: one of each direction.
 pub const CONTENT_SHARED_COUNT_MIN: u32 = 2;
+
+/// Trails of all hops of one run: some 700 bytes each without their packets, 360 MiB. Packets of
+/// flows beyond are left out.
+pub const TRAIL_COUNT_MAX: usize = 1 << 19;

@@ -94,6 +94,15 @@ impl Stitched {
 /// hint where nothing tells their order.
 #[must_use]
 pub fn stitch(mut trails: Vec<Trail>, hops: &[StitchHop]) -> Stitched {
+    let clamp = |time_ns: i64| time_ns.clamp(-trail::TIME_MAX_NS, trail::TIME_MAX_NS);
+    let hops: Vec<StitchHop> = hops
+        .iter()
+        .map(|hop| StitchHop {
+            window_ns: (clamp(hop.window_ns.0), clamp(hop.window_ns.1)),
+            ..*hop
+        })
+        .collect();
+    let hops = &hops[..];
     let associations = associate(&mut trails);
     let mut clocks = Clocks::default();
     let mut groups: Vec<Group> = associations

@@ -37,6 +37,7 @@ use crate::report::Damage;
 pub use self::hop::hop_reports;
 pub(crate) use self::hop::interface_ids;
 pub use self::refusal::{Refusal, Refusals};
+pub use self::shard::TrailBudget;
 pub use self::walk::{Outside, Told, Walked, plots, walk};
 
 /// Batches between the file and the shards, for each thread: enough that nobody waits for a slow
@@ -69,6 +70,8 @@ pub struct Request {
     pub copy: Option<Arc<File>>,
     /// Whether its packets are compared with those of other captures.
     pub is_one_of_several: bool,
+    /// Room for that, shared by all captures of a run.
+    pub trail_budget: Arc<TrailBudget>,
 }
 
 impl Request {
@@ -86,6 +89,7 @@ impl Request {
             follow: None,
             copy: None,
             is_one_of_several: false,
+            trail_budget: Arc::default(),
         }
     }
 
@@ -206,7 +210,7 @@ pub fn analyze(
             assembly: Assembly::default(),
         }),
         shards: (0..threads)
-            .map(|_| Shard::new(threads, request.flow))
+            .map(|_| Shard::new(threads, request.flow, &request.trail_budget))
             .collect(),
         worst: Mutex::new(Worst::new(request.story_count_max)),
         hops: Mutex::default(),

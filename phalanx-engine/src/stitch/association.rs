@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
+use phalanx_common::packet::protocol;
+
 use super::key::{Family, Key, keys};
 use super::trail::Trail;
 use crate::limits::HOP_PER_CONVERSATION_MAX;
@@ -38,6 +40,9 @@ struct Shared {
     same: u32,
     turned: u32,
     families: u16,
+    /// Datagrams of one content, and those of one content with one end.
+    digest_count: u32,
+    addressed_count: u32,
 }
 
 /// Conversations: each a list of places among the trails, in the order of the hops. What is seen at
@@ -100,6 +105,8 @@ fn share(holders: &[(u32, Key)], trails: &[Trail], pairs: &mut Pairs) {
             let weight = key.family.weight(trails[a as usize].protocol);
             let shared = pairs.entry((a as usize, b as usize)).or_default();
             shared.score += weight;
+            shared.digest_count += u32::from(key.family == Family::Digest);
+            shared.addressed_count += u32::from(key.family == Family::Addressed);
             shared.families |= 1 << key.family as u16;
             if key.side == other.side {
                 shared.same += weight;
@@ -159,8 +166,14 @@ fn is_possible(a: &Trail, b: &Trail, shared: &Shared) -> bool {
     let are_other = |x: Option<u32>, y: Option<u32>| matches!((x, y), (Some(x), Some(y)) if x != y);
     let is_other = are_other(a.initial.client, b.initial.client)
         || are_other(a.initial.server, b.initial.server);
-    let families = [Family::Stamp, Family::Shape, Family::Addressed];
-    !is_other || families.into_iter().any(has)
+    if a.protocol != protocol::TCP {
+        // One datagram that others send as well is none of these.
+        return has(Family::Tuple)
+            || has(Family::Numbered)
+            || shared.digest_count.max(shared.addressed_count) > 1;
+    }
+    // Timestamps alone are those of other connections between the same hosts too.
+    !is_other || has(Family::Shape) || has(Family::Addressed)
 }
 
 /// Joins what was accepted, the best first: one flow of each hop at most.

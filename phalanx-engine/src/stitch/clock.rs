@@ -73,21 +73,6 @@ impl Difference {
 }
 
 impl PairClock {
-    /// Two hops that share a clock.
-    pub(super) fn shared() -> Self {
-        Self {
-            pieces: vec![Piece {
-                end_ns: i64::MAX,
-                line: Line::default(),
-                knots: vec![Knot {
-                    time_ns: 0,
-                    low_ns: 0.0,
-                    high_ns: 0.0,
-                }],
-            }],
-        }
-    }
-
     /// From what both saw; `None` where packets of one direction are missing, or where nothing
     /// agrees.
     pub(super) fn of(sightings: &mut Sightings) -> Option<Self> {
@@ -129,6 +114,19 @@ impl PairClock {
         ends.take(self.pieces.len().saturating_sub(1))
     }
 
+    /// What the difference may be off by in the middle of its longest stretch, in nanoseconds.
+    fn doubt_ns(&self) -> f64 {
+        let longest = self.pieces.iter().max_by_key(|it| {
+            let (first, last) = (it.knots.first(), it.knots.last());
+            let times = first
+                .zip(last)
+                .map(|(a, b)| b.time_ns.saturating_sub(a.time_ns));
+            times.unwrap_or_default()
+        });
+        let middle = longest.and_then(|it| it.knots.get(it.knots.len() / 2));
+        middle.map_or(f64::INFINITY, |knot| (knot.high_ns - knot.low_ns) / 2.0)
+    }
+
     /// The difference at a time of the first hop.
     pub(super) fn at(&self, time_ns: i64) -> Difference {
         let index = self.pieces.partition_point(|it| it.end_ns <= time_ns);
@@ -142,7 +140,7 @@ impl Piece {
         let corridor = Corridor::of(above.iter().copied(), below.iter().copied())?;
         let times = || above.iter().chain(below).map(|it| it.time_ns);
         let (first, last) = (times().min()?, times().max()?);
-        let step = ((last - first) / CLOCK_KNOT_COUNT as i64).max(1);
+        let step = (last.saturating_sub(first) / CLOCK_KNOT_COUNT as i64).max(1);
         let knots = (0..=CLOCK_KNOT_COUNT as i64).map(|index| {
             let time_ns = first.saturating_add(index.saturating_mul(step));
             let (low_ns, high_ns) = corridor.bounds(time_ns);
@@ -184,7 +182,7 @@ impl Piece {
             (None, None) => (0.0, 0.0),
         };
         Difference {
-            ahead_ns: self.line.at(time_ns).clamp(low_ns, high_ns),
+            ahead_ns: self.line.at(time_ns).max(low_ns).min(high_ns),
             low_ns,
             high_ns,
         }
@@ -235,33 +233,22 @@ impl AllSightings {
     /// Finds out how far clocks are apart. Where hops share one and nothing speaks against it, they
     /// are not.
     pub(super) fn settle(self, hops: &[StitchHop], clocks: &mut Clocks) {
-        let host = |hop: u32| hops.iter().find(|it| it.hop == hop).map(|it| it.clock);
+        clocks.share(hops, &self.pairs);
         let mut one_way = BTreeMap::new();
         for (pair, mut sightings) in self.pairs {
-            let clock = match host(pair.0).is_some() && host(pair.0) == host(pair.1) {
-                true if sightings.allow_none() => Some(PairClock::shared()),
-                _ => PairClock::of(&mut sightings),
-            };
-            match clock {
-                Some(clock) => {
-                    clocks.pairs.insert(pair, clock);
-                }
+            if clocks.are_one(pair.0, pair.1) {
+                continue;
+            }
+            match PairClock::of(&mut sightings) {
+                Some(clock) => clocks.add(pair, clock),
                 None => {
                     one_way.insert(pair, sightings);
                 }
             }
         }
+        clocks.find_routes();
         close_by_third(&one_way, clocks);
-        for (index, first) in hops.iter().enumerate() {
-            for second in hops
-                .iter()
-                .skip(index + 1)
-                .filter(|it| it.clock == first.clock)
-            {
-                let pair = (first.hop.min(second.hop), first.hop.max(second.hop));
-                clocks.pairs.entry(pair).or_insert_with(PairClock::shared);
-            }
-        }
+        clocks.find_routes();
     }
 }
 
@@ -271,7 +258,7 @@ fn close_by_third(one_way: &BTreeMap<(u32, u32), Sightings>, clocks: &mut Clocks
     let hops: BTreeSet<u32> = one_way.keys().flat_map(|it| [it.0, it.1]).collect();
     let mut found = Vec::new();
     for hop in &hops {
-        if clocks.pairs.keys().any(|it| it.0 == *hop || it.1 == *hop) {
+        if clocks.is_known(*hop) {
             continue;
         }
         for anchor in hops.iter().filter(|it| *it != hop) {
@@ -300,7 +287,7 @@ fn close_by_third(one_way: &BTreeMap<(u32, u32), Sightings>, clocks: &mut Clocks
         }
     }
     for (pair, clock) in found {
-        clocks.pairs.insert(pair, clock);
+        clocks.add(pair, clock);
     }
 }
 
@@ -343,48 +330,111 @@ impl Sightings {
     }
 }
 
-/// The clocks of all hops.
+/// The clocks of all hops. Hops that share one are one *node*, named after one of them.
 #[derive(Debug, Default)]
 pub(super) struct Clocks {
-    /// By pair of hops; of those that were compared directly, the lower number first.
+    node_of: BTreeMap<u32, u32>,
+    /// By pair of nodes, the first one's clock first.
     pairs: BTreeMap<(u32, u32), PairClock>,
+    /// By pair of nodes: the pairs over which the difference is the least in doubt.
+    routes: BTreeMap<(u32, u32), Vec<(u32, u32)>>,
 }
 
 impl Clocks {
-    /// How far the clock of `to` is ahead of that of `from` at a time of `from`: by the way over
-    /// other hops that leaves the least doubt (Bellman and Ford, with doubts as lengths).
-    pub(super) fn difference(&self, from: u32, to: u32, time_ns: i64) -> Option<Difference> {
-        let mut best: BTreeMap<u32, Difference> = BTreeMap::new();
-        best.insert(from, Difference::default());
-        // As many rounds as a way may have steps.
-        for _ in 0..self.pairs.len() {
-            let mut has_changed = false;
-            for (pair, clock) in &self.pairs {
-                for (here, there) in [*pair, (pair.1, pair.0)] {
-                    let Some(so_far) = best.get(&here).copied() else {
-                        continue;
-                    };
-                    let time_here = time_ns.saturating_add(so_far.ahead_ns as i64);
-                    let step = if here == pair.0 {
-                        clock.at(time_here)
-                    } else {
-                        reverse(clock, time_here)
-                    };
-                    let next = so_far.then(step);
-                    let is_better = best
-                        .get(&there)
-                        .is_none_or(|known| next.error_ns() + 1.0 < known.error_ns());
-                    if is_better {
-                        best.insert(there, next);
-                        has_changed = true;
-                    }
-                }
-            }
-            if !has_changed {
-                break;
+    /// Hops of one clock are one node, unless packets say otherwise.
+    fn share(&mut self, hops: &[StitchHop], pairs: &BTreeMap<(u32, u32), Sightings>) {
+        let clock = |hop: u32| hops.iter().find(|it| it.hop == hop).map(|it| it.clock);
+        let mut alone = BTreeSet::new();
+        for (pair, sightings) in pairs {
+            if clock(pair.0) == clock(pair.1) && !sightings.allow_none() {
+                alone.extend([pair.0, pair.1]);
             }
         }
-        best.get(&to).copied()
+        let mut first: BTreeMap<u32, u32> = BTreeMap::new();
+        for hop in hops {
+            let node = match alone.contains(&hop.hop) {
+                true => hop.hop,
+                false => *first.entry(hop.clock).or_insert(hop.hop),
+            };
+            self.node_of.insert(hop.hop, node);
+        }
+    }
+
+    fn node(&self, hop: u32) -> u32 {
+        self.node_of.get(&hop).copied().unwrap_or(hop)
+    }
+
+    /// Whether two hops share a clock.
+    pub(super) fn are_one(&self, a: u32, b: u32) -> bool {
+        self.node(a) == self.node(b)
+    }
+
+    /// Whether a hop's clock can be compared with another's.
+    fn is_known(&self, hop: u32) -> bool {
+        let node = self.node(hop);
+        self.pairs.keys().any(|it| it.0 == node || it.1 == node)
+    }
+
+    /// Keeps the clock of two hops; of two pairs of the same clocks the one less in doubt.
+    fn add(&mut self, pair: (u32, u32), clock: PairClock) {
+        let nodes = (self.node(pair.0), self.node(pair.1));
+        let known = self.pairs.get(&nodes);
+        if known.is_none_or(|known| clock.doubt_ns() < known.doubt_ns()) {
+            self.pairs.insert(nodes, clock);
+        }
+    }
+
+    /// Finds the way from each clock to each other one that leaves the least doubt (Bellman and
+    /// Ford, with doubts as lengths).
+    fn find_routes(&mut self) {
+        self.routes.clear();
+        let nodes: BTreeSet<u32> = self.pairs.keys().flat_map(|it| [it.0, it.1]).collect();
+        for from in &nodes {
+            let mut best: BTreeMap<u32, (f64, Vec<(u32, u32)>)> = BTreeMap::new();
+            best.insert(*from, (0.0, Vec::new()));
+            for _ in &nodes {
+                let mut has_changed = false;
+                for (pair, clock) in &self.pairs {
+                    let doubt_ns = clock.doubt_ns();
+                    for (here, there) in [*pair, (pair.1, pair.0)] {
+                        let Some((so_far, way)) = best.get(&here) else {
+                            continue;
+                        };
+                        let next = so_far + doubt_ns;
+                        if best.get(&there).is_none_or(|known| next + 1.0 < known.0) {
+                            let mut way = way.clone();
+                            way.push((here, there));
+                            best.insert(there, (next, way));
+                            has_changed = true;
+                        }
+                    }
+                }
+                if !has_changed {
+                    break;
+                }
+            }
+            for (to, (_, way)) in best {
+                self.routes.insert((*from, to), way);
+            }
+        }
+    }
+
+    /// How far the clock of `to` is ahead of that of `from` at a time of `from`.
+    pub(super) fn difference(&self, from: u32, to: u32, time_ns: i64) -> Option<Difference> {
+        let nodes = (self.node(from), self.node(to));
+        if nodes.0 == nodes.1 {
+            return Some(Difference::default());
+        }
+        let mut sum = Difference::default();
+        for (here, there) in self.routes.get(&nodes)? {
+            let time_here = time_ns.saturating_add(sum.ahead_ns as i64);
+            let step = match self.pairs.get(&(*here, *there)) {
+                Some(clock) => clock.at(time_here),
+                None => reverse(self.pairs.get(&(*there, *here))?, time_here),
+            };
+            sum = sum.then(step);
+        }
+        Some(sum)
     }
 
     /// When clocks were set: the pair of hops, and the time of the first.

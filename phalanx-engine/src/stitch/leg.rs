@@ -53,7 +53,7 @@ const LEAST_DELAY_NS: i64 = 60_000_000_000;
 
 /// How many times the share that a capture misses must be lost, for a loss to be believed of what
 /// nothing else tells of.
-const CAPTURE_LOSS_FACTOR: u64 = 3;
+const CAPTURE_LOSS_FACTOR: u128 = 3;
 
 /// One direction of a conversation, with all that was found out of it.
 pub(super) struct Way<'a> {
@@ -146,7 +146,9 @@ impl Way<'_> {
     /// What is missing was lost, unless the capture at the far end misses as much of what passed.
     fn settle(&self, missing: u64, leg: &mut LegWay) {
         let passed = leg.packets - leg.lost - leg.unresolved - missing;
-        let is_vetoed = missing * passed <= CAPTURE_LOSS_FACTOR * leg.not_captured * leg.packets;
+        let [missed, passed, not_captured, packets] =
+            [missing, passed, leg.not_captured, leg.packets].map(u128::from);
+        let is_vetoed = missed * passed <= CAPTURE_LOSS_FACTOR * not_captured * packets;
         if is_vetoed && leg.not_captured > 0 {
             leg.unresolved += missing;
         } else {
@@ -228,7 +230,7 @@ fn beyond_least(times: &[(i64, i64)], beyond: &mut Distribution) {
             least.pop_front();
         }
         if let Some((_, floor)) = least.front() {
-            beyond.add(delay_ns - floor);
+            beyond.add(delay_ns.saturating_sub(*floor));
         }
     }
 }

@@ -55,12 +55,8 @@ pub(super) fn reference(conversations: &[StitchedConversation], hops: &[StitchHo
 
 /// The clocks of all hops that can be compared with the reference's.
 pub(super) fn readings(reference: u32, hops: &[StitchHop], clocks: &Clocks) -> Vec<HopClock> {
-    let group = hops
-        .iter()
-        .find(|it| it.hop == reference)
-        .map(|it| it.clock);
     let read = |hop: &StitchHop| {
-        let is_shared = Some(hop.clock) == group && hop.hop != reference;
+        let is_shared = hop.hop != reference && clocks.are_one(hop.hop, reference);
         let (first, last) = hop.window_ns;
         let ahead = |time_ns: i64| {
             let difference = clocks.difference(hop.hop, reference, time_ns)?;

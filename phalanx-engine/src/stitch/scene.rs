@@ -131,7 +131,14 @@ impl<'a> Scene<'a> {
             }
         }
         // A way that all packets took need not be told.
-        if conversation.paths.len() <= 2 {
+        let ways = |side: Side| {
+            conversation
+                .paths
+                .iter()
+                .filter(|it| it.side == side)
+                .count()
+        };
+        if ways(Side::Client) < 2 && ways(Side::Server) < 2 {
             conversation.paths.clear();
         }
         for [first, second] in pairs_of_ways(&courses.client, &courses.server) {
@@ -157,15 +164,11 @@ impl<'a> Scene<'a> {
         if let Some(difference) = self.difference(from, to, time_ns) {
             return difference.ahead_ns as i64;
         }
-        let common = self.common(from, to);
-        let ahead = common.into_iter().flat_map(|(common, is_swapped)| {
-            let sightings = common.sightings.get(side).iter();
-            sightings.map(move |it| {
-                let ahead = it.times_ns[1].saturating_sub(it.times_ns[0]);
-                if is_swapped { -ahead } else { ahead }
-            })
+        let range = self.common(from, to).and_then(|(common, is_swapped)| {
+            let (least, most) = (*common.ahead_ns.get(side))?;
+            Some(if is_swapped { -most } else { least })
         });
-        ahead.min().unwrap_or_default()
+        range.unwrap_or_default()
     }
 
     /// What two members both saw, and whether the first is the second there.
@@ -198,8 +201,9 @@ impl<'a> Scene<'a> {
         let at = |percent: usize| delays.get(delays.len().saturating_sub(1) * percent / 100);
         let delay_ns = at(0).zip(at(95)).map(|(least_ns, usual_ns)| {
             // The least of a few is not the least of all.
-            let unseen_ns = (usual_ns - least_ns) + FEW_DELAYS_NS / delays.len() as i64;
-            (least_ns - unseen_ns, *usual_ns)
+            let spread_ns = usual_ns.saturating_sub(*least_ns);
+            let unseen_ns = spread_ns.saturating_add(FEW_DELAYS_NS / delays.len() as i64);
+            (least_ns.saturating_sub(unseen_ns), *usual_ns)
         });
         Expectation {
             delay_ns,
@@ -238,10 +242,7 @@ impl<'a> Scene<'a> {
             let ahead_ns = ahead(from, to, time_ns);
             time_ns.saturating_add(ahead_ns).saturating_add(usual[to])
         };
-        let acknowledged: Vec<Vec<(u64, i64)>> = members
-            .iter()
-            .map(|it| acknowledgements(self.packets[*it].get(side.other())))
-            .collect();
+        let acknowledged = self.acknowledged(members, side, &items);
         let windows: Vec<(i64, i64)> = members.iter().map(|it| self.window_ns(*it)).collect();
         let fates = Fates::of(
             &journeys,
@@ -262,10 +263,50 @@ impl<'a> Scene<'a> {
         })
     }
 
+    /// What is acknowledged at each stop; where a stop does not see the other direction, what
+    /// another one saw, by its own clock.
+    fn acknowledged(
+        &self,
+        members: &[usize],
+        side: Side,
+        items: &[&[Item]],
+    ) -> Vec<Vec<(u64, i64)>> {
+        // Nobody acknowledges what nobody sent.
+        let end = items.iter().flat_map(|it| it.iter()).map(|it| it.end).max();
+        let own = |member: usize| {
+            let replies = self.packets[member].get(side.other());
+            acknowledgements(replies, end.unwrap_or_default())
+        };
+        let all = || 0..self.packets.len();
+        let seen: Vec<Vec<(u64, i64)>> = all().map(own).collect();
+        let elsewhere = all().find(|it| !seen[*it].is_empty());
+        let of = |member: &usize| match elsewhere {
+            Some(other) if seen[*member].is_empty() => {
+                let here = |it: &(u64, i64)| {
+                    let ahead_ns = self.ahead_ns(other, *member, side.other(), it.1);
+                    (it.0, it.1.saturating_add(ahead_ns))
+                };
+                seen[other].iter().map(here).collect()
+            }
+            _ => seen[*member].clone(),
+        };
+        members.iter().map(of).collect()
+    }
+
+    /// The time that a member's packets are of: its hop's capture, or as far as they were kept.
     fn window_ns(&self, member: usize) -> (i64, i64) {
-        let hop = self.trail(member).hop;
-        let found = self.hops.iter().find(|it| it.hop == hop);
-        found.map_or((i64::MIN, i64::MAX), |it| it.window_ns)
+        let trail = self.trail(member);
+        let found = self.hops.iter().find(|it| it.hop == trail.hop);
+        let (first, last) = found.map_or((i64::MIN, i64::MAX), |it| it.window_ns);
+        if trail.left_out == 0 {
+            return (first, last);
+        }
+        let both = [&trail.crossings.client, &trail.crossings.server];
+        let kept = both
+            .into_iter()
+            .filter_map(|it| it.last())
+            .map(|it| it.time_ns);
+        (first, kept.max().unwrap_or(first).min(last))
     }
 
     fn leg(
@@ -413,9 +454,10 @@ fn count_alignment(course: &Course<'_>, alignment: &mut Alignment) {
 }
 
 /// Positions that were acknowledged, and when each was first.
-fn acknowledgements(items: &[Item]) -> Vec<(u64, i64)> {
+fn acknowledgements(items: &[Item], end: u64) -> Vec<(u64, i64)> {
     let mut list: Vec<(u64, i64)> = Vec::new();
-    for item in items.iter().filter(|it| it.acknowledged > 0) {
+    let is_believed = |it: &&Item| (1..=end).contains(&it.acknowledged);
+    for item in items.iter().filter(is_believed) {
         if list.last().is_none_or(|last| last.0 < item.acknowledged) {
             list.push((item.acknowledged, item.time_ns));
         }
@@ -423,11 +465,12 @@ fn acknowledgements(items: &[Item]) -> Vec<(u64, i64)> {
     list
 }
 
-/// The longest segment at the stop where they are the shortest.
+/// The longest segment at the stop where they are the shortest, of those that saw most of the bytes.
 fn segment_length(items: &[&[Item]]) -> u64 {
-    let longest = |items: &&[Item]| {
-        let lengths = items.iter().map(|it| it.end.saturating_sub(it.start));
-        lengths.max().filter(|it| *it > 1)
-    };
-    items.iter().filter_map(longest).min().unwrap_or(1)
+    let length = |it: &Item| it.end.saturating_sub(it.start);
+    let bytes = |items: &[Item]| items.iter().map(length).fold(0, u64::saturating_add);
+    let most = items.iter().map(|it| bytes(it)).max().unwrap_or(0);
+    let telling = items.iter().filter(|it| bytes(it) >= most / 2);
+    let longest = telling.filter_map(|it| it.iter().map(length).max().filter(|it| *it > 1));
+    longest.min().unwrap_or(1)
 }

@@ -19,6 +19,8 @@ pub(super) struct Common {
     pub(super) sightings: Sides<Vec<Sighting>>,
     pub(super) ids_survive: Sides<bool>,
     pub(super) stamps_survive: Sides<bool>,
+    /// Least and largest that the second's time was ahead, in nanoseconds.
+    pub(super) ahead_ns: Sides<Option<(i64, i64)>>,
 }
 
 /// Which of two hops a packet meets first.
@@ -82,7 +84,16 @@ impl Common {
                 times_ns: [x.time_ns, y.time_ns],
                 ttls: [x.crossing.ttl, y.crossing.ttl],
             };
-            *common.sightings.get_mut(side) = pairs.iter().filter(is_sure).map(sighting).collect();
+            let sightings: Vec<Sighting> = pairs.iter().filter(is_sure).map(sighting).collect();
+            let ahead = sightings
+                .iter()
+                .map(|it| it.times_ns[1].saturating_sub(it.times_ns[0]));
+            let range = |range: Option<(i64, i64)>, it: i64| match range {
+                None => Some((it, it)),
+                Some((least, most)) => Some((least.min(it), most.max(it))),
+            };
+            *common.ahead_ns.get_mut(side) = ahead.fold(None, range);
+            *common.sightings.get_mut(side) = sightings;
         }
         common
     }

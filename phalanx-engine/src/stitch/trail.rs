@@ -170,7 +170,7 @@ impl Crossing {
         let is_tcp = headers.protocol == protocol::TCP;
         let has_ack = record.flags().any(TcpFlags::ACK);
         Self {
-            time_ns: record.time_ns,
+            time_ns: record.time_ns.clamp(-TIME_MAX_NS, TIME_MAX_NS),
             frame: record.number,
             sequence: if is_tcp { headers.sequence } else { 0 },
             acknowledgement: if has_ack { headers.acknowledgement } else { 0 },
@@ -199,6 +199,10 @@ impl Crossing {
         self.timestamp_value != 0 || self.timestamp_echo != 0
     }
 }
+
+/// Times farther from the epoch are a file's fault, and taken for this one: a quarter of the range,
+/// so that differences of differences are within it. 73 years.
+pub(super) const TIME_MAX_NS: i64 = i64::MAX / 4;
 
 /// See [`Crossing::digest`]. Of TCP without the length, which super-segments change.
 fn digest(record: &PacketRecord<'_>) -> u32 {

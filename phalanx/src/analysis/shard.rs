@@ -1,9 +1,11 @@
 //! Shards: the flows that fall to one place, and the worst conversations among them.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 
-use phalanx_engine::limits::TRAIL_PACKET_COUNT_MAX;
+use phalanx_engine::limits::{TRAIL_COUNT_MAX, TRAIL_PACKET_COUNT_MAX};
 use phalanx_engine::record::PacketRecord;
 use phalanx_engine::segment::Segment;
 use phalanx_engine::stitch::Trail;
@@ -35,23 +37,46 @@ struct Gathering {
 }
 
 /// The packets of all flows, where hops are to be compared: by hop and first frame.
-#[derive(Default)]
 struct Trails {
     trails: BTreeMap<(u32, u64), Trail>,
-    packet_count: usize,
-    /// Packets that may be kept.
-    most: usize,
+    budget: Arc<TrailBudget>,
+}
+
+/// What the trails of all captures of one run have taken.
+#[derive(Debug, Default)]
+pub struct TrailBudget {
+    trail_count: AtomicUsize,
+    packet_count: AtomicUsize,
+}
+
+impl TrailBudget {
+    /// Takes room for one more, if there is some.
+    fn take(count: &AtomicUsize, most: usize) -> bool {
+        let more = |it: usize| (it < most).then_some(it + 1);
+        count
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .is_ok()
+    }
 }
 
 impl Trails {
     fn push(&mut self, record: &PacketRecord<'_>, segment: &Segment) {
-        let key = (record.hop, segment.flow);
-        let trail = self.trails.entry(key);
-        let trail = trail.or_insert_with(|| Trail::new(record, segment));
-        if self.packet_count >= self.most {
+        let trail = match self.trails.entry((record.hop, segment.flow)) {
+            Entry::Occupied(trail) => trail.into_mut(),
+            Entry::Vacant(place) => {
+                if !TrailBudget::take(&self.budget.trail_count, TRAIL_COUNT_MAX) {
+                    return;
+                }
+                place.insert(Trail::new(record, segment))
+            }
+        };
+        // What is left out once is left out from then on: what is kept has no gaps.
+        if trail.left_out > 0
+            || !TrailBudget::take(&self.budget.packet_count, TRAIL_PACKET_COUNT_MAX)
+        {
             trail.left_out += 1;
-        } else if trail.push(record, segment) {
-            self.packet_count += 1;
+        } else {
+            trail.push(record, segment);
         }
     }
 
@@ -86,7 +111,7 @@ const RANKED_COUNT: usize = 1 << 10;
 
 impl Shard {
     /// One of `count`; `flow` is the only one to be told of.
-    pub(super) fn new(count: usize, flow: Option<u64>) -> Self {
+    pub(super) fn new(count: usize, flow: Option<u64>, budget: &Arc<TrailBudget>) -> Self {
         Self {
             queue: Mutex::default(),
             state: Mutex::new(State {
@@ -96,8 +121,8 @@ impl Shard {
                     flow,
                     count: 0,
                     trails: Trails {
-                        most: TRAIL_PACKET_COUNT_MAX / count,
-                        ..Trails::default()
+                        trails: BTreeMap::new(),
+                        budget: Arc::clone(budget),
                     },
                 },
             }),

@@ -26,7 +26,7 @@ use crate::analysis::{self, Outcome, Request, hop_reports};
 use crate::plain::plain;
 use crate::report::limits::{LADDER_COUNT_MAX, PLOT_COUNT_MAX, RUNG_COUNT_MAX};
 use crate::report::text::TextOptions;
-use crate::report::{self, ConversationReport, Report, Trails};
+use crate::report::{self, ConversationReport, FlowAt, Report, Trails};
 
 pub(super) const AFTER_HELP: &str = "\
 Examples:
@@ -249,10 +249,12 @@ fn spare_inputs(arguments: &AnalyzeArguments, files: &[Named]) -> anyhow::Result
 fn read(arguments: &AnalyzeArguments, files: &[Named]) -> anyhow::Result<Reading> {
     let stop = arguments.selection.stop()?;
     let mut reading = Reading::default();
+    let budget = Arc::default();
     let (mut refusals, mut is_filtered) = (Vec::new(), false);
     for file in files {
         let request = Request {
             is_one_of_several: files.len() > 1,
+            trail_budget: Arc::clone(&budget),
             ..request(arguments, file, &stop)?
         };
         match analyze(&request, &stop) {
@@ -336,10 +338,19 @@ impl Reading {
     fn choose(&mut self, wanted: &ConversationName) -> anyhow::Result<()> {
         let (hop, bare) = wanted.parts();
         let files = &self.files;
+        let names: Vec<String> = self.report.hops.iter().map(|it| it.id.clone()).collect();
         let is_wanted = |it: &ConversationReport| {
             let file = files.get(it.file).map(|(_, name)| name.as_str());
             let is_there = hop.is_none() || hop == file || hop == Some(&it.hop);
-            is_there && it.id.rsplit('/').next() == Some(bare)
+            let is_lead = is_there && it.id.rsplit('/').next() == Some(bare);
+            // It may be named after its flow at any hop.
+            let at_hop = |flow: &FlowAt| {
+                let name = names.get(flow.hop as usize).map(String::as_str);
+                let protocol = crate::view::protocol_name(flow.protocol);
+                hop == name && format!("{protocol}-{}", flow.flow) == bare
+            };
+            let mut flows = it.across.iter().flat_map(|across| &across.flows);
+            is_lead || flows.any(at_hop)
         };
         self.report.conversations.retain(is_wanted);
         if self.report.conversations.is_empty() {

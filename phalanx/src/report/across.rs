@@ -1,7 +1,7 @@
 //! What several hops tell of one conversation: brings the flows of a report together that the
 //! engine has found to be one exchange.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use phalanx_engine::stitch::{
     Alignment, LegStory, PathCount, Rewrite, StitchHop, Stitched, StitchedConversation, Trail,
@@ -113,14 +113,13 @@ impl Report {
         for report in std::mem::take(&mut self.conversations) {
             reports.insert((report.hop_place, report.story.flow), report);
         }
+        let links = stitched.proxies.iter();
+        let proxied: BTreeSet<usize> = links.flat_map(|it| it.conversations).collect();
         for (place, conversation) in stitched.conversations.iter().enumerate() {
             let joined = conversation.flows.len().saturating_sub(1) as u64;
             self.totals.conversations = self.totals.conversations.saturating_sub(joined);
             let across = Across::of(conversation, place, &stitched.trails);
-            let has_proxy = stitched
-                .proxies
-                .iter()
-                .any(|it| it.conversations.contains(&place));
+            let has_proxy = proxied.contains(&place);
             self.conversations
                 .extend(across.report(&mut reports, has_proxy));
         }
@@ -198,7 +197,14 @@ impl Across {
         }
         let mut in_order: Vec<u32> = self.path.clone();
         in_order.extend(self.return_path.iter().rev());
-        let first = in_order.iter().find(|hop| told.contains_key(hop));
+        // Whoever guessed the roles otherwise than they are tells its story last.
+        let agrees = |hop: &&u32| {
+            let flow = self.flows.iter().find(|it| it.hop == **hop);
+            let ends = told.get(hop).and_then(|it| it.story.endpoints.as_ref());
+            matches!((flow, ends), (Some(flow), Some(ends)) if flow.ends.client == ends.client)
+        };
+        let first = in_order.iter().find(agrees);
+        let first = first.or_else(|| in_order.iter().find(|hop| told.contains_key(hop)));
         let first = first.copied().or_else(|| told.keys().next().copied())?;
         let worst = told.values().max_by(|a, b| a.score.total_cmp(&b.score));
         let worst = worst.map(|it| (it.score, it.worst_because.clone()));
