@@ -465,7 +465,7 @@ fn acknowledgements(items: &[Item], end: u64) -> Vec<(u64, i64)> {
     list
 }
 
-/// The longest segment at the stop where they are the shortest, of those that saw most of the bytes.
+/// The longest segment at the stop where they are the shortest, of those that saw most bytes.
 fn segment_length(items: &[&[Item]]) -> u64 {
     let length = |it: &Item| it.end.saturating_sub(it.start);
     let bytes = |items: &[Item]| items.iter().map(length).fold(0, u64::saturating_add);
