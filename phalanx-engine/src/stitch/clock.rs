@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::StitchHop;
-use super::hull::{Corridor, Line, Point};
+use super::hull::{Corridor, Line, Point, robust_slope};
 use crate::limits::{CLOCK_KNOT_COUNT, CLOCK_PIECE_COUNT_MAX, SIGHTING_COUNT_MAX};
 
 /// Packets that two hops both saw, of all conversations.
@@ -137,7 +137,10 @@ impl PairClock {
 
 impl Piece {
     fn of(above: &[Point], below: &[Point], end_ns: i64) -> Option<Self> {
-        let corridor = Corridor::of(above.iter().copied(), below.iter().copied())?;
+        let slopes = (robust_slope(above, true), robust_slope(below, false));
+        let slope = slopes.0.zip(slopes.1).map(|(a, b)| f64::midpoint(a, b));
+        let (above_points, below_points) = (above.iter().copied(), below.iter().copied());
+        let corridor = Corridor::with_slope(above_points, below_points, slope)?;
         let times = || above.iter().chain(below).map(|it| it.time_ns);
         let (first, last) = (times().min()?, times().max()?);
         let step = (last.saturating_sub(first) / CLOCK_KNOT_COUNT as i64).max(1);

@@ -129,6 +129,15 @@ impl Corridor {
         above: impl Iterator<Item = Point>,
         below: impl Iterator<Item = Point>,
     ) -> Option<Self> {
+        Self::with_slope(above, below, None)
+    }
+
+    /// The same with a slope for its middle, where it passes: that of the hulls is one of few points.
+    pub(super) fn with_slope(
+        above: impl Iterator<Item = Point>,
+        below: impl Iterator<Item = Point>,
+        slope: Option<f64>,
+    ) -> Option<Self> {
         let above = Hull::of(Face::Lower, above);
         let below = Hull::of(Face::Upper, below);
         let origin_ns = above.corners.first()?.time_ns;
@@ -144,7 +153,7 @@ impl Corridor {
             corridor.edge(widest, -SKEW_MAX),
             corridor.edge(widest, SKEW_MAX),
         );
-        corridor.line = corridor.middle(widest);
+        corridor.line = corridor.middle(widest, slope);
         Some(corridor)
     }
 
@@ -187,17 +196,17 @@ impl Corridor {
         inside
     }
 
-    /// The line in the middle, of the slope that both hulls show.
-    fn middle(&self, widest: f64) -> Line {
+    /// The line in the middle, of a given slope or of that which both hulls show.
+    fn middle(&self, widest: f64, slope: Option<f64>) -> Line {
         let corners = self.above.corners.iter().chain(&self.below.corners);
         let times = || corners.clone().map(|it| it.time_ns);
         let (first, last) = (times().min(), times().max());
         let centre = i64::midpoint(first.unwrap_or_default(), last.unwrap_or_default());
         let slopes = [&self.above, &self.below].map(|hull| hull.slope_at(centre));
-        let slope = match slopes {
+        let slope = slope.unwrap_or(match slopes {
             [Some(a), Some(b)] => f64::midpoint(a, b),
             _ => widest,
-        };
+        });
         let slope = slope.clamp(self.slopes.0, self.slopes.1);
         let high = self.above.support(slope, self.origin_ns);
         let low = self.below.support(slope, self.origin_ns);
@@ -224,6 +233,39 @@ impl Corridor {
             largest(self.slopes, top),
         )
     }
+}
+
+/// Windows that the extremes are taken of for a slope, and the fewest that must have some.
+const SLOPE_WINDOW_COUNT: usize = 64;
+const SLOPE_WINDOW_COUNT_MIN: usize = 16;
+
+/// The slope of the tightest points of many windows: the median of those of all pairs that are a
+/// quarter of the time apart or more (Theil 1950, Sen 1968; of minima, Paxson, SIGMETRICS 1998).
+/// Points are in the order of time.
+pub(super) fn robust_slope(points: &[Point], is_above: bool) -> Option<f64> {
+    let (first, last) = (points.first()?.time_ns, points.last()?.time_ns);
+    let width = last.saturating_sub(first) / SLOPE_WINDOW_COUNT as i64 + 1;
+    let window = |it: &Point| it.time_ns.saturating_sub(first) / width;
+    let tightest: Vec<Point> = points
+        .chunk_by(|a, b| window(a) == window(b))
+        .filter_map(|few| match is_above {
+            true => few.iter().min_by_key(|it| it.ahead_ns).copied(),
+            false => few.iter().max_by_key(|it| it.ahead_ns).copied(),
+        })
+        .collect();
+    if tightest.len() < SLOPE_WINDOW_COUNT_MIN {
+        return None;
+    }
+    let apart = tightest.len() / 4;
+    let mut slopes = Vec::new();
+    for (index, a) in tightest.iter().enumerate() {
+        for b in tightest.iter().skip(index + apart) {
+            let run = b.time_ns.saturating_sub(a.time_ns).max(1) as f64;
+            slopes.push(b.ahead_ns.saturating_sub(a.ahead_ns) as f64 / run);
+        }
+    }
+    slopes.sort_by(f64::total_cmp);
+    slopes.get(slopes.len() / 2).copied()
 }
 
 /// The largest value of a concave function.
