@@ -132,7 +132,7 @@ impl Corridor {
         Self::with_slope(above, below, None)
     }
 
-    /// The same with a slope for its middle, where it passes: that of the hulls is one of few points.
+    /// The same with a slope for its middle, where it passes: that of the hulls is of few points.
     pub(super) fn with_slope(
         above: impl Iterator<Item = Point>,
         below: impl Iterator<Item = Point>,
