@@ -1,11 +1,10 @@
 //! What several hops tell of one conversation, as JSON.
 
-use phalanx_engine::Distribution;
 use phalanx_engine::stitch::{LegStory, LegWay};
 use serde::Serialize;
 
 use super::conversation::End;
-use super::out::{Out, SpreadNames, name};
+use super::out::{Out, name};
 use crate::report::Across;
 use crate::report::word::{self, milliseconds};
 use crate::view::protocol_name;
@@ -129,15 +128,6 @@ pub(super) fn legs(
     Ok(())
 }
 
-const SPREAD: SpreadNames = SpreadNames {
-    count: name!("count"),
-    min: name!("min"),
-    mean: name!("mean"),
-    p50: name!("p50"),
-    p95: name!("p95"),
-    max: name!("max"),
-};
-
 fn write_leg(leg: &LegStory, hops: HopNames<'_>, line: &mut Vec<u8>) -> serde_json::Result<()> {
     let mut out = Out::begin(line);
     out.put(name!("from"), Some(hop_name(leg.from, hops)))?;
@@ -150,7 +140,7 @@ fn write_leg(leg: &LegStory, hops: HopNames<'_>, line: &mut Vec<u8>) -> serde_js
             write_way(way, out.object(name))?;
         }
     }
-    spread(&leg.rtt, name!("rtt_ms"), &mut out)?;
+    out.times(name!("rtt_ms"), &leg.rtt)?;
     out.end();
     Ok(())
 }
@@ -162,22 +152,12 @@ fn write_way(way: &LegWay, mut out: Out<'_>) -> serde_json::Result<()> {
     out.put(name!("duplicated"), Some(way.duplicated))?;
     out.put(name!("not_captured"), Some(way.not_captured))?;
     out.put(name!("unresolved"), Some(way.unresolved))?;
-    spread(&way.delay, name!("delay_ms"), &mut out)?;
+    out.times(name!("delay_ms"), &way.delay)?;
     out.put(
         name!("delay_error_ms"),
         way.delay_error_ns.map(milliseconds),
     )?;
-    spread(&way.queueing, name!("queueing_ms"), &mut out)?;
-    out.end();
-    Ok(())
-}
-
-fn spread(times: &Distribution, name: &str, out: &mut Out<'_>) -> serde_json::Result<()> {
-    if times.count() == 0 {
-        return Ok(());
-    }
-    let mut out = out.object(name);
-    out.spread(&SPREAD, times)?;
+    out.times(name!("queueing_ms"), &way.queueing)?;
     out.end();
     Ok(())
 }

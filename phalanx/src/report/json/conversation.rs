@@ -6,14 +6,14 @@ use std::sync::LazyLock;
 use phalanx_common::packet::protocol;
 use phalanx_engine::budget::{Bucket, TimeBudget};
 use phalanx_engine::story::{FlowStory, SideCounts, TurnStory};
-use phalanx_engine::{Distribution, Endpoint, Side};
+use phalanx_engine::{Endpoint, Side};
 use serde::ser::Serializer;
 
 use super::across::{self, HopNames};
 use super::application::Application;
 use super::feature;
 use super::ladder;
-use super::out::{Out, SpreadNames, name};
+use super::out::{Out, name};
 use crate::report::ConversationReport;
 use crate::report::word::{self, milliseconds};
 use crate::view::protocol_name;
@@ -123,7 +123,7 @@ fn tail(
     options(story, &mut out)?;
     turns(&story.turns, out.object(name!("turns")))?;
     if let Some(gaps) = &story.gaps {
-        spread(gaps, name!("datagram_gaps_ms"), &mut out)?;
+        out.times(name!("datagram_gaps_ms"), gaps)?;
     }
     out.put(name!("application"), Application::new(&story.application))?;
     capture(story, out.object(name!("capture")))?;
@@ -198,29 +198,9 @@ fn options(story: &FlowStory, out: &mut Out<'_>) -> serde_json::Result<()> {
 fn turns(turns: &TurnStory, mut out: Out<'_>) -> serde_json::Result<()> {
     out.put(name!("count"), Some(turns.count))?;
     out.put(name!("is_last_unanswered"), Some(turns.is_last_unanswered))?;
-    spread(&turns.think, name!("think_ms"), &mut out)?;
-    spread(&turns.idle, name!("idle_ms"), &mut out)?;
-    spread(&turns.transfer, name!("transfer_ms"), &mut out)?;
-    out.end();
-    Ok(())
-}
-
-const SPREAD: SpreadNames = SpreadNames {
-    count: name!("count"),
-    min: name!("min"),
-    mean: name!("mean"),
-    p50: name!("p50"),
-    p95: name!("p95"),
-    max: name!("max"),
-};
-
-/// How times are distributed, as an object of its own; nothing where there are none.
-fn spread(times: &Distribution, name: &str, out: &mut Out<'_>) -> serde_json::Result<()> {
-    if times.count() == 0 {
-        return Ok(());
-    }
-    let mut out = out.object(name);
-    out.spread(&SPREAD, times)?;
+    out.times(name!("think_ms"), &turns.think)?;
+    out.times(name!("idle_ms"), &turns.idle)?;
+    out.times(name!("transfer_ms"), &turns.transfer)?;
     out.end();
     Ok(())
 }

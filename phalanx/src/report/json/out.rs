@@ -30,6 +30,15 @@ pub(super) struct SpreadNames {
     pub(super) max: &'static str,
 }
 
+const TIMES: SpreadNames = SpreadNames {
+    count: name!("count"),
+    min: name!("min"),
+    mean: name!("mean"),
+    p50: name!("p50"),
+    p95: name!("p95"),
+    max: name!("max"),
+};
+
 impl<'a> Out<'a> {
     /// Begins an object at the end of a text.
     pub(super) fn begin(line: &'a mut Vec<u8>) -> Self {
@@ -69,6 +78,17 @@ impl<'a> Out<'a> {
     pub(super) fn value(&mut self, name: &str) -> &mut Vec<u8> {
         self.line.extend_from_slice(name.as_bytes());
         self.line
+    }
+
+    /// Writes how times are distributed, as an object of its own; nothing where there are none.
+    pub(super) fn times(&mut self, name: &str, times: &Distribution) -> serde_json::Result<()> {
+        if times.count() == 0 {
+            return Ok(());
+        }
+        let mut out = self.object(name);
+        out.spread(&TIMES, times)?;
+        out.end();
+        Ok(())
     }
 
     /// Writes what is told of times, in milliseconds.
