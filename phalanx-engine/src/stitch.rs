@@ -35,6 +35,7 @@ mod trail;
 use self::association::associate;
 use self::clock::Clocks;
 use self::conversation::Group;
+use self::scene::{Known, Scene};
 
 pub use self::content::Content;
 pub use self::conversation::{Alignment, PathCount, Rewrite, RewriteField, StitchedConversation};
@@ -84,8 +85,12 @@ impl Stitched {
     pub fn ladder(&self, conversation: usize, most: usize) -> Ladder {
         let group = self.groups.get(conversation);
         group.map_or_else(Ladder::default, |group| {
-            let (trails, clocks) = (&self.trails, &self.all_clocks);
-            group.ladder(trails, &self.hops, clocks, self.reference, most)
+            let known = Known {
+                trails: &self.trails,
+                hops: &self.hops,
+                clocks: &self.all_clocks,
+            };
+            Scene::new(group, known).ladder(self.reference, most)
         })
     }
 }
@@ -105,21 +110,20 @@ pub fn stitch(mut trails: Vec<Trail>, hops: &[StitchHop]) -> Stitched {
     let hops = &hops[..];
     let associations = associate(&mut trails);
     let mut clocks = Clocks::default();
-    let mut groups: Vec<Group> = associations
-        .groups
-        .into_iter()
-        .map(|members| Group::new(members, &trails))
-        .collect();
+    let mut groups: Vec<Group> = associations.groups.into_iter().map(Group::new).collect();
     let mut sightings = clock::AllSightings::default();
     for group in &mut groups {
         group.sight(&trails, &mut sightings);
     }
     let twins = sightings.twins();
     sightings.settle(hops, &mut clocks);
-    let conversations: Vec<StitchedConversation> = groups
-        .iter()
-        .map(|group| group.stitch(&trails, hops, &clocks))
-        .collect();
+    let known = Known {
+        trails: &trails,
+        hops,
+        clocks: &clocks,
+    };
+    let stitched = groups.iter().map(|group| group.stitch(known));
+    let conversations: Vec<StitchedConversation> = stitched.collect();
     let reference = reading::reference(&conversations, hops);
     let members: Vec<&[usize]> = groups.iter().map(|it| &it.members[..]).collect();
     let proxies = proxy::link(&members, &trails, &clocks);

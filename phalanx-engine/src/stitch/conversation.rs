@@ -3,14 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use super::StitchHop;
 use super::alignment::Item;
-use super::clock::{AllSightings, Clocks};
+use super::clock::AllSightings;
 use super::hull::Point;
-use super::ladder::Ladder;
 use super::leg::LegStory;
 use super::position::{Base, items};
-use super::scene::Scene;
+use super::scene::{Known, Scene};
 use super::sighting::{Common, Order};
 use super::trail::Trail;
 use crate::side::{Side, Sides};
@@ -119,15 +117,14 @@ pub(super) struct Group {
 pub(super) type Packets = Sides<Vec<Item>>;
 
 impl Group {
-    pub(super) fn new(members: Vec<usize>, trails: &[Trail]) -> Self {
-        debug_assert!(members.iter().all(|it| *it < trails.len()));
+    pub(super) const fn new(members: Vec<usize>) -> Self {
         Self {
             members,
             orders: BTreeMap::new(),
         }
     }
 
-    fn packets(&self, trails: &[Trail]) -> Vec<Packets> {
+    pub(super) fn packets(&self, trails: &[Trail]) -> Vec<Packets> {
         let own: Vec<&Trail> = self.members.iter().map(|it| &trails[*it]).collect();
         let bases = Base::of(&own);
         let of = |(trail, base): (&&Trail, &Base)| Sides {
@@ -167,105 +164,33 @@ impl Group {
         }
     }
 
+    /// Which of two members the packets of a side meet first, as far as packets alone tell it.
+    pub(super) fn order(&self, a: usize, b: usize, side: Side) -> Order {
+        let orders = self.orders.get(&(a, b));
+        orders.map_or(Order::Unknown, |it| *it.get(side))
+    }
+
     /// Brings the flows together, now that clocks are known.
-    pub(super) fn stitch(
-        &self,
-        trails: &[Trail],
-        hops: &[StitchHop],
-        clocks: &Clocks,
-    ) -> StitchedConversation {
-        let hop = |member: usize| trails[self.members[member]].hop;
+    pub(super) fn stitch(&self, known: Known<'_>) -> StitchedConversation {
         let mut conversation = StitchedConversation {
             flows: self.members.clone(),
             ..StitchedConversation::default()
         };
-        if self.members.len() < 2 {
-            let has = |side: Side| !trails[self.members[0]].crossings.get(side).is_empty();
-            let path = |side: Side| has(side).then(|| hop(0)).into_iter().collect();
-            conversation.path = path(Side::Client);
-            conversation.return_path = path(Side::Server);
-            return conversation;
+        match self.members[..] {
+            [only] => {
+                let trail = &known.trails[only];
+                let has = |side: Side| !trail.crossings.get(side).is_empty();
+                let path = |side: Side| has(side).then_some(trail.hop).into_iter().collect();
+                conversation.path = path(Side::Client);
+                conversation.return_path = path(Side::Server);
+            }
+            _ => Scene::new(self, known).fill(&mut conversation),
         }
-        let packets = self.packets(trails);
-        let commons = self.commons(&packets);
-        let scene = Scene {
-            group: self,
-            trails,
-            hops,
-            clocks,
-            packets: &packets,
-            commons: &commons,
-        };
-        let courses = scene.courses();
-        conversation.path = courses.client.iter().map(|it| hop(*it)).collect();
-        conversation.return_path = courses.server.iter().map(|it| hop(*it)).collect();
-        scene.fill(&courses, &mut conversation);
         conversation
-    }
-
-    /// The packets one by one, `most` of them at most, with times by the clock of `reference`.
-    pub(super) fn ladder(
-        &self,
-        trails: &[Trail],
-        hops: &[StitchHop],
-        clocks: &Clocks,
-        reference: u32,
-        most: usize,
-    ) -> Ladder {
-        let packets = self.packets(trails);
-        let commons = self.commons(&packets);
-        let scene = Scene {
-            group: self,
-            trails,
-            hops,
-            clocks,
-            packets: &packets,
-            commons: &commons,
-        };
-        scene.ladder(reference, most)
-    }
-
-    fn commons(&self, packets: &[Packets]) -> BTreeMap<(usize, usize), Common> {
-        let of = |(a, b): (usize, usize)| ((a, b), Common::of(&packets[a], &packets[b]));
-        pairs(packets.len()).map(of).collect()
-    }
-
-    /// Which of two members the packets of a side meet first; by the clocks where nothing else
-    /// tells.
-    pub(super) fn order(
-        &self,
-        a: usize,
-        b: usize,
-        side: Side,
-        commons: &BTreeMap<(usize, usize), Common>,
-        trails: &[Trail],
-        clocks: &Clocks,
-    ) -> Order {
-        let known = self.orders.get(&(a, b)).map(|it| *it.get(side));
-        if let Some(order @ (Order::First | Order::Second)) = known {
-            return order;
-        }
-        let hops = [a, b].map(|it| trails[self.members[it]].hop);
-        let sightings = commons.get(&(a, b)).map(|it| it.sightings.get(side));
-        let Some(sighting) = sightings.and_then(|it| it.get(it.len() / 2)) else {
-            return Order::Unknown;
-        };
-        let [first_ns, second_ns] = sighting.times_ns;
-        let Some(difference) = clocks.difference(hops[0], hops[1], first_ns) else {
-            return Order::Unknown;
-        };
-        let delay_ns = second_ns.saturating_sub(first_ns) as f64 - difference.ahead_ns;
-        if delay_ns.abs() <= difference.error_ns() {
-            Order::Unknown
-        } else if delay_ns > 0.0 {
-            Order::First
-        } else {
-            Order::Second
-        }
     }
 }
 
 /// All pairs of `count` members, the lower first.
-fn pairs(count: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(super) fn pairs(count: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..count).flat_map(move |a| (a + 1..count).map(move |b| (a, b)))
 }

@@ -9,25 +9,33 @@ use super::StitchHop;
 use super::alignment::{Expectation, Item};
 use super::clock::{Clocks, Difference};
 use super::conversation::{
-    Alignment, Group, Packets, PathCount, Rewrite, RewriteField, StitchedConversation,
+    Alignment, Group, Packets, PathCount, Rewrite, RewriteField, StitchedConversation, pairs,
 };
 use super::fate::{Circumstances, Fate, Fates, Origin};
 use super::journey::{Journeys, Stop};
 use super::ladder::Ladder;
 use super::leg::{LegStory, LegWay, Way, round_trips};
 use super::path::arrange;
-use super::sighting::Common;
+use super::sighting::{Common, Order};
 use super::trail::Trail;
 use crate::side::{Side, Sides};
 
-/// All that the legs of one conversation are made from.
-pub(super) struct Scene<'a> {
-    pub(super) group: &'a Group,
+/// What is known of all conversations.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a> {
     pub(super) trails: &'a [Trail],
     pub(super) hops: &'a [StitchHop],
     pub(super) clocks: &'a Clocks,
-    pub(super) packets: &'a [Packets],
-    pub(super) commons: &'a BTreeMap<(usize, usize), Common>,
+}
+
+/// All that the legs of one conversation are made from.
+pub(super) struct Scene<'a> {
+    group: &'a Group,
+    known: Known<'a>,
+    /// By member.
+    packets: Vec<Packets>,
+    /// By pair of members, the lower first.
+    commons: BTreeMap<(usize, usize), Common>,
 }
 
 /// One direction, followed hop by hop.
@@ -63,14 +71,47 @@ impl Course<'_> {
 }
 
 impl<'a> Scene<'a> {
+    pub(super) fn new(group: &'a Group, known: Known<'a>) -> Self {
+        let packets = group.packets(known.trails);
+        let of = |(a, b): (usize, usize)| ((a, b), Common::of(&packets[a], &packets[b]));
+        Self {
+            group,
+            known,
+            commons: pairs(packets.len()).map(of).collect(),
+            packets,
+        }
+    }
+
+    /// Which of two members the packets of a side meet first; by the clocks where nothing else
+    /// tells.
+    fn order(&self, a: usize, b: usize, side: Side) -> Order {
+        let order = self.group.order(a, b, side);
+        if order != Order::Unknown {
+            return order;
+        }
+        let sightings = self.commons.get(&(a, b)).map(|it| it.sightings.get(side));
+        let Some(sighting) = sightings.and_then(|it| it.get(it.len() / 2)) else {
+            return Order::Unknown;
+        };
+        let [first_ns, second_ns] = sighting.times_ns;
+        let Some(difference) = self.difference(a, b, first_ns) else {
+            return Order::Unknown;
+        };
+        let delay_ns = second_ns.saturating_sub(first_ns) as f64 - difference.ahead_ns;
+        if delay_ns.abs() <= difference.error_ns() {
+            Order::Unknown
+        } else if delay_ns > 0.0 {
+            Order::First
+        } else {
+            Order::Second
+        }
+    }
+
     /// The members on the way of either side's packets.
-    pub(super) fn courses(&self) -> Sides<Vec<usize>> {
+    fn courses(&self) -> Sides<Vec<usize>> {
         let count = self.group.members.len();
         let course = |side: Side| {
-            let order = |a: usize, b: usize| {
-                let (group, trails) = (self.group, self.trails);
-                group.order(a, b, side, self.commons, trails, self.clocks)
-            };
+            let order = |a: usize, b: usize| self.order(a, b, side);
             let way = match side {
                 Side::Client => arrange(count, order),
                 // Where nothing is known, the way back is the way there.
@@ -89,6 +130,7 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// The packets one by one, `most` of them at most, with times by the clock of `reference`.
     pub(super) fn ladder(&self, reference: u32, most: usize) -> Ladder {
         let members = self.courses();
         let hop = |member: usize| self.trail(member).hop;
@@ -98,14 +140,14 @@ impl<'a> Scene<'a> {
                 hops.push(hop(*member));
             }
         }
-        let reading = |hop: u32, time_ns: i64| match self.clocks.difference(hop, reference, time_ns)
-        {
-            Some(it) => {
-                let reference_ns = time_ns.saturating_add(it.ahead_ns as i64);
-                (reference_ns, Some(it.error_ns().ceil() as i64))
-            }
-            None => (time_ns, None),
-        };
+        let reading =
+            |hop: u32, time_ns: i64| match self.known.clocks.difference(hop, reference, time_ns) {
+                Some(it) => {
+                    let reference_ns = time_ns.saturating_add(it.ahead_ns as i64);
+                    (reference_ns, Some(it.error_ns().ceil() as i64))
+                }
+                None => (time_ns, None),
+            };
         let courses = [
             (Side::Client, self.course(&members.client, Side::Client)),
             (Side::Server, self.course(&members.server, Side::Server)),
@@ -117,11 +159,11 @@ impl<'a> Scene<'a> {
         Ladder::of(hops, &courses, &hop, &reading, most)
     }
 
-    pub(super) fn fill(
-        &self,
-        courses: &'a Sides<Vec<usize>>,
-        conversation: &mut StitchedConversation,
-    ) {
+    pub(super) fn fill(&self, conversation: &mut StitchedConversation) {
+        let courses = self.courses();
+        let hop = |member: &usize| self.trail(*member).hop;
+        conversation.path = courses.client.iter().map(hop).collect();
+        conversation.return_path = courses.server.iter().map(hop).collect();
         let forward = self.course(&courses.client, Side::Client);
         let reverse = self.course(&courses.server, Side::Server);
         for (course, side) in [(&forward, Side::Client), (&reverse, Side::Server)] {
@@ -150,12 +192,12 @@ impl<'a> Scene<'a> {
     }
 
     fn trail(&self, member: usize) -> &'a Trail {
-        &self.trails[self.group.members[member]]
+        &self.known.trails[self.group.members[member]]
     }
 
     fn difference(&self, from: usize, to: usize, time_ns: i64) -> Option<Difference> {
         let (from, to) = (self.trail(from).hop, self.trail(to).hop);
-        self.clocks.difference(from, to, time_ns)
+        self.known.clocks.difference(from, to, time_ns)
     }
 
     /// How far the clock of a member is ahead of another's: where that is not known, with the least
@@ -172,7 +214,7 @@ impl<'a> Scene<'a> {
     }
 
     /// What two members both saw, and whether the first is the second there.
-    fn common(&self, a: usize, b: usize) -> Option<(&'a Common, bool)> {
+    fn common(&self, a: usize, b: usize) -> Option<(&Common, bool)> {
         let common = self.commons.get(&(a.min(b), a.max(b)))?;
         Some((common, a > b))
     }
@@ -213,7 +255,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Follows the packets of a side along its way.
-    fn course(&self, members: &'a [usize], side: Side) -> Option<Course<'a>> {
+    fn course<'b>(&'b self, members: &'b [usize], side: Side) -> Option<Course<'b>> {
         if members.is_empty() {
             return None;
         }
@@ -296,7 +338,7 @@ impl<'a> Scene<'a> {
     /// The time that a member's packets are of: its hop's capture, or as far as they were kept.
     fn window_ns(&self, member: usize) -> (i64, i64) {
         let trail = self.trail(member);
-        let found = self.hops.iter().find(|it| it.hop == trail.hop);
+        let found = self.known.hops.iter().find(|it| it.hop == trail.hop);
         let (first, last) = found.map_or((i64::MIN, i64::MAX), |it| it.window_ns);
         if trail.left_out == 0 {
             return (first, last);
