@@ -382,3 +382,7 @@ pub const CONTENT_SHARED_COUNT_MIN: u32 = 2;
 /// Trails of all hops of one run: some 700 bytes each without their packets, 360 MiB. Packets of
 /// flows beyond are left out.
 pub const TRAIL_COUNT_MAX: usize = 1 << 19;
+
+/// Runs that the packets of one alignment cover together at most: 2²⁵, four for each of all the
+/// packets that trails keep; with its link one takes some 50 bytes, 1.6 GiB at the very worst.
+pub const ALIGNMENT_VISIT_COUNT_MAX: usize = 1 << 25;

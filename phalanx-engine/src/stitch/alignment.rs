@@ -12,7 +12,7 @@
 use std::ops::Range;
 
 use super::trail::Crossing;
-use crate::limits::{ALIGNMENT_LIST_MAX, ALIGNMENT_VISITS_PER_PACKET};
+use crate::limits::{ALIGNMENT_LIST_MAX, ALIGNMENT_VISIT_COUNT_MAX, ALIGNMENT_VISITS_PER_PACKET};
 
 /// One packet to be aligned.
 #[derive(Clone, Copy, Debug)]
@@ -125,6 +125,7 @@ impl Runs {
         borders.sort_unstable();
         borders.dedup();
         let room = (upstream.len() + downstream.len() + 1) * ALIGNMENT_VISITS_PER_PACKET;
+        let room = room.min(ALIGNMENT_VISIT_COUNT_MAX);
         let mut spans = 0;
         // Each item visits the runs that it covers: by run, then by time.
         let visits = sides.map(|items| {

@@ -6,9 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
-
 use phalanx_common::packet::protocol;
 
 use super::key::{Family, Key, keys};
@@ -70,27 +67,26 @@ type Pairs = BTreeMap<(usize, usize), Shared>;
 
 /// Scores all pairs of trails of different hops that share a key.
 fn score(trails: &[Trail]) -> Pairs {
-    let mut index: HashMap<u64, Vec<(u32, Key)>, FixedState> =
-        HashMap::with_hasher(FixedState::with_seed(1));
-    for (place, trail) in trails.iter().enumerate() {
-        for key in keys(trail) {
-            index.entry(key.hash).or_default().push((place as u32, key));
-        }
+    // Sorted rather than hashed: whoever makes keys that collide gains nothing.
+    let mut holders: Vec<(Key, u32)> = Vec::new();
+    for (place, trail) in (0..).zip(trails) {
+        holders.extend(keys(trail).into_iter().map(|key| (key, place)));
     }
+    holders.sort_unstable_by_key(|(key, place)| (key.hash, *place, *key));
     let mut pairs = Pairs::new();
-    for holders in index.into_values() {
-        share(&holders, trails, &mut pairs);
+    for holders in holders.chunk_by(|a, b| a.0.hash == b.0.hash) {
+        share(holders, trails, &mut pairs);
     }
     pairs
 }
 
 /// Adds one key to all pairs that hold it. Holders come in the order of the trails.
-fn share(holders: &[(u32, Key)], trails: &[Trail], pairs: &mut Pairs) {
-    let hop = |at: usize| trails[holders[at].0 as usize].hop;
+fn share(holders: &[(Key, u32)], trails: &[Trail], pairs: &mut Pairs) {
+    let hop = |at: usize| trails[holders[at].1 as usize].hop;
     // Holders of one hop stand together: a hop that has two tells nothing.
     let is_alone = |at: usize| {
         let mut others = (0..holders.len()).filter(|other| *other != at);
-        !others.any(|other| hop(other) == hop(at) && holders[other].0 != holders[at].0)
+        !others.any(|other| hop(other) == hop(at) && holders[other].1 != holders[at].1)
     };
     if holders.len() < 2 || holders.len() > 2 * HOP_PER_CONVERSATION_MAX {
         return;
@@ -98,7 +94,7 @@ fn share(holders: &[(u32, Key)], trails: &[Trail], pairs: &mut Pairs) {
     let alone: Vec<usize> = (0..holders.len()).filter(|at| is_alone(*at)).collect();
     for (index, first) in alone.iter().enumerate() {
         for second in alone.iter().skip(index + 1) {
-            let ((a, key), (b, other)) = (holders[*first], holders[*second]);
+            let ((key, a), (other, b)) = (holders[*first], holders[*second]);
             if a == b || hop(*first) == hop(*second) {
                 continue;
             }
