@@ -9,20 +9,22 @@
 mod daemon;
 #[path = "network/folder.rs"]
 mod folder;
+#[path = "network/mark.rs"]
+mod mark;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use daemon::{Daemon, await_quiet, await_that};
 use folder::Folder;
+use mark::{HEADERS_MAX, ORDER_NS, TRANSPORT, finish, first_retransmission_ns, holds, marks};
 use phalanx::capture_file::{CaptureFile, Frame};
 use phalanx_common::abi::{Counter, FlowKey};
 use phalanx_common::packet::{self, LinkKind};
 use phalanx_common::watch;
-use phalanx_range::range::Capture;
 use phalanx_range::traffic::{
     Flood, FloodKind, Program, RequestResponse, Server, UdpStream, Upload, run,
 };
@@ -46,12 +48,6 @@ nodes: [{ name: client }, { name: server }]
 links: [{ a: { node: client }, b: { node: server } }]
 ";
 
-const ETHERNET: usize = 14;
-const TRANSPORT: usize = ETHERNET + 20;
-/// Ethernet, IPv4 without options, TCP with all its options.
-const HEADERS_MAX: usize = ETHERNET + 20 + 60;
-/// Packets of both directions that are seen within this time may be seen in either order.
-const ORDER_NS: i64 = 1_000_000;
 const PORT: u16 = 8080;
 const OTHER_PORT: u16 = 8081;
 /// How long before the request the fault is.
@@ -122,79 +118,6 @@ fn truth_of(path: &Path, filter: &str) -> Vec<Frame> {
         .unwrap();
     assert!(output.status.success());
     frames(&output.stdout)
-}
-
-fn finish(capture: Capture) -> PathBuf {
-    let path = capture.path().to_owned();
-    let counters = capture.finish().unwrap();
-    assert_eq!(counters.dropped, 0, "{counters:?}");
-    path
-}
-
-fn half(frame: &Frame, at: usize) -> u16 {
-    u16::from_be_bytes(frame.bytes[at..at + 2].try_into().unwrap())
-}
-
-fn word(frame: &Frame, at: usize) -> u32 {
-    u32::from_be_bytes(frame.bytes[at..at + 4].try_into().unwrap())
-}
-
-/// What tells packets apart: both ends' ports, IP id, the first words of the transport header,
-/// flags and the length on the wire.
-type Mark = (u32, u16, u32, u32, u8, u32);
-
-fn mark(frame: &Frame) -> Mark {
-    let is_tcp = frame.bytes[ETHERNET + 9] == 6;
-    let transport = |at| {
-        if is_tcp {
-            word(frame, TRANSPORT + at)
-        } else {
-            0
-        }
-    };
-    (
-        word(frame, TRANSPORT),
-        half(frame, ETHERNET + 4),
-        transport(4),
-        transport(8),
-        if is_tcp {
-            frame.bytes[TRANSPORT + 13]
-        } else {
-            0
-        },
-        frame.wire_length,
-    )
-}
-
-fn marks<'frames>(frames: impl IntoIterator<Item = &'frames Frame>) -> BTreeMap<Mark, u32> {
-    let mut marks = BTreeMap::new();
-    for frame in frames {
-        *marks.entry(mark(frame)).or_default() += 1;
-    }
-    marks
-}
-
-fn holds(more: &BTreeMap<Mark, u32>, less: &BTreeMap<Mark, u32>) -> bool {
-    let has = |mark| more.get(mark).copied().unwrap_or_default();
-    less.iter().all(|(mark, count)| has(mark) >= *count)
-}
-
-/// When the client first sent bytes that it had sent before.
-fn first_retransmission_ns(truth: &[Frame], port: u16) -> i64 {
-    let mut sent: Option<u32> = None;
-    for frame in truth.iter().filter(|it| half(it, TRANSPORT + 2) == port) {
-        let headers = 20 + usize::from(frame.bytes[TRANSPORT + 12] >> 4) * 4;
-        let payload = u32::from(half(frame, ETHERNET + 2)) - headers as u32;
-        let start = word(frame, TRANSPORT + 4);
-        if payload == 0 {
-            continue;
-        }
-        if sent.is_some_and(|sent| (start.wrapping_sub(sent) as i32) < 0) {
-            return frame.time_ns;
-        }
-        sent = Some(start.wrapping_add(payload));
-    }
-    panic!("nothing was sent twice in {} packets", truth.len());
 }
 
 /// A time of the API in nanoseconds since 1970.

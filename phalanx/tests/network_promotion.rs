@@ -8,18 +8,20 @@
 mod daemon;
 #[path = "network/folder.rs"]
 mod folder;
+#[path = "network/mark.rs"]
+mod mark;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use daemon::{Daemon, await_quiet, await_that};
 use folder::Folder;
+use mark::{HEADERS_MAX, Mark, ORDER_NS, finish, first_retransmission_ns, holds, is_tcp, marks};
 use phalanx::capture_file::{CaptureFile, Frame};
 use phalanx_common::abi::Counter;
-use phalanx_range::range::Capture;
 use phalanx_range::traffic::{Program, Server, Upload, run};
 use phalanx_range::{Direction, Impairment, Range, Topology};
 use serde_json::{Value, json};
@@ -35,11 +37,6 @@ links:
     b: { node: server, interface: wan1 }
 ";
 
-const ETHERNET: usize = 14;
-/// Ethernet, IPv4 without options, TCP with all its options.
-const HEADERS_MAX: usize = ETHERNET + 20 + 60;
-/// Packets of both directions that are seen within this time may be seen in either order.
-const ORDER_NS: i64 = 1_000_000;
 const SICK_PORT: u16 = 8080;
 const HEALTHY_PORT: u16 = 8081;
 
@@ -95,62 +92,6 @@ fn truth_of(path: &Path, port: u16) -> Vec<Frame> {
     frames(&output.stdout).1
 }
 
-fn finish(capture: Capture) -> PathBuf {
-    let path = capture.path().to_owned();
-    let counters = capture.finish().unwrap();
-    assert_eq!(counters.dropped, 0, "{counters:?}");
-    path
-}
-
-fn half(frame: &Frame, at: usize) -> u16 {
-    u16::from_be_bytes(frame.bytes[at..at + 2].try_into().unwrap())
-}
-
-fn word(frame: &Frame, at: usize) -> u32 {
-    u32::from_be_bytes(frame.bytes[at..at + 4].try_into().unwrap())
-}
-
-const TCP: usize = ETHERNET + 20;
-
-/// What tells packets apart: ports, IP id, sequence, acknowledgement, flags, length on the wire.
-type Mark = (u32, u16, u32, u32, u8, u32);
-
-fn marks<'frames>(frames: impl IntoIterator<Item = &'frames Frame>) -> BTreeMap<Mark, u32> {
-    let mut marks = BTreeMap::new();
-    for frame in frames {
-        let ends = (frame.bytes[ETHERNET], frame.bytes[ETHERNET + 9]);
-        assert_eq!(ends, (0x45, 6), "IPv4 and TCP");
-        let mark = (
-            word(frame, TCP),
-            half(frame, ETHERNET + 4),
-            word(frame, TCP + 4),
-            word(frame, TCP + 8),
-            frame.bytes[TCP + 13],
-            frame.wire_length,
-        );
-        *marks.entry(mark).or_default() += 1;
-    }
-    marks
-}
-
-/// When the client first sent bytes that it had sent before.
-fn first_retransmission_ns(truth: &[Frame], port: u16) -> i64 {
-    let mut sent: Option<u32> = None;
-    for frame in truth.iter().filter(|it| half(it, TCP + 2) == port) {
-        let headers = 20 + usize::from(frame.bytes[TCP + 12] >> 4) * 4;
-        let payload = u32::from(half(frame, ETHERNET + 2)) - headers as u32;
-        let start = word(frame, TCP + 4);
-        if payload == 0 {
-            continue;
-        }
-        if sent.is_some_and(|sent| (start.wrapping_sub(sent) as i32) < 0) {
-            return frame.time_ns;
-        }
-        sent = Some(start.wrapping_add(payload));
-    }
-    panic!("nothing was sent twice in {} packets", truth.len());
-}
-
 /// The only flow of a port, once it has closed.
 fn closed_flow(daemon: &Daemon<'_>, port: u16) -> Value {
     let mut flow = Value::Null;
@@ -173,6 +114,7 @@ fn packets(daemon: &Daemon<'_>, flow: &Value) -> Vec<u8> {
 fn compare(file: &[u8], truth: &[Frame]) -> usize {
     let (names, kept) = frames(file);
     assert_eq!(names, ["to-edge"]);
+    assert!(kept.iter().chain(truth).all(is_tcp), "IPv4 and TCP");
     let sick_ns = first_retransmission_ns(truth, SICK_PORT);
     let since = |from_ns: i64| marks(truth.iter().filter(|it| it.time_ns >= from_ns));
     let (least, most) = (since(sick_ns + ORDER_NS), since(sick_ns - ORDER_NS));
@@ -187,10 +129,6 @@ fn compare(file: &[u8], truth: &[Frame]) -> usize {
         count(&most),
         truth.len()
     );
-    let holds = |more: &BTreeMap<Mark, u32>, less: &BTreeMap<Mark, u32>| {
-        let has = |mark| more.get(mark).copied().unwrap_or_default();
-        less.iter().all(|(mark, count)| has(mark) >= *count)
-    };
     assert!(holds(&found, &least), "some packets are missing");
     assert!(holds(&most, &found), "some packets are too many");
     assert!(count(&least) > 50 && truth.len() > count(&most) as usize);
