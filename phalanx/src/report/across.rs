@@ -3,10 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use phalanx_engine::stitch::{
-    Alignment, LegStory, PathCount, Rewrite, StitchHop, Stitched, StitchedConversation, Trail,
-    stitch,
-};
+use phalanx_engine::stitch::{StitchHop, Stitched, StitchedConversation, Trail, stitch};
 use phalanx_engine::{Endpoint, Side, Sides};
 
 use super::{ClockReport, ConversationReport, Report};
@@ -16,18 +13,8 @@ use super::{ClockReport, ConversationReport, Report};
 pub struct Across {
     /// Its flow at each hop.
     pub flows: Vec<FlowAt>,
-    /// Hops from the client to the server.
-    pub path: Vec<u32>,
-    /// Hops from the server to the client.
-    pub return_path: Vec<u32>,
-    /// The ways that packets took, where they took several.
-    pub paths: Vec<PathCount>,
-    /// What lies between neighbouring hops.
-    pub legs: Vec<LegStory>,
-    /// What was rewritten between them.
-    pub rewrites: Vec<Rewrite>,
-    /// How well packets could be told apart.
-    pub alignment: Alignment,
+    /// Its paths, its legs and what was rewritten on them.
+    pub joined: StitchedConversation,
     /// The conversation that carries the same content beyond a proxy.
     pub proxied: Option<Proxied>,
     /// Its place among [`Stitched::conversations`].
@@ -172,12 +159,7 @@ impl Across {
         };
         Self {
             flows: conversation.flows.iter().map(flow).collect(),
-            path: conversation.path.clone(),
-            return_path: conversation.return_path.clone(),
-            paths: conversation.paths.clone(),
-            legs: conversation.legs.clone(),
-            rewrites: conversation.rewrites.clone(),
-            alignment: conversation.alignment,
+            joined: conversation.clone(),
             proxied: None,
             place,
         }
@@ -195,8 +177,8 @@ impl Across {
                 told.insert(flow.hop, report);
             }
         }
-        let mut in_order: Vec<u32> = self.path.clone();
-        in_order.extend(self.return_path.iter().rev());
+        let mut in_order: Vec<u32> = self.joined.path.clone();
+        in_order.extend(self.joined.return_path.iter().rev());
         // Whoever guessed the roles otherwise than they are tells its story last.
         let agrees = |hop: &&u32| {
             let flow = self.flows.iter().find(|it| it.hop == **hop);
@@ -222,8 +204,8 @@ impl Across {
     #[must_use]
     pub fn path_of(&self, side: Side) -> &[u32] {
         match side {
-            Side::Client => &self.path,
-            Side::Server => &self.return_path,
+            Side::Client => &self.joined.path,
+            Side::Server => &self.joined.return_path,
         }
     }
 }

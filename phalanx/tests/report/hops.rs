@@ -4,7 +4,7 @@ use phalanx::report::{Across, ClockReport, FlowAt, HopReport, Proxied, Report, T
 use phalanx_engine::segment::Class;
 use phalanx_engine::stitch::{
     Alignment, ClockReading, Ladder, LegStory, LegWay, PathCount, Rewrite, RewriteField, Rung,
-    RungCrossing, RungEnd,
+    RungCrossing, RungEnd, StitchedConversation,
 };
 use phalanx_engine::story::ConnectionState;
 use phalanx_engine::{Distribution, Endpoint, Side, Sides};
@@ -190,16 +190,19 @@ fn across(hops: u32) -> Across {
     };
     Across {
         flows: (0..hops).map(flow).collect(),
-        path: (0..hops).collect(),
-        return_path: (0..hops).rev().collect(),
-        paths: Vec::new(),
-        legs: (0..hops - 1)
-            .map(|from| leg(from, 12 * u64::from(from)))
-            .collect(),
-        rewrites: if hops > 2 { vec![rewrite] } else { vec![] },
-        alignment: Alignment {
-            packets: 2_234,
-            aligned: 2_230,
+        joined: StitchedConversation {
+            flows: Vec::new(),
+            path: (0..hops).collect(),
+            return_path: (0..hops).rev().collect(),
+            paths: Vec::new(),
+            legs: (0..hops - 1)
+                .map(|from| leg(from, 12 * u64::from(from)))
+                .collect(),
+            rewrites: if hops > 2 { vec![rewrite] } else { vec![] },
+            alignment: Alignment {
+                packets: 2_234,
+                aligned: 2_230,
+            },
         },
         proxied: None,
         place: 0,
@@ -232,13 +235,13 @@ pub(crate) fn report() -> Report {
         hops: hops.to_vec(),
         packets,
     };
-    ways.paths = vec![count(&[0, 1, 3], 620), count(&[0, 2, 3], 380)];
-    ways.return_path = vec![3, 2, 0];
-    ways.rewrites.clear();
-    ways.legs[1].reverse = None;
-    ways.legs[1].rtt = Distribution::default();
-    ways.legs[2].forward.as_mut().unwrap().delay = Distribution::default();
-    ways.legs[2].forward.as_mut().unwrap().delay_error_ns = None;
+    ways.joined.paths = vec![count(&[0, 1, 3], 620), count(&[0, 2, 3], 380)];
+    ways.joined.return_path = vec![3, 2, 0];
+    ways.joined.rewrites.clear();
+    ways.joined.legs[1].reverse = None;
+    ways.joined.legs[1].rtt = Distribution::default();
+    ways.joined.legs[2].forward.as_mut().unwrap().delay = Distribution::default();
+    ways.joined.legs[2].forward.as_mut().unwrap().delay_error_ns = None;
     let proxied = |id: &str| Proxied {
         id: id.to_owned(),
         chunks: [4, 1],
@@ -248,9 +251,9 @@ pub(crate) fn report() -> Report {
     let mut alone = download("edge/tcp-40", &SCRIPT);
     let mut beyond = across(4);
     beyond.flows = vec![beyond.flows[1].clone()];
-    (beyond.path, beyond.return_path) = (vec![1], vec![1]);
-    (beyond.legs, beyond.rewrites) = (Vec::new(), Vec::new());
-    beyond.alignment = Alignment::default();
+    (beyond.joined.path, beyond.joined.return_path) = (vec![1], vec![1]);
+    (beyond.joined.legs, beyond.joined.rewrites) = (Vec::new(), Vec::new());
+    beyond.joined.alignment = Alignment::default();
     beyond.proxied = Some(proxied("client/tcp-9"));
     alone.across = Some(Box::new(beyond));
     alone.score = 0.0;

@@ -64,6 +64,7 @@ pub(super) fn write(
     out: &mut Out<'_>,
 ) -> serde_json::Result<()> {
     let paths: Vec<PathView<'_>> = across
+        .joined
         .paths
         .iter()
         .map(|it| PathView {
@@ -86,6 +87,7 @@ pub(super) fn write(
         .collect();
     out.put(name!("flows"), Some(flows))?;
     let rewrites: Vec<RewriteView<'_>> = across
+        .joined
         .rewrites
         .iter()
         .map(|it| RewriteView {
@@ -105,8 +107,8 @@ pub(super) fn write(
     });
     out.put(name!("proxied"), proxied)?;
     let alignment = AlignmentView {
-        packets: across.alignment.packets,
-        aligned: across.alignment.aligned,
+        packets: across.joined.alignment.packets,
+        aligned: across.joined.alignment.aligned,
     };
     out.put(name!("alignment"), Some(alignment))
 }
@@ -118,7 +120,11 @@ pub(super) fn legs(
     line: &mut Vec<u8>,
 ) -> serde_json::Result<()> {
     line.push(b'[');
-    for (index, leg) in across.into_iter().flat_map(|it| &it.legs).enumerate() {
+    for (index, leg) in across
+        .into_iter()
+        .flat_map(|it| &it.joined.legs)
+        .enumerate()
+    {
         if index > 0 {
             line.push(b',');
         }

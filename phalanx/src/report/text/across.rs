@@ -29,7 +29,7 @@ impl Names<'_> {
 
 /// The way there and back.
 pub(super) fn path(across: &Across, names: Names<'_>) -> Vec<String> {
-    let (there, back) = (&across.path, &across.return_path);
+    let (there, back) = (&across.joined.path, &across.joined.return_path);
     if there.len().max(back.len()) < 2 {
         return Vec::new();
     }
@@ -50,7 +50,7 @@ pub(super) fn path(across: &Across, names: Names<'_>) -> Vec<String> {
         (Side::Client, "to the server"),
         (Side::Server, "to the client"),
     ] {
-        let of_side = || across.paths.iter().filter(|it| it.side == side);
+        let of_side = || across.joined.paths.iter().filter(|it| it.side == side);
         let total: u64 = of_side().map(|it| it.packets).sum();
         if of_side().count() < 2 {
             continue;
@@ -62,7 +62,7 @@ pub(super) fn path(across: &Across, names: Names<'_>) -> Vec<String> {
             lines.push(format!("{share} {what} ({packets}) over {hops}"));
         }
     }
-    let alignment = across.alignment;
+    let alignment = across.joined.alignment;
     if alignment.aligned < alignment.packets {
         let untold = word::thousands(alignment.packets - alignment.aligned);
         let all = word::thousands(alignment.packets);
@@ -86,7 +86,7 @@ pub(super) fn proxied(across: &Across) -> Vec<String> {
 
 /// What middleboxes rewrote.
 pub(super) fn rewrites(across: &Across, names: Names<'_>) -> Vec<String> {
-    let rewrites = across.rewrites.iter();
+    let rewrites = across.joined.rewrites.iter();
     rewrites.map(|it| rewrite(it, across, names)).collect()
 }
 
@@ -163,11 +163,11 @@ type Row = [String; COLUMN_COUNT];
 
 /// The legs as a table, or in sentences where it would be too wide.
 pub(super) fn legs(across: &Across, names: Names<'_>, width: usize) -> Vec<String> {
-    if across.legs.is_empty() {
+    if across.joined.legs.is_empty() {
         return Vec::new();
     }
     let mut rows: Vec<Row> = vec![HEADINGS.map(str::to_owned)];
-    for leg in &across.legs {
+    for leg in &across.joined.legs {
         rows.extend(leg_rows(leg, names));
     }
     let is_told = |column: &usize| {
@@ -182,7 +182,12 @@ pub(super) fn legs(across: &Across, names: Names<'_>, width: usize) -> Vec<Strin
     let widths: Vec<usize> = columns.iter().map(width_of).collect();
     let total = widths.iter().sum::<usize>() + 2 * (widths.len() - 1);
     if total > width {
-        return across.legs.iter().map(|leg| sentence(leg, names)).collect();
+        return across
+            .joined
+            .legs
+            .iter()
+            .map(|leg| sentence(leg, names))
+            .collect();
     }
     let line = |row: &Row| {
         let cells = columns.iter().zip(&widths).map(|(column, width)| {
