@@ -6,11 +6,14 @@
 mod enroll;
 mod identity;
 mod queue;
+mod recording;
 mod spool;
 mod uplink;
 
 pub use enroll::{EnrollOptions, enroll};
 pub use identity::{AgentFiles, Enrolled};
+pub use recording::HubCaptures;
+pub(crate) use recording::{Orders, record};
 pub use uplink::{
     UPLINK_BATCH_COUNT_MAX, Uplink, UplinkOptions, UplinkState, UplinkStatus, start_uplink,
 };

@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod page;
 pub mod pairs;
 pub mod problem;
+pub(crate) mod recorder;
 mod redacted;
 mod select;
 pub mod serve;
@@ -42,8 +43,9 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use self::recorder::Recorder;
 use crate::auth::{Access, Role};
-use crate::capture::{Captures, PromotedPackets};
+use crate::capture::PromotedPackets;
 use crate::view::Outlook;
 
 /// What the handlers share.
@@ -56,7 +58,7 @@ pub struct Api {
     /// Places for readers of the stream.
     pub stream_places: stream::Places,
     /// The captures; or why none can be kept.
-    pub captures: Result<Arc<Captures>, String>,
+    pub(crate) captures: Result<Recorder, String>,
     /// The packets of promoted flows.
     pub promoted: Arc<PromotedPackets>,
     /// What is shown.
@@ -128,6 +130,7 @@ fn routes(api: &Arc<Api>) -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
         .routes(routes!(captures::stop))
         .routes(routes!(captures::delete))
         .routes(routes!(captures::file))
+        .routes(routes!(captures::report))
         .routes(routes!(flows::packets));
     open.merge(gate::guard(viewer, api, Role::Viewer))
         .merge(gate::guard(operator, api, Role::Operator))

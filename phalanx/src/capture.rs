@@ -9,19 +9,26 @@ mod age;
 mod job;
 mod keeper;
 mod past;
+mod place;
 mod plan;
 mod promoted;
 mod request;
 mod store;
+mod study;
 mod view;
 
+pub(crate) use age::Age;
 pub(crate) use job::{link_type, retag, tag_beside};
 pub use keeper::{Captures, Failure};
-pub(crate) use plan::recording_filters;
+pub(crate) use plan::{plan_of, recording_filters};
 pub use promoted::{PROMOTED_COUNT_MAX, PromotedFlow, PromotedPacket, PromotedPackets};
+pub(crate) use request::BYTES_DEFAULT;
 pub use request::{BadField, CaptureRequest, DURATION_MAX_S, Wanted};
 pub use store::Keeping;
-pub use view::{CaptureState, CaptureView, EndReason, Loss, LossKind, PlanView};
+pub(crate) use store::{Store, overdue};
+pub(crate) use study::{Shape, Source, Study};
+pub(crate) use view::count_captures;
+pub use view::{CaptureState, CaptureView, EndReason, HostPart, Loss, LossKind, PlanView};
 
 /// Captures that run at once.
 pub const RUNNING_COUNT_MAX: usize = 8;

@@ -17,6 +17,7 @@ use tracing_subscriber::EnvFilter;
 pub use layer::{Fault, Layers, Origin};
 pub use setting::{Kind, SETTINGS, Setting, Value, nearest};
 
+use crate::agent::HubCaptures;
 use crate::auth::{Role, Token, check_exposure};
 use crate::interface::{Namespace, Pattern, Selection};
 use crate::kernel::{HookChoice, KernelLogLevel, TcAttachment};
@@ -83,6 +84,8 @@ pub struct Config {
     pub agent_directory: PathBuf,
     /// Bytes that an agent's spool may take.
     pub spool_bytes_max: u64,
+    /// What an agent lets its hub record.
+    pub hub_captures: HubCaptures,
     /// Where a hub keeps its certificates, its agents and its log.
     pub hub_directory: PathBuf,
     /// Where a hub listens for agents.
@@ -189,6 +192,7 @@ impl Config {
             hub: Some(text(layers, "hub").to_owned()).filter(|text| !text.is_empty()),
             agent_directory: PathBuf::from(text(layers, "agent_directory")),
             spool_bytes_max: integer(layers, "spool_bytes_max"),
+            hub_captures: HubCaptures::from_name(text(layers, "hub_captures")),
             hub_directory: PathBuf::from(text(layers, "hub_directory")),
             hub_listen: text(layers, "hub_listen").parse().context("hub_listen")?,
             hub_flow_count_max: u32::try_from(integer(layers, "hub_flow_count_max"))?,

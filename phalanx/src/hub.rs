@@ -7,7 +7,9 @@
 //! the kernel's tables.
 
 mod authority;
+pub(crate) mod capture;
 mod directory;
+mod lines;
 mod listen;
 mod log;
 mod position;
@@ -21,6 +23,7 @@ mod token;
 
 pub use authority::{Authority, init};
 pub use directory::Directory;
+pub(crate) use lines::Lines;
 pub use registry::{Registered, Registry};
 pub use roster::{AgentState, AgentStatus};
 pub use run::{HubOptions, hub};

@@ -5,14 +5,15 @@
 #[expect(dead_code, reason = "each test file uses its part")]
 #[path = "network/daemon.rs"]
 mod daemon;
+#[path = "network/fleet.rs"]
+mod fleet;
 #[path = "network/folder.rs"]
 mod folder;
 
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::Command;
 
-use daemon::{BINARY, Daemon, START_TIMEOUT, await_that, error_of};
+use daemon::{Daemon, await_that};
+use fleet::{agent_of, enroll, make_hub, start_agent, start_hub};
 use folder::Folder;
 use nix::sys::signal::Signal;
 use phalanx_range::traffic::{Program, RequestResponse, Server, run};
@@ -24,83 +25,6 @@ nodes: [{ name: client }, { name: server }]
 links: [{ a: { node: client }, b: { node: server } }]
 ";
 const REQUEST_COUNT: u32 = 20;
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-fn phalanx(arguments: &[&str]) -> String {
-    let output = Command::new(BINARY).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Makes a hub that is reached at the server's address.
-fn make_hub(folder: &Folder, server: &Host) -> String {
-    let address = server.ipv4().unwrap().to_string();
-    let directory = folder.0.join("hub");
-    phalanx(&["hub", "init", "--dir", text(&directory), "--name", &address]);
-    format!("https://{address}:7071")
-}
-
-fn start_hub<'range>(folder: &Folder, host: &'range Host, port: u16) -> Daemon<'range> {
-    let mut command = host.command(BINARY).unwrap();
-    command.args(["hub", "--dir", text(&folder.0.join("hub"))]);
-    command.args(["--listen", &format!("127.0.0.1:{port}")]);
-    let hub = Daemon::spawn(host, port, command);
-    hub.await_line("hub: agents at", START_TIMEOUT);
-    hub
-}
-
-fn enroll(folder: &Folder, host: &Host, url: &str, name: &str) {
-    let hub = folder.0.join("hub");
-    let told = phalanx(&[
-        "hub",
-        "token",
-        "--dir",
-        text(&hub),
-        "--host",
-        name,
-        "--url",
-        url,
-        "--format",
-        "json",
-    ]);
-    let told: Value = serde_json::from_str(&told).unwrap();
-    let mut command = host.command(BINARY).unwrap();
-    command.args(["agent", "enroll", "--dir", text(&folder.0.join(name))]);
-    let token = told["token"].as_str().unwrap();
-    let output = command.args(["--token", token]).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let again = host
-        .command(BINARY)
-        .unwrap()
-        .args(["agent", "enroll", "--token", token])
-        .args(["--dir", text(&folder.0.join(format!("{name}-again")))])
-        .output()
-        .unwrap();
-    assert!(error_of(&again).contains("the token was used already"));
-}
-
-fn start_agent<'range>(
-    folder: &Folder,
-    host: &'range Host,
-    port: u16,
-    (name, interface): (&str, &str),
-) -> Daemon<'range> {
-    let mut command = host.command(BINARY).unwrap();
-    command.args([
-        "agent",
-        "--dir",
-        text(&folder.0.join(name)),
-        "-i",
-        interface,
-    ]);
-    command.args(["--listen", &format!("127.0.0.1:{port}")]);
-    let agent = Daemon::spawn(host, port, command);
-    agent.await_line("watching;", START_TIMEOUT);
-    agent
-}
 
 /// Talks from one host to the other; the port that was talked to.
 fn talk(client: &Host, server: &Host) -> u16 {
@@ -125,13 +49,6 @@ fn conversations(daemon: &Daemon<'_>, port: u16) -> Vec<Value> {
         .collect()
 }
 
-fn agent_of(hub: &Daemon<'_>, name: &str) -> Value {
-    let list = hub.get("/api/v1/agents");
-    let agents = list["agents"].as_array().unwrap();
-    let found = agents.iter().find(|agent| agent["name"] == name);
-    found.cloned().unwrap_or_default()
-}
-
 #[test]
 #[ignore = "needs root: run by cargo xtask test --ring network"]
 fn what_two_agents_saw_is_one_conversation_of_two_hops() {
@@ -142,8 +59,8 @@ fn what_two_agents_saw_is_one_conversation_of_two_hops() {
     let mut hub = start_hub(&folder, server, 7480);
     enroll(&folder, client, &url, "web-1");
     enroll(&folder, server, &url, "db-1");
-    let near = start_agent(&folder, client, 7481, ("web-1", "to-server"));
-    let far = start_agent(&folder, server, 7482, ("db-1", "to-client"));
+    let near = start_agent(&folder, client, 7481, "web-1", &["-i", "to-server"]);
+    let far = start_agent(&folder, server, 7482, "db-1", &["-i", "to-client"]);
     await_that("both agents are connected", || {
         ["web-1", "db-1"].iter().all(|name| {
             let agent = agent_of(&hub, name);

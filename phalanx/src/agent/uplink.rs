@@ -8,17 +8,19 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use phalanx_common::abi::ABI_VERSION;
 use rustls::ClientConfig;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use super::queue::Queue;
+use super::recording::{Asked, ORDER_COUNT_MAX, Orders};
 use super::spool::Spool;
 use crate::link::PROTOCOL_VERSION;
-use crate::link::connection::{Address, connect, explain_status};
+use crate::link::connection::{Address, Connection, connect, explain_status};
 use crate::link::limits::HELLO_TIMEOUT;
 use crate::link::protocol::agent_message::Message as FromAgent;
+use crate::link::protocol::hub_client::HubClient;
 use crate::link::protocol::hub_message::Message as FromHub;
 use crate::link::protocol::{AgentMessage, Batch, Hello, HubMessage, Welcome};
 
@@ -103,6 +105,8 @@ pub struct Uplink {
     pub run: u64,
     /// How it does.
     pub status: Arc<UplinkStatus>,
+    /// What the hub asks for.
+    pub(crate) orders: Orders,
     /// Ends once all senders of batches are gone.
     pub thread: std::thread::JoinHandle<()>,
 }
@@ -118,6 +122,12 @@ pub fn start_uplink(options: UplinkOptions, wall_ns: u64) -> anyhow::Result<Upli
     let run = queue.last().map_or(wall_ns, |last| wall_ns.max(last.0 + 1));
     let (batches, inbox) = mpsc::channel(UPLINK_BATCH_COUNT_MAX);
     let status = Arc::new(UplinkStatus::default());
+    let (asked, asked_end) = mpsc::channel(ORDER_COUNT_MAX);
+    let line = watch::Sender::new(None);
+    let orders = Orders {
+        asked: asked_end,
+        line: line.subscribe(),
+    };
     let worker = Worker {
         address: options.address,
         config: Arc::new(options.config),
@@ -125,6 +135,8 @@ pub fn start_uplink(options: UplinkOptions, wall_ns: u64) -> anyhow::Result<Upli
         queue,
         inbox,
         status: Arc::clone(&status),
+        asked,
+        line,
         is_ending: false,
         dropped_told: 0,
     };
@@ -148,6 +160,7 @@ pub fn start_uplink(options: UplinkOptions, wall_ns: u64) -> anyhow::Result<Upli
         batches,
         run,
         status,
+        orders,
         thread,
     })
 }
@@ -159,6 +172,10 @@ struct Worker {
     queue: Queue,
     inbox: mpsc::Receiver<Batch>,
     status: Arc<UplinkStatus>,
+    /// Where what the hub asks goes.
+    asked: mpsc::Sender<Asked>,
+    /// The way to the hub, for those who deliver what it asked for.
+    line: watch::Sender<Option<HubClient<Connection>>>,
     /// Nothing more is told.
     is_ending: bool,
     dropped_told: u64,
@@ -166,6 +183,7 @@ struct Worker {
 
 /// A session under way.
 struct Session {
+    client: HubClient<Connection>,
     outbox: mpsc::Sender<AgentMessage>,
     inbox: Streaming<HubMessage>,
     credit_bytes: u64,
@@ -180,7 +198,10 @@ impl Worker {
                     pause = PAUSE_MIN;
                     self.status.sessions.fetch_add(1, Ordering::Relaxed);
                     self.status.set_state(UplinkState::Connected);
-                    if let Err(error) = self.converse(session).await {
+                    self.line.send_replace(Some(session.client.clone()));
+                    let conversed = self.converse(session).await;
+                    self.line.send_replace(None);
+                    if let Err(error) = conversed {
                         self.fail(&error);
                     }
                 }
@@ -341,10 +362,18 @@ impl Worker {
                 session.credit_bytes = session.credit_bytes.saturating_add(ack.credit_bytes);
                 self.count();
             }
+            Some(FromHub::Capture(order)) => self.ask(Asked::Begin(order)),
+            Some(FromHub::CaptureStop(stop)) => self.ask(Asked::Stop(stop)),
             // What a newer hub asks for.
             Some(FromHub::Welcome(_)) | None => {}
         }
         Ok(())
+    }
+
+    fn ask(&self, asked: Asked) {
+        if self.asked.try_send(asked).is_err() {
+            tracing::warn!("the hub asks for more than this agent does; it is not done");
+        }
     }
 }
 
@@ -383,6 +412,7 @@ async fn greet(
         bail!("{address}: the hub did not say welcome");
     };
     let session = Session {
+        client,
         outbox,
         inbox,
         credit_bytes: welcome.credit_bytes,

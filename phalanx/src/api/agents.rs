@@ -107,7 +107,7 @@ fn view(api: &Api, agent: &AgentStatus) -> AgentView {
 }
 
 /// As Linux spells it.
-pub(super) fn boot_id(boot: u128) -> String {
+pub(crate) fn boot_id(boot: u128) -> String {
     let digits = format!("{boot:032x}");
     let parts = [
         &digits[..8],

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::body::{Body as HttpBody, Bytes};
 use axum::extract::State as Shared;
-use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, LOCATION};
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -20,9 +20,10 @@ use super::Api;
 use super::extract::{Body, Id, Query};
 use super::gate;
 use super::problem::{Kind, Problem};
+use super::recorder::Recorder;
 use super::redacted::Download;
 use crate::auth::Role;
-use crate::capture::{BadField, CaptureRequest, CaptureView, Captures, Failure};
+use crate::capture::{BadField, CaptureRequest, CaptureView, Failure, Shape};
 
 /// Media type of pcapng files.
 pub(super) const PCAPNG: &str = "application/x-pcapng";
@@ -53,6 +54,76 @@ pub struct FileQuery {
     redact: Option<Redact>,
 }
 
+/// Longest name of a conversation in bytes: a hop's name and a number.
+const CONVERSATION_LENGTH_MAX: usize = 300;
+
+/// Which report.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ReportQuery {
+    /// How it is written; `json` where absent.
+    #[serde(default)]
+    #[param(inline)]
+    format: ReportFormat,
+    /// One conversation by its name in the report, such as `tcp-17`; the worst ones where absent.
+    #[param(max_length = 300)]
+    conversation: Option<String>,
+}
+
+/// How a report is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ReportFormat {
+    /// As `docs/report.schema.json` says, with ladders.
+    #[default]
+    Json,
+    /// The ladder of one conversation as a picture.
+    Svg,
+    /// A page.
+    Html,
+    /// For a terminal.
+    Text,
+}
+
+impl ReportFormat {
+    const fn shape(self) -> Shape {
+        match self {
+            Self::Json => Shape::Json,
+            Self::Svg => Shape::Svg,
+            Self::Html => Shape::Html,
+            Self::Text => Shape::Text,
+        }
+    }
+
+    const fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Svg => "image/svg+xml",
+            Self::Html => "text/html; charset=utf-8",
+            Self::Text => "text/plain; charset=utf-8",
+        }
+    }
+}
+
+impl ReportQuery {
+    fn conversation(&self) -> Result<Option<&str>, Problem> {
+        let Some(text) = self.conversation.as_deref() else {
+            return Ok(None);
+        };
+        let is_name =
+            (1..=CONVERSATION_LENGTH_MAX).contains(&text.len()) && !text.contains(char::is_control);
+        match is_name {
+            true => Ok(Some(text)),
+            false => Err(Problem::invalid(
+                "conversation",
+                "it is no name of a conversation",
+                "the JSON report has the names as id, such as web-1/tcp-17",
+            )),
+        }
+    }
+}
+
 /// What a download does not tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -62,7 +133,7 @@ pub(super) enum Redact {
 }
 
 impl Api {
-    fn captures(&self) -> Result<&Arc<Captures>, Problem> {
+    fn captures(&self) -> Result<&Recorder, Problem> {
         self.captures.as_ref().map_err(|why| {
             Problem::new(Kind::Unavailable, format!("captures cannot be kept: {why}"))
                 .remedy("set capture_directory to a directory that the daemon can write")
@@ -195,8 +266,8 @@ pub(super) async fn file(
     Query(query): Query<FileQuery>,
 ) -> Result<Response, Problem> {
     let captures = api.captures()?;
-    if query.redact.is_none() && captures.get(&id)?.request.snaplen > 0 {
-        gate::need(role, Role::Admin).map_err(|problem| {
+    if query.redact.is_none() {
+        need_for_payload(role, &captures.get(&id)?).map_err(|problem| {
             problem.field("redact").remedy(
                 "add redact=addresses for the headers alone, use a token with the role admin, \
                  or set local_role",
@@ -239,6 +310,66 @@ pub(super) async fn file(
         headers.insert(CONTENT_DISPOSITION, name);
     }
     Ok(response)
+}
+
+/// Reports what a capture shows, once it has ended: its conversations, what was lost and delayed
+/// between the hops that saw them, and their packets one by one.
+#[utoipa::path(get, path = "/api/v1/captures/{id}/report", tag = "captures",
+    params(("id" = String, Path, description = "Id of the capture"), ReportQuery),
+    responses(
+        (status = 200, content(
+            (serde_json::Value = "application/json"),
+            (String = "image/svg+xml"),
+            (String = "text/html"),
+            (String = "text/plain"))),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn report(
+    Shared(api): Shared<Arc<Api>>,
+    Extension(role): Extension<Role>,
+    Id(id): Id,
+    Query(query): Query<ReportQuery>,
+) -> Result<Response, Problem> {
+    let captures = api.captures()?;
+    need_for_payload(role, &captures.get(&id)?)?;
+    let conversation = query.conversation()?;
+    let report = captures
+        .report(&id, query.format.shape(), conversation)
+        .await;
+    let report = report.map_err(|failure| match failure {
+        // It could not be read, or has not what was asked for.
+        Failure::Unavailable(detail) => Problem::new(Kind::Conflict, detail)
+            .remedy("see the losses of the capture, and the conversations of its JSON report"),
+        other => other.into(),
+    })?;
+    let read = |error: std::io::Error| {
+        Problem::new(Kind::Unavailable, format!("read the report: {error}"))
+    };
+    let whole = report.metadata().map_err(read)?.len();
+    let (sender, channel) = Channel::<Bytes, std::io::Error>::new(CHUNK_COUNT_MAX);
+    let (_, size) = watch::channel(whole);
+    tokio::spawn(send(File::from_std(report), size, false, sender));
+    let mut response = Response::new(HttpBody::new(channel));
+    let headers = response.headers_mut();
+    let kind = HeaderValue::from_static(query.format.media_type());
+    headers.insert(CONTENT_TYPE, kind);
+    // The page runs its own script, and that may do nothing with the API.
+    let alone = HeaderValue::from_static(
+        "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; \
+         style-src 'unsafe-inline'; img-src data:",
+    );
+    headers.insert(CONTENT_SECURITY_POLICY, alone);
+    Ok(response)
+}
+
+/// What holds payload is for admins.
+fn need_for_payload(role: Role, view: &CaptureView) -> Result<(), Problem> {
+    if view.request.snaplen > 0 {
+        gate::need(role, Role::Admin).map_err(|problem| {
+            problem.remedy("use a token with the role admin, or set local_role")
+        })?;
+    }
+    Ok(())
 }
 
 /// Sends what is whole of a file, and goes on while it grows where that is wanted.

@@ -20,10 +20,11 @@ use tokio::sync::mpsc;
 use tower::ServiceExt;
 use zerocopy::FromZeros;
 
+use super::recorder::Recorder;
 use super::service::Settings;
 use super::{Api, router};
 use crate::auth::{Access, Role, Token, TokenDigest};
-use crate::capture::Keeping;
+use crate::capture::{Captures, Keeping};
 use crate::clock::{Clock, Reading, now};
 use crate::daemon::{DaemonHandle, Feed, KernelStatus, Record, Request};
 use crate::kernel::RecordingFilter;
@@ -79,11 +80,12 @@ pub(crate) fn settings(directory: &Scratch) -> Settings {
     Settings {
         access: Access::new(Vec::new(), Role::Admin),
         is_loopback: true,
-        keeping: Some(Keeping {
+        keeping: Keeping {
             directory: directory.0.clone(),
             bytes_max: 50_000_000,
             age_max: Duration::from_secs(3_600),
-        }),
+        },
+        lines: None,
     }
 }
 
@@ -102,6 +104,14 @@ pub(crate) fn tokens() -> Vec<Token> {
 }
 
 impl Fixture {
+    /// The captures of the host that the fixture stands for.
+    pub(crate) fn captures(&self) -> Arc<Captures> {
+        match &self.api.captures {
+            Ok(Recorder::Here(captures)) => Arc::clone(captures),
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// An empty API; the daemon's loop is played by a task that accepts all recording filters.
     pub(crate) fn new(settings: Settings) -> Self {
         let clock = Clock::new(Reading::take());

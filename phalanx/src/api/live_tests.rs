@@ -225,7 +225,7 @@ async fn a_download_follows_the_capture_to_its_end() {
         .json();
     let id = created["id"].as_str().unwrap().to_owned();
     let uri = format!("/api/v1/captures/{id}/file?follow=true");
-    let captures = fixture.api.captures.clone().unwrap();
+    let captures = fixture.captures();
     let router = fixture.router();
     let download = tokio::spawn(async move {
         use tower::ServiceExt;

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use super::recorder::Recorder;
 use super::serve::Server;
 use super::{Api, router, stream};
 use crate::auth::Access;
 use crate::capture::{Captures, Keeping};
 use crate::daemon::{DaemonHandle, Feed, Record};
+use crate::hub::{Lines, capture::PathCaptures};
 use crate::view::Outlook;
 
 /// What the API is told once.
@@ -20,8 +22,10 @@ pub struct Settings {
     pub access: Access,
     /// Whether the API listens on loopback only.
     pub is_loopback: bool,
-    /// Where captures are kept; none: none are taken, as at a hub.
-    pub keeping: Option<Keeping>,
+    /// Where captures are kept.
+    pub keeping: Keeping,
+    /// The ways to the agents of a hub, which take the captures; none: this host does.
+    pub(crate) lines: Option<Arc<Lines>>,
 }
 
 /// What the daemon's loop sends.
@@ -41,12 +45,10 @@ impl Api {
             access,
             is_loopback,
             keeping,
+            lines,
         } = settings;
         let promoted = Arc::clone(&daemon.promoted);
-        let captures = match keeping {
-            Some(keeping) => open_captures(keeping, &outlook, daemon),
-            None => Err("a hub takes no captures: ask the API of the agent".to_owned()),
-        };
+        let captures = open_captures(keeping, lines, &outlook, daemon);
         let stream_places = Arc::new(Semaphore::new(stream::READER_COUNT_MAX));
         Self {
             access,
@@ -61,12 +63,19 @@ impl Api {
 
 fn open_captures(
     keeping: Keeping,
+    lines: Option<Arc<Lines>>,
     outlook: &Arc<Outlook>,
     daemon: DaemonHandle,
-) -> Result<Arc<Captures>, String> {
+) -> Result<Recorder, String> {
     let directory = keeping.directory.display().to_string();
-    let captures = Captures::open(keeping, Arc::clone(outlook), daemon);
-    captures.map(Arc::new).map_err(|error| {
+    let outlook = Arc::clone(outlook);
+    let recorder = match lines {
+        None => Captures::open(keeping, outlook, daemon)
+            .map(|captures| Recorder::Here(Arc::new(captures))),
+        Some(lines) => PathCaptures::open(keeping, outlook, lines)
+            .map(|captures| Recorder::Agents(Arc::new(captures))),
+    };
+    recorder.map_err(|error| {
         tracing::warn!(%error, directory, "captures cannot be kept");
         format!("{directory}: {error}")
     })
@@ -76,7 +85,14 @@ fn open_captures(
 pub async fn run(server: Server, api: Arc<Api>, inlet: Inlet, stop: watch::Receiver<bool>) {
     let outlook = Arc::clone(&api.outlook);
     let following = tokio::spawn(async move { outlook.follow(inlet.feed).await });
-    let captures = api.captures.clone().ok();
+    let captures = match &api.captures {
+        Ok(Recorder::Here(captures)) => Some(Arc::clone(captures)),
+        Ok(Recorder::Agents(captures)) => {
+            captures.resume();
+            None
+        }
+        Err(_) => None,
+    };
     let recording = captures
         .clone()
         .map(|captures| tokio::spawn(async move { captures.follow(inlet.records).await }));

@@ -449,7 +449,7 @@ async fn a_capture_lives_from_request_to_file() {
         .await;
     problem_field(&running, 409, "delete while it runs");
 
-    let captures = fixture.api.captures.clone().unwrap();
+    let captures = fixture.captures();
     // A record for another capture, one from another interface, then four for this one.
     captures.dispatch(vec![record(1, 2, 10), record(2, 1, 10)]);
     captures.dispatch((0..4).map(|size| record(1, 1, size)).collect());
@@ -512,7 +512,7 @@ async fn a_capture_whose_client_has_gone_ends_all_the_same() {
     use futures_util::FutureExt;
     let scratch = Scratch::new();
     let fixture = Fixture::with_traffic(settings(&scratch));
-    let captures = fixture.api.captures.clone().unwrap();
+    let captures = fixture.captures();
     let request = serde_json::from_str(r#"{"filter": "tcp", "duration": 1}"#).unwrap();
     // Dropped while the kernel side is being asked.
     assert!(captures.create(request).now_or_never().is_none());
@@ -534,12 +534,7 @@ async fn a_stopped_capture_keeps_what_it_has() {
         .await
         .json();
     let id = created["id"].as_str().unwrap();
-    fixture
-        .api
-        .captures
-        .clone()
-        .unwrap()
-        .dispatch(vec![record(1, 1, 7)]);
+    fixture.captures().dispatch(vec![record(1, 1, 7)]);
     let stopped = fixture
         .post(&format!("/api/v1/captures/{id}/stop"), "")
         .await
@@ -560,12 +555,7 @@ async fn a_capture_of_payload_that_the_filter_needs_says_what_it_missed() {
     let body = r#"{"filter": "tcp[20] = 0x47"}"#;
     let created = fixture.post("/api/v1/captures", body).await.json();
     let id = created["id"].as_str().unwrap();
-    fixture
-        .api
-        .captures
-        .clone()
-        .unwrap()
-        .dispatch(vec![record(1, 1, 7)]);
+    fixture.captures().dispatch(vec![record(1, 1, 7)]);
     let stopped = fixture
         .post(&format!("/api/v1/captures/{id}/stop"), "")
         .await
@@ -591,7 +581,7 @@ async fn captures_are_bounded() {
         429,
         "too many",
     );
-    let captures = fixture.api.captures.clone().unwrap();
+    let captures = fixture.captures();
     captures.end_all().await;
     assert!(
         captures

@@ -8,16 +8,16 @@ use crate::clock::Reading;
 /// An instant in nanoseconds of `CLOCK_BOOTTIME`, which runs while the host sleeps and which nobody
 /// sets; below 0 before the host was booted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Age(i128);
+pub(crate) struct Age(i128);
 
 impl Age {
-    pub(super) fn now() -> Self {
+    pub(crate) fn now() -> Self {
         Self(i128::from(Reading::take().boot_ns))
     }
 
     /// An instant of which only the wall time is known, by what the clocks say now. One that lies
     /// ahead, or cannot be read, counts as now.
-    pub(super) fn at(wall_time: &str, now: Reading) -> Self {
+    pub(crate) fn at(wall_time: &str, now: Reading) -> Self {
         let wall_ns = i128::from(now.wall_ns);
         let then_ns = wall_time
             .parse::<jiff::Timestamp>()
@@ -25,7 +25,7 @@ impl Age {
         Self(i128::from(now.boot_ns) - (wall_ns - then_ns).max(0))
     }
 
-    pub(super) fn since(self, earlier: Self) -> Duration {
+    pub(crate) fn since(self, earlier: Self) -> Duration {
         let ns = u64::try_from(self.0 - earlier.0).unwrap_or_default();
         Duration::from_nanos(ns)
     }

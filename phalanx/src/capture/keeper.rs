@@ -16,9 +16,10 @@ use super::job::{Job, Outcome, Progress};
 use super::past::Past;
 use super::plan::{Plan, free_numbers};
 use super::request::{BadField, CaptureRequest, Wanted};
-use super::store::{Keeping, MARGIN_BYTES, Store};
-use super::view::{CaptureState, CaptureView, EndReason, Loss, LossKind};
-use super::{KEPT_COUNT_MAX, QUEUE_COUNT_MAX, RUNNING_COUNT_MAX};
+use super::store::{Keeping, Store, overdue};
+use super::study::{Source, Study};
+use super::view::{CaptureState, CaptureView, EndReason, Loss, LossKind, count_captures};
+use super::{QUEUE_COUNT_MAX, RUNNING_COUNT_MAX};
 use crate::api::show::wall_time;
 use crate::clock::Reading;
 use crate::daemon::{DaemonHandle, Record};
@@ -44,6 +45,7 @@ pub struct Captures {
     store: Store,
     outlook: Arc<Outlook>,
     daemon: DaemonHandle,
+    pub(crate) study: Study,
     captures: Mutex<BTreeMap<String, Arc<Capture>>>,
     /// Held while the recording filters of the kernel are changed: one after the other.
     recording: tokio::sync::Mutex<()>,
@@ -80,26 +82,26 @@ struct Prepared {
 }
 
 /// Why something cannot be done with captures.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// A field is not acceptable.
-    Field(BadField),
+    #[error(transparent)]
+    Field(#[from] BadField),
     /// A limit is reached.
+    #[error("{0}")]
     Limit(String),
     /// There is no room on the disk.
+    #[error("{0}")]
     DiskFull(String),
     /// There is no such capture.
+    #[error("there is no such capture")]
     Unknown,
     /// It runs.
+    #[error("the capture runs")]
     Running,
     /// The kernel side or the disk refused.
+    #[error("{0}")]
     Unavailable(String),
-}
-
-impl From<BadField> for Failure {
-    fn from(bad: BadField) -> Self {
-        Self::Field(bad)
-    }
 }
 
 impl Captures {
@@ -117,7 +119,9 @@ impl Captures {
         for view in store.load()? {
             captures.insert(view.id.clone(), Arc::new(Capture::kept(view)));
         }
+        let study = Study::new(&keeping.directory);
         let captures = Self {
+            study,
             keeping,
             store,
             outlook,
@@ -144,10 +148,11 @@ impl Captures {
         begun.await.map_err(broken)?
     }
 
-    async fn begin(self: Arc<Self>, request: CaptureRequest) -> Result<CaptureView, Failure> {
+    async fn begin(self: Arc<Self>, mut request: CaptureRequest) -> Result<CaptureView, Failure> {
+        request.narrow(&self.outlook.view())?;
         let wanted = request.check(self.keeping.bytes_max)?;
         let plan = Plan::new(&wanted)?;
-        let hops = self.choose(&wanted)?;
+        let hops = wanted.request.hops(&self.outlook.view())?;
         self.check_lookback(&wanted)?;
         let guard = self.recording.lock().await;
         let Prepared {
@@ -216,37 +221,6 @@ impl Captures {
         });
     }
 
-    /// The hops that are to be recorded.
-    fn choose(&self, wanted: &Wanted) -> Result<BTreeMap<HopId, Arc<Hop>>, Failure> {
-        let view = self.outlook.view();
-        let all = view
-            .hops
-            .iter()
-            .map(|(id, hop)| (id, Arc::clone(&hop.facts)));
-        let Some(names) = &wanted.request.interfaces else {
-            let all: BTreeMap<_, _> = all.collect();
-            if all.is_empty() {
-                return Err(Failure::Unavailable("no interface is watched".to_owned()));
-            }
-            return Ok(all);
-        };
-        let all: Vec<_> = all.collect();
-        let unknown = names
-            .iter()
-            .position(|name| all.iter().all(|(_, hop)| *hop.interface != **name));
-        if let Some(index) = unknown {
-            return Err(Failure::Field(BadField::new(
-                format!("interfaces[{index}]"),
-                format!("{} is not watched", names[index]),
-                "see /api/v1/hops for the interfaces that are watched",
-            )));
-        }
-        Ok(all
-            .into_iter()
-            .filter(|(_, hop)| names.iter().any(|name| *hop.interface == **name))
-            .collect())
-    }
-
     /// Everything that a capture needs, within the limits.
     fn prepare(
         &self,
@@ -276,6 +250,7 @@ impl Captures {
             filtered_out: 0,
             lookback: None,
             losses: Vec::new(),
+            hosts: Vec::new(),
             file: format!("/api/v1/captures/{id}/file"),
             id,
         };
@@ -346,16 +321,7 @@ impl Captures {
             )));
         }
         self.make_room(needed);
-        let free = self.store.free_bytes().map_err(|error| {
-            Failure::Unavailable(format!("look at the disk of the captures: {error}"))
-        })?;
-        let needed = wanted.bytes_max.saturating_add(MARGIN_BYTES);
-        if free < needed {
-            return Err(Failure::DiskFull(format!(
-                "{free} bytes are free, the capture may need {needed}"
-            )));
-        }
-        Ok(())
+        self.store.check_room(wanted.bytes_max)
     }
 
     fn new_id(&self) -> String {
@@ -677,59 +643,42 @@ impl Captures {
     fn make_room(&self, needed: u64) {
         let now = Age::now();
         let mut captures = self.lock();
-        let mut kept: Vec<(Age, String, u64)> = captures
-            .values()
-            .filter(|capture| capture.running().is_none())
-            .map(|capture| {
-                let view = capture.view();
-                let ended = capture.ended.get().copied().unwrap_or(now);
-                (ended, view.id.clone(), view.bytes)
-            })
-            .collect();
-        kept.sort();
-        let mut total: u64 = kept.iter().map(|(_, _, bytes)| bytes).sum();
-        let mut count = kept.len();
-        for (ended, id, bytes) in kept {
-            let is_old = now.since(ended) > self.keeping.age_max;
-            let is_much = total.saturating_add(needed) > self.keeping.bytes_max;
-            if !is_old && !is_much && count <= KEPT_COUNT_MAX {
-                break;
-            }
+        let ended = captures.values().filter(|it| it.running().is_none());
+        let kept = ended.map(|capture| {
+            let view = capture.view();
+            let ended = capture.ended.get().copied().unwrap_or(now);
+            (ended, view.id.clone(), view.bytes)
+        });
+        for id in overdue(kept.collect(), &self.keeping, needed) {
             if let Err(error) = self.store.delete(&id) {
                 tracing::warn!(%error, id, "delete an old capture");
                 continue;
             }
             tracing::info!(id, "deleted an old capture");
             captures.remove(&id);
-            total = total.saturating_sub(bytes);
-            count -= 1;
         }
     }
 
     /// Tells the metrics.
     fn count(&self) {
-        let captures = self.lock();
-        let daemon = self.outlook.metrics.daemon();
-        let mut bytes = 0;
-        let mut states = [0_i64; 3];
-        for capture in captures.values() {
-            let view = capture.show();
-            bytes += view.bytes;
-            states[view.state as usize] += 1;
+        let views: Vec<_> = self.lock().values().map(|it| it.show()).collect();
+        count_captures(self.outlook.metrics.daemon(), &views);
+    }
+
+    /// The file of a capture that has ended, to be studied.
+    ///
+    /// # Errors
+    /// There is none with this id, or it runs.
+    pub(crate) fn sources(&self, id: &str) -> Result<Vec<Source>, Failure> {
+        let capture = self.find(id)?;
+        if capture.running().is_some() {
+            return Err(Failure::Running);
         }
-        for state in [
-            CaptureState::Running,
-            CaptureState::Complete,
-            CaptureState::Partial,
-        ] {
-            daemon
-                .captures
-                .with_label_values(&[state.name()])
-                .set(states[state as usize]);
-        }
-        daemon
-            .capture_disk
-            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        Ok(vec![Source {
+            name: "capture".to_owned(),
+            path: self.store.file(id),
+            clock: None,
+        }])
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Capture>>> {

@@ -32,6 +32,11 @@ impl Plan {
     }
 }
 
+/// Which part of a filter is checked where.
+pub(crate) fn plan_of(wanted: &Wanted) -> Result<PlanView, BadField> {
+    Plan::new(wanted).map(|plan| plan.view)
+}
+
 /// What of a filter the kernel checks, with so many bytes of each packet; 0: headers only.
 pub(crate) fn recording_filters(
     filter: &Filter,

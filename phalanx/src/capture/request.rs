@@ -7,6 +7,8 @@ use phalanx_engine::filter::{EXPRESSION_BYTES_MAX, Filter};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::link::limits::HOST_LENGTH_MAX;
+
 /// Longest capture in seconds.
 pub const DURATION_MAX_S: u32 = 3_600;
 
@@ -22,6 +24,9 @@ pub(super) const INTERFACE_COUNT_MAX: usize = 64;
 /// Longest name of an interface: `IFNAMSIZ` less the zero.
 const INTERFACE_LENGTH_MAX: usize = 15;
 
+/// Longest name of a hop: a host's, and an interface's behind a colon.
+const HOP_LENGTH_MAX: usize = HOST_LENGTH_MAX + 1 + INTERFACE_LENGTH_MAX;
+
 /// What to capture.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -34,6 +39,16 @@ pub struct CaptureRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_items = 64, min_items = 1)]
     pub interfaces: Option<Vec<String>>,
+    /// Hops: `HOST` or `HOST:INTERFACE`, as `/api/v1/hops` has them; all that are watched where
+    /// absent. Not together with `interfaces`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 64, min_items = 1)]
+    pub hops: Option<Vec<String>>,
+    /// Id of a conversation: its packets, at all hops that have seen it. Not together with `hops`
+    /// or `interfaces`; a filter narrows it further.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 20)]
+    pub path_of: Option<String>,
     /// How long, in seconds.
     #[serde(default = "duration_default")]
     #[schema(minimum = 1, maximum = 3600, default = 60)]
@@ -47,14 +62,20 @@ pub struct CaptureRequest {
     #[serde(default)]
     #[schema(minimum = 0, maximum = 9216, default = 0)]
     pub snaplen: u32,
-    /// Packets at most.
+    /// Packets at most; with a hub, of each host.
     #[serde(default = "packets_default")]
     #[schema(minimum = 1, maximum = 10_000_000, default = 1_000_000)]
     pub max_packets: u64,
     /// Bytes of the file at most; where absent: 100 MB, or a quarter of what all captures may take.
+    /// With a hub, of each host, and where absent no more than its part of `max_total_bytes`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 4096)]
     pub max_bytes: Option<u64>,
+    /// Bytes of all hosts together at most, with a hub; where absent: 100 MB a host, or a quarter
+    /// of what all captures may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 4096)]
+    pub max_total_bytes: Option<u64>,
 }
 
 const fn duration_default() -> u32 {
@@ -66,7 +87,7 @@ const fn packets_default() -> u64 {
 }
 
 /// Bytes of a file where nothing else is asked for.
-const BYTES_DEFAULT: u64 = 100_000_000;
+pub(crate) const BYTES_DEFAULT: u64 = 100_000_000;
 
 /// A field that is not acceptable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -140,6 +161,10 @@ impl CaptureRequest {
             within("lookback", u64::from(lookback), 1, most, "seconds")?;
         }
         check_interfaces(self.interfaces.as_deref())?;
+        check_place(&self)?;
+        if let Some(total) = self.max_total_bytes {
+            within("max_total_bytes", total, BYTES_MIN, bytes_max, "bytes")?;
+        }
         let filter = parse(&self.filter)?;
         let duration = Duration::from_secs(u64::from(self.duration));
         Ok(Wanted {
@@ -203,6 +228,36 @@ fn check_interfaces(interfaces: Option<&[String]>) -> Result<(), BadField> {
                 "see /api/v1/hops for the interfaces that are watched",
             ));
         }
+    }
+    Ok(())
+}
+
+/// Hops are told in one way.
+fn check_place(request: &CaptureRequest) -> Result<(), BadField> {
+    let others = [
+        ("interfaces", request.interfaces.is_some()),
+        ("hops", request.hops.is_some()),
+        ("path_of", request.path_of.is_some()),
+    ];
+    let mut named = others.into_iter().filter(|(_, is_named)| *is_named);
+    if let (Some((first, _)), Some((second, _))) = (named.next(), named.next()) {
+        let remedy = "leave one of them out";
+        return Err(BadField::new(
+            second,
+            format!("{first} is there as well"),
+            remedy,
+        ));
+    }
+    let Some(hops) = &request.hops else {
+        return Ok(());
+    };
+    let is_name = |hop: &String| !hop.is_empty() && hop.len() <= HOP_LENGTH_MAX;
+    if hops.is_empty() || hops.len() > INTERFACE_COUNT_MAX || !hops.iter().all(is_name) {
+        return Err(BadField::new(
+            "hops",
+            format!("{} names", hops.len()),
+            format!("name 1 to {INTERFACE_COUNT_MAX}, each HOST or HOST:INTERFACE"),
+        ));
     }
     Ok(())
 }
@@ -271,6 +326,17 @@ mod tests {
             (
                 r#"{"filter": "", "interfaces": ["eth0", ""]}"#,
                 "interfaces[1]",
+            ),
+            (r#"{"filter": "", "max_total_bytes": 1}"#, "max_total_bytes"),
+            (r#"{"filter": "", "hops": []}"#, "hops"),
+            (r#"{"filter": "", "hops": [""]}"#, "hops"),
+            (
+                r#"{"filter": "", "hops": ["a"], "interfaces": ["eth0"]}"#,
+                "hops",
+            ),
+            (
+                r#"{"filter": "", "hops": ["a"], "path_of": "1"}"#,
+                "path_of",
             ),
             (r#"{"filter": "tcp prot 443"}"#, "filter"),
         ];

@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 
 use super::request::CaptureRequest;
 use crate::lookback::Covered;
+use crate::metrics::DaemonMetrics;
 
 /// How a capture stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -72,6 +73,12 @@ pub enum LossKind {
     WriteFailed,
     /// The daemon ended while the capture ran: the end of the file may be missing.
     DaemonStopped,
+    /// A host did not deliver, or not all of it.
+    HostAway,
+    /// A host does not take this capture.
+    HostRefused,
+    /// The packets of the hosts could not be put together.
+    NotMerged,
 }
 
 /// Something that is missing.
@@ -129,6 +136,61 @@ pub struct CaptureView {
     pub filtered_out: u64,
     /// What is missing.
     pub losses: Vec<Loss>,
+    /// What each host gave, with a hub.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<HostPart>,
     /// Where to get the file (pcapng).
     pub file: String,
+}
+
+/// What one host gave to a capture of a hub.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct HostPart {
+    /// Name of the host.
+    pub host: String,
+    /// Id of its agent.
+    pub agent: String,
+    /// Boot id of the host: hosts with the same one share a clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
+    /// How its part stands.
+    pub state: CaptureState,
+    /// Why it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_reason: Option<EndReason>,
+    /// The interfaces that it records.
+    pub interfaces: Vec<String>,
+    /// When it began, by its own clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    /// How far its clock was ahead of the hub's then, in seconds, the way of a message included.
+    pub clock_offset_s: f64,
+    /// What it holds of the time before the request, where it looks back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lookback: Option<Covered>,
+    /// Packets in its file.
+    pub packets: u64,
+    /// Bytes of it that the hub has.
+    pub bytes: u64,
+    /// Records of its kernel that the rest of the filter left out.
+    pub filtered_out: u64,
+    /// What is missing of its part.
+    pub losses: Vec<Loss>,
+}
+
+/// Tells the metrics of all captures.
+pub(crate) fn count_captures(metrics: &DaemonMetrics, views: &[CaptureView]) {
+    for state in [
+        CaptureState::Running,
+        CaptureState::Complete,
+        CaptureState::Partial,
+    ] {
+        let count = views.iter().filter(|view| view.state == state).count();
+        let gauge = metrics.captures.with_label_values(&[state.name()]);
+        gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+    let parts = |view: &CaptureView| view.hosts.iter().map(|host| host.bytes).sum::<u64>();
+    let bytes: u64 = views.iter().map(|view| view.bytes + parts(view)).sum();
+    let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+    metrics.capture_disk.set(bytes);
 }

@@ -35,6 +35,17 @@ pub struct CaptureArguments {
     /// Interface; repeats [default: all that are watched].
     #[arg(short, long = "interface", value_name = "NAME")]
     interface: Vec<String>,
+    /// Hops, as HOST or HOST:INTERFACE: with a hub, hosts of several agents.
+    #[arg(
+        long,
+        value_name = "HOP,…",
+        value_delimiter = ',',
+        conflicts_with = "interface"
+    )]
+    hops: Option<Vec<String>>,
+    /// The packets of one conversation, by its id, at all hops that saw it.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["interface", "hops"])]
+    path_of: Option<String>,
     /// How long, such as 30s or 5m.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     duration: u32,
@@ -52,9 +63,12 @@ pub struct CaptureArguments {
         default_value_t = 1_000_000
     )]
     count: u64,
-    /// Bytes of the file at most [default: 100 MB].
+    /// Bytes of the file at most; with a hub, of each host [default: 100 MB].
     #[arg(long, value_name = "BYTES")]
     max_bytes: Option<u64>,
+    /// Bytes of all hosts together at most, with a hub [default: 100 MB a host].
+    #[arg(long, value_name = "BYTES")]
+    max_total_bytes: Option<u64>,
     #[command(flatten)]
     address: Address,
 }
@@ -93,6 +107,9 @@ async fn capture(arguments: &CaptureArguments) -> anyhow::Result<CaptureView> {
         snaplen: arguments.snaplen,
         max_packets: arguments.count,
         max_bytes: arguments.max_bytes,
+        max_total_bytes: arguments.max_total_bytes,
+        hops: arguments.hops.clone(),
+        path_of: arguments.path_of.clone(),
     };
     let view: CaptureView = match client.post("/api/v1/captures", &request).await {
         Ok(view) => view,

@@ -266,6 +266,9 @@ settings! {
     "spool_bytes_max", Kind::Integer { min: 4_194_304, max: 1_099_511_627_776 }, "268435456",
         false, "Bytes that an agent keeps on disk while its hub is away; beyond, the oldest are \
          dropped, which the hub shows as a gap.";
+    "hub_captures", Kind::Choice(crate::agent::HubCaptures::NAMES), "headers", false,
+        "What an agent lets its hub record: `headers` (packets without payload), `payload`, or \
+         `off`. Whoever has the hub has what this allows of every host.";
     "hub_directory", Kind::Text, "/var/lib/phalanx/hub", false,
         "Where a hub keeps its certificates, its tokens and agents, and its log.";
     "hub_listen", Kind::Address, "0.0.0.0:7071", false,

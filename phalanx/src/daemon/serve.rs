@@ -10,13 +10,16 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::feed::Outlet;
-use crate::agent::UplinkStatus;
+use crate::agent::{HubCaptures, Orders, UplinkStatus, record};
 use crate::api::Api;
+use crate::api::recorder::Recorder;
 use crate::api::serve::{Listen, Server, TlsFiles};
 use crate::api::service::{self, Inlet, Settings};
 use crate::auth::Access;
 use crate::capture::Keeping;
 use crate::config::Config;
+use crate::hub::Lines;
+use crate::hub::capture::PathCaptures;
 use crate::privilege;
 use crate::view::Outlook;
 
@@ -33,6 +36,7 @@ pub(crate) struct Service {
     address: SocketAddr,
     stops: watch::Sender<bool>,
     outlook: Option<Arc<Outlook>>,
+    recorder: Option<Recorder>,
     task: Option<JoinHandle<()>>,
 }
 
@@ -77,6 +81,7 @@ impl Service {
             address,
             stops,
             outlook: None,
+            recorder: None,
             task: None,
         })
     }
@@ -86,8 +91,13 @@ impl Service {
         self.address
     }
 
-    /// Folds the feed and serves.
-    pub(crate) fn start(&mut self, outlet: Outlet, keeping: Option<Keeping>) -> anyhow::Result<()> {
+    /// Folds the feed and serves. With `lines` the agents at their ends take the captures.
+    pub(crate) fn start(
+        &mut self,
+        outlet: Outlet,
+        keeping: Keeping,
+        lines: Option<Arc<Lines>>,
+    ) -> anyhow::Result<()> {
         let Outlet {
             feed,
             records,
@@ -99,8 +109,10 @@ impl Service {
             access: self.access.clone(),
             is_loopback: self.address.ip().to_canonical().is_loopback(),
             keeping,
+            lines,
         };
         let api = Arc::new(Api::new(settings, outlook, daemon));
+        self.recorder = api.captures.clone().ok();
         let server = self
             .server
             .take()
@@ -115,6 +127,22 @@ impl Service {
     pub(crate) fn show_uplink(&self, uplink: Arc<UplinkStatus>) {
         if let Some(outlook) = &self.outlook {
             outlook.set_uplink(uplink);
+        }
+    }
+
+    /// Takes the captures that the hub asks for.
+    pub(crate) fn record_for_hub(&self, orders: Orders, allowed: HubCaptures) {
+        if let Some(Recorder::Here(captures)) = &self.recorder {
+            self.runtime
+                .spawn(record(orders, Arc::clone(captures), allowed));
+        }
+    }
+
+    /// The captures of a hub; none where they cannot be kept.
+    pub(crate) fn path_captures(&self) -> Option<Arc<PathCaptures>> {
+        match &self.recorder {
+            Some(Recorder::Agents(captures)) => Some(Arc::clone(captures)),
+            Some(Recorder::Here(_)) | None => None,
         }
     }
 

@@ -140,12 +140,12 @@ impl Daemon {
         let uplink = uplink
             .map(|options| start_uplink(options, Reading::take().wall_ns))
             .transpose()?;
-        let status = uplink.as_ref().map(|uplink| Arc::clone(&uplink.status));
-        let (link, uplink): (Box<dyn Link>, _) = match uplink {
-            None => (Box::new(Direct(core)), None),
+        let (link, uplink, told): (Box<dyn Link>, _, _) = match uplink {
+            None => (Box::new(Direct(core)), None, None),
             Some(uplink) => {
-                let (remote, thread) = remote(core, uplink, boot, &clock)?;
-                (Box::new(remote), Some(thread))
+                let remote = remote(core, &uplink, boot, &clock)?;
+                let told = (uplink.status, uplink.orders);
+                (Box::new(remote), Some(uplink.thread), Some(told))
             }
         };
         let daemon = DaemonHandle {
@@ -161,14 +161,16 @@ impl Daemon {
                 records: records_end,
                 daemon,
             },
-            Some(Keeping {
+            Keeping {
                 directory: config.capture_directory.clone(),
                 bytes_max: config.capture_bytes_max,
                 age_max: config.capture_age_max,
-            }),
+            },
+            None,
         )?;
-        if let Some(status) = status {
+        if let Some((status, orders)) = told {
             service.show_uplink(status);
+            service.record_for_hub(orders, config.hub_captures);
         }
         let options = TurnOptions {
             link,
@@ -288,17 +290,12 @@ impl Daemon {
     }
 }
 
-/// The link to a hub, and the thread of its uplink.
-fn remote(
-    core: Core,
-    uplink: Uplink,
-    boot: [u8; 16],
-    clock: &Clock,
-) -> anyhow::Result<(Remote, JoinHandle<()>)> {
+/// The link to a hub.
+fn remote(core: Core, uplink: &Uplink, boot: [u8; 16], clock: &Clock) -> anyhow::Result<Remote> {
     let batcher = Batcher::new(uplink.run, boot).context("prepare batches for the hub")?;
     let dropped = Arc::clone(&uplink.status.dropped);
-    let remote = Remote::new(core, batcher, uplink.batches, dropped, clock.clone());
-    Ok((remote, uplink.thread))
+    let batches = uplink.batches.clone();
+    Ok(Remote::new(core, batcher, batches, dropped, clock.clone()))
 }
 
 fn host_name() -> String {

@@ -50,6 +50,10 @@ impl Directory {
         self.0.join("agents")
     }
 
+    pub(super) fn captures(&self) -> PathBuf {
+        self.0.join("captures")
+    }
+
     pub(super) fn log(&self) -> PathBuf {
         self.0.join("log")
     }

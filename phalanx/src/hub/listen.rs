@@ -15,6 +15,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::registry::AGENT_COUNT_MAX;
 use super::session::{Reception, Shared};
+use crate::capture::RUNNING_COUNT_MAX;
 use crate::link::credential::Identity;
 use crate::link::limits::{BATCH_BYTES_MAX, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT};
 use crate::link::protocol::hub_server::HubServer;
@@ -30,8 +31,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const NEWCOMER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after an accept that failed (no descriptors left, for one).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Requests of one connection at once: a session, and one more.
-const STREAM_COUNT_MAX: u32 = 4;
+/// Requests of one connection at once: a session, a delivery for each capture that runs and each that
+/// has just ended, and some more.
+const STREAM_COUNT_MAX: u32 = 4 + 2 * RUNNING_COUNT_MAX as u32;
 /// Largest headers of a request in bytes.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// Largest message: a batch, and its numbers.

@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::authority::Authority;
 use super::directory::Directory;
+use super::lines::Lines;
 use super::listen::{Door, bind};
 use super::log::{Log, Retention, seed};
 use super::position::{Positions, Standing};
@@ -26,7 +27,7 @@ use super::roster::{AgentState, AgentStatus, Roster, Taken};
 use super::session::Shared;
 use super::store::{ORDER_COUNT_MAX, Order, Store, Stored, TAKEN_COUNT_MAX};
 use super::token::Tokens;
-use crate::capture::PromotedPackets;
+use crate::capture::{Keeping, PromotedPackets};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::daemon::{
@@ -153,6 +154,7 @@ impl Running {
         let (feed, feed_end) = mpsc::channel(FEED_COUNT_MAX);
         let (_records, records_end) = mpsc::channel(RECORD_BATCH_COUNT_MAX);
         let (requests, requests_end) = mpsc::channel(REQUEST_COUNT_MAX);
+        let lines = Arc::<Lines>::default();
         // A hub has no packets of its own.
         let lookback = Lookback::new(LookbackOptions {
             feed: LookbackFeed::Off,
@@ -171,7 +173,12 @@ impl Running {
                 records: records_end,
                 daemon,
             },
-            None,
+            Keeping {
+                directory: directory.captures(),
+                bytes_max: config.capture_bytes_max,
+                age_max: config.capture_age_max,
+            },
+            Some(Arc::clone(&lines)),
         )?;
         let engine = Engine::new(EngineConfig {
             seed: authority.seed,
@@ -182,7 +189,9 @@ impl Running {
         let registry = Registry::new(directory);
         let (orders, orders_end) = sync_channel(ORDER_COUNT_MAX);
         let tokens = Tokens::new(directory);
-        let shared = Arc::new(Shared::new(authority, registry, tokens, orders));
+        let mut shared = Shared::new(authority, registry, tokens, orders);
+        (shared.lines, shared.captures) = (lines, service.path_captures());
+        let shared = Arc::new(shared);
         let turn = Turn {
             core: Core::new(engine, feed, None),
             roster: Roster::default(),
@@ -340,7 +349,7 @@ impl Turn {
             self.core.hand_on()?;
             while let Ok(Request::SetRecording { reply, .. }) = self.requests.try_recv() {
                 // Fails only where the asker has gone.
-                drop(reply.send(Err("captures are taken at the agents".to_owned())));
+                drop(reply.send(Err("a hub records nothing itself".to_owned())));
             }
             if self.now >= self.status_next {
                 self.status_next = self.now.plus_ns(STATUS_INTERVAL_NS);

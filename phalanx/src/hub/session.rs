@@ -15,6 +15,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::authority::Authority;
+use super::capture::PathCaptures;
+use super::lines::Lines;
 use super::registry::{Registered, Registry};
 use super::store::{Arrived, Order};
 use super::token::Tokens;
@@ -25,7 +27,8 @@ use crate::link::protocol::agent_message::Message as FromAgent;
 use crate::link::protocol::hub_message::Message as FromHub;
 use crate::link::protocol::hub_server::Hub;
 use crate::link::protocol::{
-    AgentMessage, Batch, EnrollRequest, EnrollResponse, Hello, HubMessage, Welcome,
+    AgentMessage, Batch, CapturePart, CaptureReceipt, EnrollRequest, EnrollResponse, Hello,
+    HubMessage, Welcome,
 };
 use crate::link::{PROTOCOL_VERSION, explain_versions, open};
 
@@ -61,6 +64,10 @@ pub(crate) struct Shared {
     pub(crate) tokens: Tokens,
     pub(crate) orders: SyncSender<Order>,
     pub(crate) places: Arc<Semaphore>,
+    /// The ways to the agents that are here.
+    pub(crate) lines: Arc<Lines>,
+    /// None where captures cannot be kept.
+    pub(crate) captures: Option<Arc<PathCaptures>>,
     session_last: AtomicU64,
     /// By agent; bounded by the registry.
     facts: Mutex<BTreeMap<String, SessionFacts>>,
@@ -80,6 +87,8 @@ impl Shared {
             tokens,
             orders,
             places: Arc::new(Semaphore::new(OPEN_COUNT_MAX)),
+            lines: Arc::default(),
+            captures: None,
             session_last: AtomicU64::new(0),
             facts: Mutex::default(),
             enrolling: Mutex::default(),
@@ -164,6 +173,20 @@ impl Hub for Reception {
         }
     }
 
+    type DeliverStream = ReceiverStream<Result<CaptureReceipt, Status>>;
+
+    async fn deliver(
+        &self,
+        request: Request<Streaming<CapturePart>>,
+    ) -> Result<Response<Self::DeliverStream>, Status> {
+        let agent = self.know()?;
+        let Some(captures) = self.shared.captures.clone() else {
+            return Err(Status::not_found("this hub keeps no captures"));
+        };
+        let outgoing = captures.deliver(&agent, request.into_inner()).await?;
+        Ok(Response::new(ReceiverStream::new(outgoing)))
+    }
+
     type SessionStream = ReceiverStream<Result<HubMessage, Status>>;
 
     async fn session(
@@ -218,7 +241,12 @@ impl Reception {
         };
         let message = Some(FromHub::Welcome(welcome));
         drop(outbox.try_send(Ok(HubMessage { message })));
+        self.shared.lines.open(&agent.agent, number, outbox.clone());
         self.note(&agent, number, hello.version);
+        if let Some(captures) = self.shared.captures.clone() {
+            let agent = agent.agent.clone();
+            tokio::spawn(async move { captures.greet(&agent).await });
+        }
         let session = Session {
             number,
             agent,
@@ -335,6 +363,7 @@ impl Session {
         let ended = self.take_batches().await;
         let is_fault = matches!(&ended, Err(status) if is_fault(status));
         self.note_end(is_fault);
+        self.shared.lines.close(&self.agent.agent, self.number);
         let name = &self.agent.name;
         match ended {
             Ok(()) => tracing::info!(agent = name, "an agent has gone"),

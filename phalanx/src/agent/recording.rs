@@ -1,0 +1,384 @@
+//! Captures that the hub asks for: taken here as any other, and delivered as they grow. What the
+//! hub has is deleted here.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use bytes::Bytes;
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
+
+use crate::capture::{CaptureRequest, CaptureState, CaptureView, Captures, RUNNING_COUNT_MAX};
+use crate::link::connection::Connection;
+use crate::link::protocol::capture_part::Part;
+use crate::link::protocol::hub_client::HubClient;
+use crate::link::protocol::{CaptureOrder, CapturePart, CaptureReceipt, CaptureStop};
+
+/// What the hub asks, waiting to be done; full: it is dropped, and the hub shows this host as away.
+pub(super) const ORDER_COUNT_MAX: usize = 64;
+/// Captures of the hub at once, those included that still deliver.
+const ERRAND_COUNT_MAX: usize = 2 * RUNNING_COUNT_MAX;
+/// Bytes of a file that travel together.
+const PART_BYTES: usize = 64 << 10;
+/// Parts that wait for the connection.
+const PART_COUNT_MAX: usize = 4;
+/// How often the hub is told how the capture stands.
+const VIEW_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest wait for the beginning that the hub asks for: clocks may be set meanwhile.
+const START_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Pause before the hub is tried again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long after its end a capture waits for a hub that is away; then it stays here.
+const DELIVERY_TIME_MAX: Duration = Duration::from_secs(600);
+
+/// What an agent lets its hub record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HubCaptures {
+    /// Nothing.
+    Off,
+    /// Packets without payload.
+    #[default]
+    Headers,
+    /// Whole packets.
+    Payload,
+}
+
+impl HubCaptures {
+    /// As the setting spells them.
+    pub const NAMES: &[&str] = &["off", "headers", "payload"];
+
+    /// By its name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Self {
+        match name {
+            "off" => Self::Off,
+            "payload" => Self::Payload,
+            _ => Self::Headers,
+        }
+    }
+
+    /// Why a request is refused here; none: it is not.
+    fn refuses(self, request: &CaptureRequest) -> Option<&'static str> {
+        match self {
+            Self::Off => Some(
+                "this agent takes no captures for its hub: set hub_captures to headers or payload \
+                 there",
+            ),
+            Self::Headers if request.snaplen > 0 => Some(
+                "this agent gives its hub headers only: ask for snaplen 0, or set hub_captures to \
+                 payload there",
+            ),
+            Self::Headers | Self::Payload => None,
+        }
+    }
+}
+
+/// What the hub asks.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// A capture.
+    Begin(CaptureOrder),
+    /// Its end.
+    Stop(CaptureStop),
+}
+
+/// The way to the hub, while there is one.
+pub(crate) type Line = watch::Receiver<Option<HubClient<Connection>>>;
+
+/// Where the uplink hands over what the hub asks.
+#[derive(Debug)]
+pub(crate) struct Orders {
+    pub(super) asked: mpsc::Receiver<Asked>,
+    pub(super) line: Line,
+}
+
+/// Does what the hub asks, until the uplink ends.
+pub(crate) async fn record(mut orders: Orders, captures: Arc<Captures>, allowed: HubCaptures) {
+    // By the hub's id; those that have ended are taken out when another begins.
+    let mut errands: BTreeMap<String, Arc<Notify>> = BTreeMap::new();
+    let running = Arc::new(AtomicUsize::new(0));
+    while let Some(asked) = orders.asked.recv().await {
+        let order = match asked {
+            Asked::Begin(order) => order,
+            Asked::Stop(CaptureStop { id }) => {
+                if let Some(stop) = errands.get(&id) {
+                    stop.notify_one();
+                }
+                continue;
+            }
+        };
+        // The errand holds the other one.
+        errands.retain(|_, stop| Arc::strong_count(stop) > 1);
+        if errands.contains_key(&order.id) {
+            continue;
+        }
+        let stop = Arc::new(Notify::new());
+        let errand = Errand {
+            id: order.id.clone(),
+            line: orders.line.clone(),
+            captures: Arc::clone(&captures),
+            stop: Arc::clone(&stop),
+        };
+        errands.insert(order.id.clone(), stop);
+        let is_much = running.fetch_add(1, Ordering::Relaxed) >= ERRAND_COUNT_MAX;
+        let running = Arc::clone(&running);
+        tokio::spawn(async move {
+            errand.run(&order, allowed, is_much).await;
+            running.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+}
+
+/// One capture for the hub.
+struct Errand {
+    /// What the hub calls it.
+    id: String,
+    line: Line,
+    captures: Arc<Captures>,
+    stop: Arc<Notify>,
+}
+
+/// A part that has begun, and what the hub says of it.
+struct Delivery {
+    parts: mpsc::Sender<CapturePart>,
+    receipts: Streaming<CaptureReceipt>,
+    /// Bytes that the hub had before.
+    had: u64,
+}
+
+impl Errand {
+    async fn run(mut self, order: &CaptureOrder, allowed: HubCaptures, is_much: bool) {
+        let begun = match is_much {
+            true => Err(format!(
+                "{ERRAND_COUNT_MAX} captures of the hub are under way here"
+            )),
+            false => self.begin(order, allowed).await,
+        };
+        let view = match begun {
+            Ok(view) => view,
+            Err(refusal) => return self.refuse(&refusal).await,
+        };
+        tracing::info!(
+            id = view.id,
+            hub_id = self.id,
+            "the hub asked for a capture"
+        );
+        let delivering = self.deliver_all(&view.id);
+        if let Err(error) = delivering.await {
+            let error = format!("{error:#}");
+            tracing::warn!(
+                error,
+                id = view.id,
+                "a capture did not get to the hub; it stays here"
+            );
+        }
+    }
+
+    async fn begin(
+        &self,
+        order: &CaptureOrder,
+        allowed: HubCaptures,
+    ) -> Result<CaptureView, String> {
+        if order.start_wall_ns == 0 {
+            return Err("the agent was restarted while it captured".to_owned());
+        }
+        let request: CaptureRequest = serde_json::from_slice(&order.request)
+            .map_err(|error| format!("the agent does not understand the request: {error}"))?;
+        if let Some(refusal) = allowed.refuses(&request) {
+            return Err(refusal.to_owned());
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let wait =
+            Duration::from_nanos(order.start_wall_ns).saturating_sub(now.unwrap_or_default());
+        tokio::time::sleep(wait.min(START_WAIT_MAX)).await;
+        let created = self.captures.create(request).await;
+        created.map_err(|failure| failure.to_string())
+    }
+
+    async fn refuse(mut self, refusal: &str) {
+        tracing::warn!(id = self.id, refusal, "a capture for the hub was refused");
+        let Some(client) = self.client(Instant::now() + PAUSE).await else {
+            return;
+        };
+        // Who cannot be told sees this host as away.
+        if let Ok(delivery) = self.open(client).await {
+            let part = Part::Refusal(refusal.to_owned());
+            if send(&delivery.parts, part).await.is_ok() {
+                drop(delivery.parts);
+                let mut receipts = delivery.receipts;
+                drop(receipts.message().await);
+            }
+        }
+    }
+
+    /// The way to the hub, once there is one.
+    async fn client(&mut self, until: Instant) -> Option<HubClient<Connection>> {
+        let there = self.line.wait_for(Option::is_some);
+        let there = tokio::time::timeout_at(until, there).await;
+        there.ok()?.ok()?.clone()
+    }
+
+    /// Delivers the whole capture, over as many connections as it takes.
+    async fn deliver_all(&mut self, id: &str) -> anyhow::Result<()> {
+        let (path, flushed) = self.captures.file(id).context("find the capture")?;
+        let duration = u64::from(self.captures.get(id)?.request.duration);
+        let until = Instant::now() + Duration::from_secs(duration) + DELIVERY_TIME_MAX;
+        let status = loop {
+            let client = self.client(until).await;
+            let client = client.context("the hub was away for too long")?;
+            match self.deliver(client, id, (&path, flushed.clone())).await {
+                Ok(()) => break None,
+                Err(status) if is_final(&status) => break Some(status),
+                Err(status) => tracing::debug!(id, reason = status.message(), "delivery"),
+            }
+            anyhow::ensure!(Instant::now() < until, "the hub was away for too long");
+            tokio::time::sleep(PAUSE).await;
+        };
+        // Also where the hub wants no more of it.
+        self.captures.stop(id).await?;
+        self.captures.delete(id)?;
+        if let Some(status) = status {
+            tracing::info!(
+                id,
+                reason = status.message(),
+                "the hub wants no more of a capture"
+            );
+        }
+        Ok(())
+    }
+
+    async fn open(&self, mut client: HubClient<Connection>) -> Result<Delivery, Status> {
+        let (parts, outgoing) = mpsc::channel(PART_COUNT_MAX);
+        send(&parts, Part::Id(self.id.clone())).await?;
+        let response = client.deliver(ReceiverStream::new(outgoing)).await?;
+        let mut receipts = response.into_inner();
+        let first = receipts.message().await?;
+        let first = first.ok_or_else(|| Status::unavailable("the hub gave no receipt"))?;
+        Ok(Delivery {
+            parts,
+            receipts,
+            had: first.bytes,
+        })
+    }
+
+    /// Delivers what the hub does not have, and what comes, to the end.
+    async fn deliver(
+        &self,
+        client: HubClient<Connection>,
+        id: &str,
+        (path, mut flushed): (&PathBuf, watch::Receiver<u64>),
+    ) -> Result<(), Status> {
+        let Delivery {
+            parts,
+            mut receipts,
+            had,
+        } = self.open(client).await?;
+        let here = |error: std::io::Error| Status::aborted(format!("read the capture: {error}"));
+        let mut file = File::open(path).await.map_err(here)?;
+        let mut sent = had;
+        file.seek(std::io::SeekFrom::Start(sent))
+            .await
+            .map_err(here)?;
+        let mut tick = tokio::time::interval(VIEW_INTERVAL);
+        loop {
+            let whole = *flushed.borrow_and_update();
+            while sent < whole {
+                let size = usize::try_from(whole - sent).unwrap_or(PART_BYTES);
+                let mut bytes = vec![0; size.min(PART_BYTES)];
+                file.read_exact(&mut bytes).await.map_err(here)?;
+                sent += bytes.len() as u64;
+                send(&parts, Part::Bytes(bytes.into())).await?;
+            }
+            tokio::select! {
+                // The sending half goes when the file is whole.
+                changed = flushed.changed() => {
+                    if changed.is_err() && *flushed.borrow() == sent {
+                        break;
+                    }
+                }
+                _ = tick.tick() => send(&parts, Part::View(self.view(id)?)).await?,
+                () = self.stop.notified() => {
+                    let captures = Arc::clone(&self.captures);
+                    let id = id.to_owned();
+                    tokio::spawn(async move { captures.stop(&id).await });
+                }
+                receipt = receipts.message() => {
+                    // It says nothing before the end but that it wants no more.
+                    return Err(match receipt {
+                        Err(status) => status,
+                        Ok(_) => Status::unavailable("the hub ended the delivery"),
+                    });
+                }
+            }
+        }
+        // The file is whole a moment before the capture has ended.
+        let ended = async {
+            while self
+                .captures
+                .get(id)
+                .is_ok_and(|it| it.state == CaptureState::Running)
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        // What takes longer is told as it stands.
+        drop(tokio::time::timeout(PAUSE, ended).await);
+        send(&parts, Part::End(self.view(id)?)).await?;
+        drop(parts);
+        match receipts.message().await? {
+            Some(receipt) if receipt.bytes == sent => Ok(()),
+            Some(_) | None => Err(Status::unavailable("the hub does not have it all")),
+        }
+    }
+
+    fn view(&self, id: &str) -> Result<Bytes, Status> {
+        let view = self.captures.get(id);
+        let view = view.map_err(|failure| Status::aborted(failure.to_string()))?;
+        let text = serde_json::to_vec(&view).map_err(|error| Status::aborted(error.to_string()))?;
+        Ok(text.into())
+    }
+}
+
+/// Whether the hub will never want it.
+fn is_final(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::NotFound | Code::InvalidArgument | Code::ResourceExhausted | Code::Aborted
+    )
+}
+
+async fn send(parts: &mpsc::Sender<CapturePart>, part: Part) -> Result<(), Status> {
+    let part = CapturePart { part: Some(part) };
+    let sent = parts.send(part).await;
+    sent.map_err(|_| Status::unavailable("the connection to the hub ended"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hub_gets_what_its_agent_lets_it_have() {
+        let request = |snaplen| CaptureRequest {
+            snaplen,
+            ..serde_json::from_str(r#"{"filter": ""}"#).unwrap()
+        };
+        for (name, headers, payload) in [
+            ("off", false, false),
+            ("headers", true, false),
+            ("payload", true, true),
+        ] {
+            let allowed = HubCaptures::from_name(name);
+            assert_eq!(allowed.refuses(&request(0)).is_none(), headers, "{name}");
+            assert_eq!(allowed.refuses(&request(512)).is_none(), payload, "{name}");
+        }
+    }
+}

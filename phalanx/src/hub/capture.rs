@@ -1,0 +1,538 @@
+//! [`PathCaptures`]: captures on several hosts at once. Each agent takes its part as any capture and
+//! delivers it while it grows; at the end all parts become one file on one clock.
+//!
+//! **Invariant:** a capture ends, whatever its agents do, and says what each of them did not give.
+//! It goes on where the hub is restarted. What the hub has told an agent that it has, is on disk.
+
+mod deliver;
+mod part;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use phalanx_engine::{Hop, HopId};
+use tokio::sync::{Notify, watch as channel};
+use tokio::task::JoinSet;
+
+use super::lines::Lines;
+use super::roster::AgentStatus;
+use crate::api::agents::boot_id;
+use crate::api::show::wall_time;
+use crate::capture::{
+    Age, BYTES_DEFAULT, BadField, CaptureRequest, CaptureState, CaptureView, EndReason, Failure,
+    HostPart, Keeping, Loss, LossKind, PlanView, RUNNING_COUNT_MAX, Source, Store, Study, Wanted,
+    count_captures, overdue, plan_of,
+};
+use crate::clock::Reading;
+use crate::link::protocol::CaptureOrder;
+use crate::link::protocol::hub_message::Message as FromHub;
+use crate::view::Outlook;
+
+use self::part::Part;
+
+/// Hosts of one capture.
+const HOST_COUNT_MAX: usize = 64;
+/// How far ahead the beginning lies, so that all agents hear of it before.
+const LEAD: Duration = Duration::from_millis(300);
+/// How long the end of a capture is waited for by whoever stops it.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+const STOP_PAUSE: Duration = Duration::from_millis(20);
+
+/// All captures of a hub.
+#[derive(Debug)]
+pub(crate) struct PathCaptures {
+    keeping: Keeping,
+    store: Store,
+    outlook: Arc<Outlook>,
+    lines: Arc<Lines>,
+    pub(crate) study: Study,
+    captures: Mutex<BTreeMap<String, Arc<PathCapture>>>,
+    created_count: AtomicU64,
+}
+
+/// One capture.
+#[derive(Debug)]
+struct PathCapture {
+    state: Mutex<State>,
+    /// Something happened that its task is to look at.
+    changed: Notify,
+    /// Bytes of the merged file that readers can have; the sending half goes when it has ended.
+    merged: channel::Receiver<u64>,
+    growing: Mutex<Option<channel::Sender<u64>>>,
+    /// When it ended, on the clock that nobody sets.
+    ended: OnceLock<Age>,
+}
+
+#[derive(Debug)]
+struct State {
+    view: CaptureView,
+    /// In the order of `view.hosts`.
+    parts: Vec<Part>,
+    /// When its parts begin and end, in nanoseconds since 1970.
+    start_wall_ns: u64,
+    end_wall_ns: u64,
+    /// Somebody or a limit ended it before.
+    stopped: Option<EndReason>,
+}
+
+/// A host that is to record.
+struct Site {
+    status: AgentStatus,
+    interfaces: BTreeSet<String>,
+}
+
+impl PathCaptures {
+    /// Opens the directory and lists what earlier runs have left there; those that were under way
+    /// go on with [`Self::resume`].
+    ///
+    /// # Errors
+    /// The directory cannot be made or read.
+    pub(crate) fn open(
+        keeping: Keeping,
+        outlook: Arc<Outlook>,
+        lines: Arc<Lines>,
+    ) -> std::io::Result<Self> {
+        let store = Store::open(&keeping.directory)?;
+        let mut captures = BTreeMap::new();
+        for mut view in store.load_as_it_was()? {
+            for (number, host) in view.hosts.iter_mut().enumerate() {
+                let file = std::fs::metadata(store.part(&view.id, number));
+                host.bytes = file.map_or(0, |file| file.len());
+            }
+            let parts = view.hosts.iter().enumerate();
+            let parts = parts.map(|(number, host)| {
+                let path = store.part(&view.id, number);
+                let is_done = host.state != CaptureState::Running;
+                Part::found(path, view.request.max_bytes.unwrap_or_default(), is_done)
+            });
+            let parts = parts.collect();
+            captures.insert(view.id.clone(), Arc::new(PathCapture::new(view, parts)));
+        }
+        let study = Study::new(&keeping.directory);
+        let captures = Self {
+            keeping,
+            store,
+            outlook,
+            lines,
+            study,
+            captures: Mutex::new(captures),
+            created_count: AtomicU64::new(0),
+        };
+        captures.make_room(0);
+        captures.count();
+        Ok(captures)
+    }
+
+    /// Goes on with the captures that were under way when the hub ended.
+    pub(crate) fn resume(self: &Arc<Self>) {
+        let all: Vec<_> = self.lock().values().cloned().collect();
+        for capture in all.into_iter().filter(|it| it.is_running()) {
+            tokio::spawn(Arc::clone(self).follow(capture));
+        }
+    }
+
+    /// Begins a capture.
+    ///
+    /// # Errors
+    /// A field is not acceptable, a limit is reached, no agent is here, or the disk refuses.
+    pub(crate) async fn create(
+        self: &Arc<Self>,
+        request: CaptureRequest,
+    ) -> Result<CaptureView, Failure> {
+        let keeper = Arc::clone(self);
+        // In a task of its own: who asks may go away at any time, and what has begun by then must
+        // still be followed to its end.
+        let begun = tokio::spawn(async move { keeper.begin(request).await });
+        let broken = |_| Failure::Unavailable("the capture did not begin".to_owned());
+        begun.await.map_err(broken)?
+    }
+
+    async fn begin(self: Arc<Self>, mut request: CaptureRequest) -> Result<CaptureView, Failure> {
+        request.narrow(&self.outlook.view())?;
+        let hops = request.hops(&self.outlook.view())?;
+        let sites = self.sites(&hops)?;
+        let wanted = share(request, sites.len() as u64, self.keeping.bytes_max)?;
+        let plan = plan_of(&wanted)?;
+        self.check_limits(&wanted)?;
+        let capture = self.prepare(wanted.request, plan, &sites)?;
+        let id = capture.lock().view.id.clone();
+        self.lock().insert(id, Arc::clone(&capture));
+        let mut orders = JoinSet::new();
+        for number in 0..sites.len() {
+            let (keeper, capture) = (Arc::clone(&self), Arc::clone(&capture));
+            orders.spawn(async move { keeper.order(&capture, number).await });
+        }
+        orders.join_all().await;
+        let view = capture.show();
+        tokio::spawn(Arc::clone(&self).follow(capture));
+        self.count();
+        Ok(view)
+    }
+
+    /// The hosts of some hops, each with its agent.
+    fn sites(&self, hops: &BTreeMap<HopId, Arc<Hop>>) -> Result<BTreeMap<String, Site>, Failure> {
+        let agents = self.outlook.agents();
+        let mut sites: BTreeMap<String, Site> = BTreeMap::new();
+        for hop in hops.values() {
+            let Some(agent) = agents.iter().find(|it| it.name == *hop.host) else {
+                continue;
+            };
+            let site = sites.entry(agent.name.clone()).or_insert_with(|| Site {
+                status: agent.clone(),
+                interfaces: BTreeSet::new(),
+            });
+            site.interfaces.insert(hop.interface.to_string());
+        }
+        if sites.len() > HOST_COUNT_MAX {
+            return Err(Failure::Limit(format!(
+                "{} hosts are asked, the most is {HOST_COUNT_MAX}: name some with hops",
+                sites.len()
+            )));
+        }
+        if !sites
+            .values()
+            .any(|it| self.lines.is_open(&it.status.agent))
+        {
+            return Err(Failure::Unavailable(
+                "no agent of these hosts is connected: see /api/v1/agents".to_owned(),
+            ));
+        }
+        Ok(sites)
+    }
+
+    fn check_limits(&self, wanted: &Wanted) -> Result<(), Failure> {
+        let running: Vec<u64> = self
+            .lock()
+            .values()
+            .filter(|capture| capture.is_running())
+            .map(|capture| capture.lock().total_max())
+            .collect();
+        if running.len() >= RUNNING_COUNT_MAX {
+            return Err(Failure::Limit(format!(
+                "{RUNNING_COUNT_MAX} captures run, no more may at once"
+            )));
+        }
+        // The parts, and as much again when they are put together.
+        let total = wanted.request.max_total_bytes.unwrap_or_default();
+        let needed = running.iter().sum::<u64>().saturating_add(total) * 2;
+        if needed > self.keeping.bytes_max {
+            return Err(Failure::Limit(format!(
+                "this capture and those that run may write {needed} bytes, that is beyond {}",
+                self.keeping.bytes_max
+            )));
+        }
+        self.make_room(needed);
+        self.store.check_room(total * 2)
+    }
+
+    /// Writes down what is asked for, within the limits.
+    fn prepare(
+        &self,
+        request: CaptureRequest,
+        plan: PlanView,
+        sites: &BTreeMap<String, Site>,
+    ) -> Result<Arc<PathCapture>, Failure> {
+        let now = self.outlook.clock.now();
+        let wall_ns = self.outlook.clock.wall_ns(now);
+        let count = self.created_count.fetch_add(1, Ordering::Relaxed);
+        let id = format!("{:x}-{count:x}", wall_ns / 1_000_000);
+        let interfaces = sites.iter().flat_map(|(host, site)| {
+            let names = site.interfaces.iter();
+            names.map(move |name| format!("{host}:{name}"))
+        });
+        let view = CaptureView {
+            state: CaptureState::Running,
+            end_reason: None,
+            plan,
+            interfaces: interfaces.collect(),
+            created: wall_time(wall_ns + nanoseconds(LEAD)),
+            ended: None,
+            packets: 0,
+            bytes: 0,
+            filtered_out: 0,
+            lookback: None,
+            losses: Vec::new(),
+            hosts: sites
+                .iter()
+                .map(|(host, site)| host_part(host, site))
+                .collect(),
+            file: format!("/api/v1/captures/{id}/file"),
+            request,
+            id,
+        };
+        let unavailable =
+            |error: std::io::Error| Failure::Unavailable(format!("write the capture: {error}"));
+        let bytes_max = view.request.max_bytes.unwrap_or_default();
+        let begun = self.store.create_parts(&view).and_then(|paths| {
+            let parts = paths.into_iter();
+            let parts = parts.map(|path| Part::found(path, bytes_max, false));
+            Ok(Arc::new(PathCapture::new(view.clone(), parts.collect())))
+        });
+        begun.map_err(|error| {
+            // Fails only where the disk is as bad as before.
+            let _ = self.store.delete(&view.id);
+            unavailable(error)
+        })
+    }
+
+    /// Tells an agent what to record; where it is not here, its part has ended.
+    async fn order(&self, capture: &PathCapture, number: usize) {
+        let Some((agent, order)) = capture.lock().order(number) else {
+            return;
+        };
+        if !self.lines.tell(&agent, FromHub::Capture(order)).await {
+            let away = "no session with its agent when the capture began";
+            capture.lock().lose(number, LossKind::HostAway, away);
+            capture.changed.notify_one();
+        }
+    }
+
+    /// A session begins: its agent is told of captures that are under way.
+    pub(crate) async fn greet(&self, agent: &str) {
+        let all: Vec<_> = self.lock().values().cloned().collect();
+        for capture in all {
+            let number = capture.lock().number_of(agent);
+            let Some(number) = number.filter(|_| capture.is_running()) else {
+                continue;
+            };
+            let order = capture.lock().order(number);
+            if let Some((agent, order)) = order {
+                // Where it does not get there, another session begins or the capture ends.
+                self.lines.tell(&agent, FromHub::Capture(order)).await;
+            }
+        }
+    }
+
+    /// All captures, the latest first.
+    pub(crate) fn list(&self) -> Vec<CaptureView> {
+        let mut views: Vec<_> = self.lock().values().map(|it| it.show()).collect();
+        views.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| b.id.cmp(&a.id)));
+        views
+    }
+
+    /// One capture.
+    pub(crate) fn get(&self, id: &str) -> Result<CaptureView, Failure> {
+        Ok(self.find(id)?.show())
+    }
+
+    /// Ends a capture; what the hosts have by then still comes.
+    pub(crate) async fn stop(&self, id: &str) -> Result<CaptureView, Failure> {
+        let capture = self.find(id)?;
+        capture.stop(EndReason::Stopped);
+        let limit = tokio::time::Instant::now() + STOP_TIMEOUT;
+        while capture.is_running() && tokio::time::Instant::now() < limit {
+            tokio::time::sleep(STOP_PAUSE).await;
+        }
+        Ok(capture.show())
+    }
+
+    /// Deletes a capture and its files.
+    pub(crate) fn delete(&self, id: &str) -> Result<(), Failure> {
+        let capture = self.find(id)?;
+        if capture.is_running() {
+            return Err(Failure::Running);
+        }
+        let refused = |error| Failure::Unavailable(format!("delete the capture: {error}"));
+        self.store.delete(id).map_err(refused)?;
+        self.lock().remove(id);
+        self.count();
+        Ok(())
+    }
+
+    /// The merged file of a capture, and how much of it there is: nothing before its end.
+    pub(crate) fn file(&self, id: &str) -> Result<(PathBuf, channel::Receiver<u64>), Failure> {
+        let capture = self.find(id)?;
+        Ok((self.store.file(id), capture.merged.clone()))
+    }
+
+    /// The parts of a capture that has ended.
+    pub(crate) fn sources(&self, id: &str) -> Result<Vec<Source>, Failure> {
+        let capture = self.find(id)?;
+        if capture.is_running() {
+            return Err(Failure::Running);
+        }
+        Ok(capture.lock().sources())
+    }
+
+    fn find(&self, id: &str) -> Result<Arc<PathCapture>, Failure> {
+        self.lock().get(id).cloned().ok_or(Failure::Unknown)
+    }
+
+    /// Deletes kept captures, so that `needed` more bytes fit.
+    fn make_room(&self, needed: u64) {
+        let now = Age::now();
+        let mut captures = self.lock();
+        let ended = captures.values().filter(|capture| !capture.is_running());
+        let kept = ended.map(|capture| {
+            let view = capture.show();
+            let parts: u64 = view.hosts.iter().map(|host| host.bytes).sum();
+            let ended = capture.ended.get().copied().unwrap_or(now);
+            (ended, view.id, view.bytes.saturating_add(parts))
+        });
+        for id in overdue(kept.collect(), &self.keeping, needed) {
+            if let Err(error) = self.store.delete(&id) {
+                tracing::warn!(%error, id, "delete an old capture");
+                continue;
+            }
+            tracing::info!(id, "deleted an old capture");
+            captures.remove(&id);
+        }
+    }
+
+    /// Tells the metrics.
+    fn count(&self) {
+        let views: Vec<_> = self.lock().values().map(|it| it.show()).collect();
+        count_captures(self.outlook.metrics.daemon(), &views);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<PathCapture>>> {
+        self.captures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl PathCapture {
+    fn new(view: CaptureView, parts: Vec<Part>) -> Self {
+        let is_running = view.state == CaptureState::Running;
+        let (sender, merged) = channel::channel(if is_running { 0 } else { view.bytes });
+        let ended = OnceLock::new();
+        if !is_running {
+            let text = view.ended.as_ref().unwrap_or(&view.created);
+            let _ = ended.set(Age::at(text, Reading::take()));
+        }
+        let created: Option<jiff::Timestamp> = view.created.parse().ok();
+        let start_wall_ns = created.map_or(0, |it| it.as_nanosecond().try_into().unwrap_or(0));
+        let duration = Duration::from_secs(view.request.duration.into());
+        Self {
+            state: Mutex::new(State {
+                view,
+                parts,
+                start_wall_ns,
+                end_wall_ns: start_wall_ns.saturating_add(nanoseconds(duration)),
+                stopped: None,
+            }),
+            changed: Notify::new(),
+            merged,
+            growing: Mutex::new(is_running.then_some(sender)),
+            ended,
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        self.lock().view.state == CaptureState::Running
+    }
+
+    fn show(&self) -> CaptureView {
+        self.lock().view.clone()
+    }
+
+    /// The capture is to end; the first reason counts.
+    fn stop(&self, reason: EndReason) {
+        self.lock().stopped.get_or_insert(reason);
+        self.changed.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn total_max(&self) -> u64 {
+        self.view.request.max_total_bytes.unwrap_or_default()
+    }
+
+    /// The place of an agent's part that is not done.
+    fn number_of(&self, agent: &str) -> Option<usize> {
+        let mut parts = self.view.hosts.iter().zip(&self.parts);
+        parts.position(|(host, part)| host.agent == agent && !part.is_done)
+    }
+
+    /// What an agent is to be told; none where its part is done.
+    fn order(&self, number: usize) -> Option<(String, CaptureOrder)> {
+        let host = self.view.hosts.get(number)?;
+        if self.parts.get(number)?.is_done {
+            return None;
+        }
+        let request = CaptureRequest {
+            interfaces: Some(host.interfaces.clone()),
+            hops: None,
+            path_of: None,
+            max_total_bytes: None,
+            ..self.view.request.clone()
+        };
+        let offset_ns = (host.clock_offset_s * 1e9) as i64;
+        let order = CaptureOrder {
+            id: self.view.id.clone(),
+            request: serde_json::to_vec(&request).ok()?.into(),
+            start_wall_ns: self.start_wall_ns.saturating_add_signed(offset_ns),
+        };
+        Some((host.agent.clone(), order))
+    }
+
+    /// A part ends without the rest of it.
+    fn lose(&mut self, number: usize, kind: LossKind, detail: &str) {
+        let (Some(host), Some(part)) =
+            (self.view.hosts.get_mut(number), self.parts.get_mut(number))
+        else {
+            return;
+        };
+        part.is_done = true;
+        host.state = CaptureState::Partial;
+        host.losses.push(Loss {
+            kind,
+            packets: 0,
+            detail: detail.to_owned(),
+        });
+    }
+
+    /// The parts that hold anything.
+    fn sources(&self) -> Vec<Source> {
+        let parts = self.view.hosts.iter().zip(&self.parts);
+        let parts = parts.filter(|(host, _)| host.bytes > 0);
+        let source = |(host, part): (&HostPart, &Part)| Source {
+            name: host.host.clone(),
+            path: part.path.clone(),
+            clock: host.boot_id.clone(),
+        };
+        parts.map(source).collect()
+    }
+}
+
+/// What a host will give.
+fn host_part(host: &str, site: &Site) -> HostPart {
+    HostPart {
+        host: host.to_owned(),
+        agent: site.status.agent.clone(),
+        boot_id: site.status.boot.map(boot_id),
+        state: CaptureState::Running,
+        end_reason: None,
+        interfaces: site.interfaces.iter().cloned().collect(),
+        created: None,
+        clock_offset_s: site.status.clock_offset_ns as f64 / 1e9,
+        lookback: None,
+        packets: 0,
+        bytes: 0,
+        filtered_out: 0,
+        losses: Vec::new(),
+    }
+}
+
+/// Gives each host its part of the bytes, and checks the request.
+fn share(mut request: CaptureRequest, host_count: u64, bytes_max: u64) -> Result<Wanted, BadField> {
+    let total = request.max_total_bytes.unwrap_or_else(|| {
+        let per_host = request.max_bytes.unwrap_or(BYTES_DEFAULT);
+        per_host.saturating_mul(host_count).min(bytes_max / 4)
+    });
+    request.max_total_bytes = Some(total);
+    let part = (total / host_count.max(1)).min(BYTES_DEFAULT);
+    request.max_bytes.get_or_insert(part);
+    request.check(bytes_max)
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,191 @@
+//! A capture is followed to its end: until all parts are there or given up, then they are put
+//! together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{PathCapture, PathCaptures, nanoseconds};
+use crate::api::show::wall_time;
+use crate::capture::{Age, CaptureState, EndReason, Loss, LossKind};
+use crate::link::protocol::CaptureStop;
+use crate::link::protocol::hub_message::Message as FromHub;
+
+/// How often a capture is looked at.
+const TICK: Duration = Duration::from_millis(250);
+/// How long a part may take to come after its end.
+const GRACE: Duration = Duration::from_secs(30);
+/// The same, where its agent is away: a session takes some seconds to come back.
+const AWAY_GRACE: Duration = Duration::from_secs(5);
+/// A part that begins so late is not whole.
+const LATE: Duration = Duration::from_secs(1);
+
+impl PathCaptures {
+    /// Follows a capture to its end.
+    pub(super) async fn follow(self: Arc<Self>, capture: Arc<PathCapture>) {
+        let id = capture.show().id;
+        let mut tick = tokio::time::interval(TICK);
+        // When its parts should have been there, and since when the agents know of an end.
+        let mut due: Option<Instant> = None;
+        let mut is_told = false;
+        while !capture.lock().parts.iter().all(|part| part.is_done) {
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = capture.changed.notified() => {}
+            }
+            let (is_stopped, is_over) = {
+                let state = capture.lock();
+                let now = self.outlook.clock.wall_ns(self.outlook.clock.now());
+                (state.stopped.is_some(), now >= state.end_wall_ns)
+            };
+            if is_stopped && !is_told {
+                is_told = true;
+                self.tell_stop(&capture, &id).await;
+            }
+            if is_stopped || is_over {
+                let since = *due.get_or_insert_with(Instant::now);
+                self.give_up(&capture, since.elapsed());
+            }
+        }
+        self.finish(&capture, &id).await;
+    }
+
+    async fn tell_stop(&self, capture: &PathCapture, id: &str) {
+        let agents: Vec<String> = {
+            let state = capture.lock();
+            let parts = state.view.hosts.iter().zip(&state.parts);
+            let open = parts.filter(|(_, part)| !part.is_done);
+            open.map(|(host, _)| host.agent.clone()).collect()
+        };
+        for agent in agents {
+            let stop = CaptureStop { id: id.to_owned() };
+            // Where it is away, its part ends by itself or is given up.
+            self.lines.tell(&agent, FromHub::CaptureStop(stop)).await;
+        }
+    }
+
+    /// Waits no longer for parts that are late.
+    fn give_up(&self, capture: &PathCapture, waited: Duration) {
+        let mut state = capture.lock();
+        for number in 0..state.parts.len() {
+            let Some(host) = state.view.hosts.get(number) else {
+                continue;
+            };
+            let is_away = !self.lines.is_open(&host.agent);
+            let detail = match is_away {
+                true => "its agent was away at the end; what came before is here",
+                false => "it did not deliver all of it in time; what came is here",
+            };
+            let grace = if is_away { AWAY_GRACE } else { GRACE };
+            if !state.parts[number].is_done && waited > grace {
+                state.lose(number, LossKind::HostAway, detail);
+            }
+        }
+    }
+
+    /// Puts the parts together.
+    async fn finish(&self, capture: &PathCapture, id: &str) {
+        let sources = capture.lock().sources();
+        let output = self.store.file(id);
+        let merged = match sources.is_empty() {
+            true => Ok(()),
+            false => self.study.merge(&sources, &output).await,
+        };
+        let bytes = std::fs::metadata(&output).map_or(0, |file| file.len());
+        let mut state = capture.lock();
+        state.note_late();
+        let stopped = state.stopped;
+        let view = &mut state.view;
+        if let Err(error) = merged {
+            let detail = format!("{error:#}; the report is of the parts");
+            view.losses.push(Loss {
+                kind: LossKind::NotMerged,
+                packets: 0,
+                detail,
+            });
+        }
+        let lost = view.hosts.iter().flat_map(|host| {
+            let named = |loss: &Loss| Loss {
+                detail: format!("{}: {}", host.host, loss.detail),
+                ..loss.clone()
+            };
+            host.losses.iter().map(named)
+        });
+        let lost: Vec<Loss> = lost.collect();
+        view.losses.extend(lost);
+        let mut reasons = view.hosts.iter().filter_map(|host| host.end_reason);
+        let first = reasons.next().unwrap_or(EndReason::Duration);
+        let is_one = reasons.all(|reason| reason == first);
+        let of_parts = if is_one { first } else { EndReason::Duration };
+        view.end_reason = Some(stopped.unwrap_or(of_parts));
+        view.bytes = bytes;
+        view.packets = view.hosts.iter().map(|host| host.packets).sum();
+        view.ended = Some(wall_time(
+            self.outlook.clock.wall_ns(self.outlook.clock.now()),
+        ));
+        view.state = match view.losses.is_empty() {
+            true => CaptureState::Complete,
+            false => CaptureState::Partial,
+        };
+        self.describe(view);
+        let state_name = view.state.name();
+        drop(state);
+        let _ = capture.ended.set(Age::now());
+        let growing = capture.growing.lock();
+        let growing = growing
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take();
+        if let Some(growing) = growing {
+            growing.send_replace(bytes);
+        }
+        tracing::info!(
+            id,
+            bytes,
+            state = state_name,
+            "a capture of the hosts has ended"
+        );
+        self.make_room(0);
+        self.count();
+    }
+
+    /// Writes down how a capture stands.
+    pub(super) fn describe(&self, view: &crate::capture::CaptureView) {
+        if let Err(error) = self.store.describe(view) {
+            tracing::warn!(%error, id = view.id, "describe a capture");
+        }
+    }
+}
+
+impl super::State {
+    /// What all parts are together so far.
+    pub(super) fn add_up(&mut self) {
+        let hosts = &self.view.hosts;
+        self.view.packets = hosts
+            .iter()
+            .fold(0, |sum, host| sum.saturating_add(host.packets));
+        self.view.bytes = hosts.iter().map(|host| host.bytes).sum();
+        let filtered = hosts.iter().map(|host| host.filtered_out);
+        self.view.filtered_out = filtered.fold(0, u64::saturating_add);
+    }
+
+    /// Notes parts that began long after the others: their agents were away then.
+    fn note_late(&mut self) {
+        for host in &mut self.view.hosts {
+            let created: Option<jiff::Timestamp> =
+                host.created.as_deref().and_then(|it| it.parse().ok());
+            let Some(created) = created else { continue };
+            let offset_ns = (host.clock_offset_s * 1e9) as i128;
+            let began_ns = created.as_nanosecond() - offset_ns;
+            let late_ns = began_ns - i128::from(self.start_wall_ns);
+            if late_ns > i128::from(nanoseconds(LATE)) {
+                host.state = CaptureState::Partial;
+                host.losses.push(Loss {
+                    kind: LossKind::HostAway,
+                    packets: 0,
+                    detail: format!("it began {:.1} s late", late_ns as f64 / 1e9),
+                });
+            }
+        }
+    }
+}
