@@ -1,8 +1,9 @@
 //! `phalanx analyze`: capture files to a report.
 
+mod reading;
 mod spool;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{File, Metadata};
 use std::io::{BufWriter, IsTerminal, Write};
 use std::os::unix::fs::MetadataExt;
@@ -15,18 +16,18 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use phalanx_engine::stitch::{Stitched, Trail};
+use phalanx_engine::stitch::Stitched;
 
+use self::reading::Reading;
 use super::selection::{
-    ConversationName, EXIT_DAMAGED, SelectionArguments, hop_name, refused, warn, warn_of_evicted,
-    warn_of_refusals,
+    EXIT_DAMAGED, SelectionArguments, hop_name, refused, warn, warn_of_evicted, warn_of_refusals,
 };
 use super::{EXIT_FAILURE, ReaderGone, WrongUsage, complain, say};
-use crate::analysis::{self, Outcome, Request, hop_reports};
+use crate::analysis::{self, Outcome, Request};
 use crate::plain::plain;
 use crate::report::limits::{LADDER_COUNT_MAX, PLOT_COUNT_MAX, RUNG_COUNT_MAX};
 use crate::report::text::TextOptions;
-use crate::report::{self, ConversationReport, FlowAt, Report, Trails};
+use crate::report::{self, Report};
 
 pub(super) const AFTER_HELP: &str = "\
 Examples:
@@ -112,17 +113,6 @@ pub struct AnalyzeArguments {
 struct Named {
     name: String,
     path: PathBuf,
-}
-
-/// What was read for the report.
-#[derive(Default)]
-struct Reading {
-    /// By the place of the file in [`ConversationReport::file`].
-    files: Vec<(Request, String)>,
-    report: Report,
-    trails: Trails,
-    is_damaged: bool,
-    has_failed: bool,
 }
 
 pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
@@ -285,130 +275,6 @@ fn read(arguments: &AnalyzeArguments, files: &[Named]) -> anyhow::Result<Reading
         _ => {}
     }
     Ok(reading)
-}
-
-impl Reading {
-    /// Adds what one file came to.
-    fn add(&mut self, file: &Named, outcome: Outcome, is_only: bool) {
-        let hops = hop_reports(&outcome, &file.name, &file.path.display().to_string());
-        let report = &mut self.report;
-        let first_place = report.hops.len() as u32;
-        let places: BTreeMap<u32, u32> = hops.keys().copied().zip(first_place..).collect();
-        let place = |hop: u32| places.get(&hop).copied().unwrap_or(first_place);
-        let clock = self.files.len() as u32;
-        self.trails.clocks.extend(hops.iter().map(|_| clock));
-        let trails = outcome.trails.into_iter();
-        self.trails.trails.extend(trails.map(|trail| Trail {
-            hop: place(trail.hop),
-            ..trail
-        }));
-        let totals = &mut report.totals;
-        totals.conversations += outcome.conversation_count;
-        totals.evicted_flows += outcome.evicted_count;
-        totals.packets += outcome.hops.iter().map(|hop| hop.frames).sum::<u64>();
-        totals.bytes += outcome.hops.iter().map(|hop| hop.bytes).sum::<u64>();
-        for story in outcome.stories {
-            let hop = hops
-                .get(&story.hop)
-                .map_or(file.name.clone(), |it| it.id.clone());
-            let protocol = crate::view::protocol_name(story.protocol);
-            let bare = format!("{protocol}-{}", story.flow);
-            let id = if is_only {
-                bare
-            } else {
-                format!("{}/{bare}", file.name)
-            };
-            let hop_place = place(story.hop);
-            let conversation = ConversationReport::new(id, hop, story);
-            report.conversations.push(ConversationReport {
-                hop_place,
-                file: self.files.len(),
-                ..conversation
-            });
-        }
-        report.hops.extend(hops.into_values());
-        let first = report.hops.iter().filter_map(|hop| hop.first_ns).min();
-        let last = report.hops.iter().filter_map(|hop| hop.last_ns).max();
-        if let (Some(first), Some(last)) = (first, last) {
-            report.totals.duration_ns = last.saturating_sub(first);
-        }
-    }
-
-    /// Leaves only the conversations of a name: `HOP/tcp-17`, or `tcp-17` of any hop.
-    fn choose(&mut self, wanted: &ConversationName) -> anyhow::Result<()> {
-        let (hop, bare) = wanted.parts();
-        let files = &self.files;
-        let names: Vec<String> = self.report.hops.iter().map(|it| it.id.clone()).collect();
-        let is_wanted = |it: &ConversationReport| {
-            let file = files.get(it.file).map(|(_, name)| name.as_str());
-            let is_there = hop.is_none() || hop == file || hop == Some(&it.hop);
-            let is_lead = is_there && it.id.rsplit('/').next() == Some(bare);
-            // It may be named after its flow at any hop.
-            let at_hop = |flow: &FlowAt| {
-                let name = names.get(flow.hop as usize).map(String::as_str);
-                let protocol = crate::view::protocol_name(flow.protocol);
-                hop == name && format!("{protocol}-{}", flow.flow) == bare
-            };
-            let mut flows = it.across.iter().flat_map(|across| &across.flows);
-            is_lead || flows.any(at_hop)
-        };
-        self.report.conversations.retain(is_wanted);
-        if self.report.conversations.is_empty() {
-            return Err(wanted.missing());
-        }
-        Ok(())
-    }
-
-    /// Leaves only the conversations that several hops saw.
-    fn keep_shared(&mut self) -> anyhow::Result<()> {
-        self.report
-            .conversations
-            .retain(ConversationReport::is_shared);
-        if self.report.conversations.is_empty() {
-            bail!(
-                "there is nothing to draw: no conversation was seen at two hops; give the captures \
-                 of several, or use --format html"
-            );
-        }
-        Ok(())
-    }
-
-    /// Reads the files once more for the packets of the worst conversations. What cannot be read
-    /// again is not drawn.
-    fn draw(&mut self) {
-        let conversations = &mut self.report.conversations;
-        for (file, (request, _)) in self.files.iter().enumerate() {
-            let drawn = conversations.iter_mut().take(PLOT_COUNT_MAX);
-            let mut drawn: Vec<_> = drawn.filter(|it| it.file == file).collect();
-            if drawn.is_empty() {
-                continue;
-            }
-            let flow = |it: &ConversationReport| (it.story.hop, it.story.flow);
-            let flows: Vec<_> = drawn.iter().map(|it| flow(it)).collect();
-            match analysis::plots(&again(request), flows) {
-                Ok(mut plots) => {
-                    for it in &mut drawn {
-                        it.plot = plots.remove(&flow(it));
-                    }
-                }
-                Err(error) => {
-                    complain(&anyhow::Error::from(error).context("draw the packets"));
-                    self.has_failed = true;
-                }
-            }
-        }
-    }
-}
-
-/// The request for what was read to be read a second time.
-fn again(request: &Request) -> Request {
-    let spool = request.copy.as_deref().map(spool::path);
-    Request {
-        path: spool.unwrap_or_else(|| request.path.clone()),
-        follow: None,
-        copy: None,
-        ..request.clone()
-    }
 }
 
 fn top(arguments: &AnalyzeArguments) -> usize {

@@ -1,0 +1,148 @@
+//! [`Reading`]: what the captures of a run come to, as one report.
+
+use std::collections::BTreeMap;
+
+use anyhow::bail;
+use phalanx_engine::stitch::Trail;
+
+use super::super::complain;
+use super::super::selection::ConversationName;
+use super::{Named, spool};
+use crate::analysis::{self, Outcome, Request, hop_reports};
+use crate::report::limits::PLOT_COUNT_MAX;
+use crate::report::{ConversationReport, FlowAt, Report, Trails};
+
+/// What was read for the report.
+#[derive(Default)]
+pub(super) struct Reading {
+    /// By the place of the file in [`ConversationReport::file`].
+    pub(super) files: Vec<(Request, String)>,
+    pub(super) report: Report,
+    pub(super) trails: Trails,
+    pub(super) is_damaged: bool,
+    pub(super) has_failed: bool,
+}
+
+impl Reading {
+    /// Adds what one file came to.
+    pub(super) fn add(&mut self, file: &Named, outcome: Outcome, is_only: bool) {
+        let hops = hop_reports(&outcome, &file.name, &file.path.display().to_string());
+        let report = &mut self.report;
+        let first_place = report.hops.len() as u32;
+        let places: BTreeMap<u32, u32> = hops.keys().copied().zip(first_place..).collect();
+        let place = |hop: u32| places.get(&hop).copied().unwrap_or(first_place);
+        let clock = self.files.len() as u32;
+        self.trails.clocks.extend(hops.iter().map(|_| clock));
+        let trails = outcome.trails.into_iter();
+        self.trails.trails.extend(trails.map(|trail| Trail {
+            hop: place(trail.hop),
+            ..trail
+        }));
+        let totals = &mut report.totals;
+        totals.conversations += outcome.conversation_count;
+        totals.evicted_flows += outcome.evicted_count;
+        totals.packets += outcome.hops.iter().map(|hop| hop.frames).sum::<u64>();
+        totals.bytes += outcome.hops.iter().map(|hop| hop.bytes).sum::<u64>();
+        for story in outcome.stories {
+            let hop = hops
+                .get(&story.hop)
+                .map_or(file.name.clone(), |it| it.id.clone());
+            let protocol = crate::view::protocol_name(story.protocol);
+            let bare = format!("{protocol}-{}", story.flow);
+            let id = if is_only {
+                bare
+            } else {
+                format!("{}/{bare}", file.name)
+            };
+            let hop_place = place(story.hop);
+            let conversation = ConversationReport::new(id, hop, story);
+            report.conversations.push(ConversationReport {
+                hop_place,
+                file: self.files.len(),
+                ..conversation
+            });
+        }
+        report.hops.extend(hops.into_values());
+        let first = report.hops.iter().filter_map(|hop| hop.first_ns).min();
+        let last = report.hops.iter().filter_map(|hop| hop.last_ns).max();
+        if let (Some(first), Some(last)) = (first, last) {
+            report.totals.duration_ns = last.saturating_sub(first);
+        }
+    }
+
+    /// Leaves only the conversations of a name: `HOP/tcp-17`, or `tcp-17` of any hop.
+    pub(super) fn choose(&mut self, wanted: &ConversationName) -> anyhow::Result<()> {
+        let (hop, bare) = wanted.parts();
+        let files = &self.files;
+        let names: Vec<String> = self.report.hops.iter().map(|it| it.id.clone()).collect();
+        let is_wanted = |it: &ConversationReport| {
+            let file = files.get(it.file).map(|(_, name)| name.as_str());
+            let is_there = hop.is_none() || hop == file || hop == Some(&it.hop);
+            let is_lead = is_there && it.id.rsplit('/').next() == Some(bare);
+            // It may be named after its flow at any hop.
+            let at_hop = |flow: &FlowAt| {
+                let name = names.get(flow.hop as usize).map(String::as_str);
+                let protocol = crate::view::protocol_name(flow.protocol);
+                hop == name && format!("{protocol}-{}", flow.flow) == bare
+            };
+            let mut flows = it.across.iter().flat_map(|across| &across.flows);
+            is_lead || flows.any(at_hop)
+        };
+        self.report.conversations.retain(is_wanted);
+        if self.report.conversations.is_empty() {
+            return Err(wanted.missing());
+        }
+        Ok(())
+    }
+
+    /// Leaves only the conversations that several hops saw.
+    pub(super) fn keep_shared(&mut self) -> anyhow::Result<()> {
+        self.report
+            .conversations
+            .retain(ConversationReport::is_shared);
+        if self.report.conversations.is_empty() {
+            bail!(
+                "there is nothing to draw: no conversation was seen at two hops; give the captures \
+                 of several, or use --format html"
+            );
+        }
+        Ok(())
+    }
+
+    /// Reads the files once more for the packets of the worst conversations. What cannot be read
+    /// again is not drawn.
+    pub(super) fn draw(&mut self) {
+        let conversations = &mut self.report.conversations;
+        for (file, (request, _)) in self.files.iter().enumerate() {
+            let drawn = conversations.iter_mut().take(PLOT_COUNT_MAX);
+            let mut drawn: Vec<_> = drawn.filter(|it| it.file == file).collect();
+            if drawn.is_empty() {
+                continue;
+            }
+            let flow = |it: &ConversationReport| (it.story.hop, it.story.flow);
+            let flows: Vec<_> = drawn.iter().map(|it| flow(it)).collect();
+            match analysis::plots(&again(request), flows) {
+                Ok(mut plots) => {
+                    for it in &mut drawn {
+                        it.plot = plots.remove(&flow(it));
+                    }
+                }
+                Err(error) => {
+                    complain(&anyhow::Error::from(error).context("draw the packets"));
+                    self.has_failed = true;
+                }
+            }
+        }
+    }
+}
+
+/// The request for what was read to be read a second time.
+fn again(request: &Request) -> Request {
+    let spool = request.copy.as_deref().map(spool::path);
+    Request {
+        path: spool.unwrap_or_else(|| request.path.clone()),
+        follow: None,
+        copy: None,
+        ..request.clone()
+    }
+}
