@@ -100,6 +100,9 @@ pub struct AnalyzeArguments {
     /// All captures were made by one clock, as on one host: their times are compared as they are
     #[arg(long)]
     shared_clock: bool,
+    /// The captures of these hops were made by one clock; repeat for other clocks
+    #[arg(long, value_name = "NAME,NAME", value_parser = parse_one_clock)]
+    same_clock: Vec<OneClock>,
     /// Threads [default: one for each processor]
     #[arg(long, value_name = "COUNT")]
     threads: Option<usize>,
@@ -107,6 +110,10 @@ pub struct AnalyzeArguments {
     #[arg(long, value_enum, default_value_t)]
     color: Colour,
 }
+
+/// Names of hops that have one clock, at least two.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct OneClock(Vec<String>);
 
 /// A capture and the name of its hop.
 #[derive(Clone, Debug)]
@@ -123,6 +130,7 @@ pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
     }
     spare_inputs(arguments, &files)?;
     let mut reading = read(arguments, &files)?;
+    reading.share_clocks(&arguments.same_clock)?;
     let mut trails = std::mem::take(&mut reading.trails);
     if arguments.shared_clock {
         trails.clocks.fill(0);
@@ -321,6 +329,14 @@ fn parse_hop(text: &str) -> Result<Named, &'static str> {
     })
 }
 
+fn parse_one_clock(text: &str) -> Result<OneClock, &'static str> {
+    let names: Vec<String> = text.split(',').map(str::to_owned).collect();
+    let are_names = names.len() > 1 && names.iter().all(|name| !name.is_empty());
+    are_names
+        .then_some(OneClock(names))
+        .ok_or("want the names of two hops or more, as NAME,NAME")
+}
+
 fn request(
     arguments: &AnalyzeArguments,
     file: &Named,
@@ -406,5 +422,20 @@ fn width(is_terminal: bool) -> usize {
     match is_terminal {
         true => asked.or_else(terminal).unwrap_or(120),
         false => asked.unwrap_or(160),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_clock_has_two_hops_or_more() {
+        let names = |text: &str| parse_one_clock(text).map(|it| it.0.join(" "));
+        assert_eq!(names("a,b:eth0"), Ok("a b:eth0".to_owned()));
+        assert_eq!(names("a,b,c"), Ok("a b c".to_owned()));
+        for bad in ["", "a", "a,", ",b", "a,,b", ","] {
+            assert!(parse_one_clock(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -1,16 +1,17 @@
 //! [`Reading`]: what the captures of a run come to, as one report.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::bail;
 use phalanx_engine::stitch::Trail;
 
-use super::super::complain;
 use super::super::selection::ConversationName;
-use super::{Named, spool};
+use super::super::{WrongUsage, complain};
+use super::{Named, OneClock, spool};
 use crate::analysis::{self, Outcome, Request, hop_reports};
+use crate::plain::plain;
 use crate::report::limits::PLOT_COUNT_MAX;
-use crate::report::{ConversationReport, FlowAt, Report, Trails};
+use crate::report::{ConversationReport, FlowAt, HopReport, Report, Trails};
 
 /// What was read for the report.
 #[derive(Default)]
@@ -68,6 +69,33 @@ impl Reading {
         if let (Some(first), Some(last)) = (first, last) {
             report.totals.duration_ns = last.saturating_sub(first);
         }
+    }
+
+    /// Gives hops one clock that are said to have one; a file's name stands for all hops of it.
+    pub(super) fn share_clocks(&mut self, groups: &[OneClock]) -> Result<(), WrongUsage> {
+        let hops = &self.report.hops;
+        // Until now the clock of a hop is its file's, and has its number.
+        let file_of = self.trails.clocks.clone();
+        let is_named = |place: usize, name: &str| {
+            let file = self.files.get(file_of[place] as usize);
+            hops[place].id == name || file.is_some_and(|(_, file)| file == name)
+        };
+        for OneClock(names) in groups {
+            let mut shared = BTreeSet::new();
+            for name in names {
+                let named = (0..hops.len()).filter(|place| is_named(*place, name));
+                let mut clocks = named.map(|place| self.trails.clocks[place]).peekable();
+                if clocks.peek().is_none() {
+                    return Err(unknown_hop(name, hops));
+                }
+                shared.extend(clocks);
+            }
+            let clocks = self.trails.clocks.iter_mut();
+            for clock in clocks.filter(|it| shared.contains(it)) {
+                *clock = shared.first().copied().unwrap_or(*clock);
+            }
+        }
+        Ok(())
     }
 
     /// Leaves only the conversations of a name: `HOP/tcp-17`, or `tcp-17` of any hop.
@@ -145,4 +173,13 @@ fn again(request: &Request) -> Request {
         copy: None,
         ..request.clone()
     }
+}
+
+fn unknown_hop(name: &str, hops: &[HopReport]) -> WrongUsage {
+    let names: Vec<String> = hops.iter().map(|it| plain(&it.id)).collect();
+    WrongUsage(format!(
+        "--same-clock names {}, which is no hop; there are: {}",
+        plain(name),
+        names.join(", ")
+    ))
 }
