@@ -1,13 +1,13 @@
 //! `phalanx analyze`: capture files to a report.
 
+mod merging;
 mod reading;
 mod spool;
 
 use std::collections::BTreeSet;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -36,6 +36,7 @@ Examples:
   phalanx analyze --format json client.pcap server.pcap | jq '.conversations[].state'
   phalanx analyze --format html -o report.html trace.pcap
   phalanx analyze --format svg -o ladder.svg client.pcap server.pcap
+  phalanx analyze --merge one-clock.pcapng client.pcap server.pcap
   tcpdump -w - -i eth0 | phalanx analyze -
 
 Exit codes: 0 done, 1 failed (a report is of the captures that could be read), 2 wrong usage, \
@@ -103,6 +104,10 @@ pub struct AnalyzeArguments {
     /// The captures of these hops were made by one clock; repeat for other clocks
     #[arg(long, value_name = "NAME,NAME", value_parser = parse_one_clock)]
     same_clock: Vec<OneClock>,
+    /// Also writes the packets of all captures to one pcapng file, in the order of time by one clock;
+    /// `-` is the standard output
+    #[arg(long, value_name = "FILE", conflicts_with = "conversation")]
+    merge: Option<PathBuf>,
     /// Threads [default: one for each processor]
     #[arg(long, value_name = "COUNT")]
     threads: Option<usize>,
@@ -128,7 +133,7 @@ pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
         let error = "--follow takes one file; run it once for each";
         return Err(WrongUsage(error.to_owned()).into());
     }
-    spare_inputs(arguments, &files)?;
+    merging::check_outputs(arguments, &files)?;
     let mut reading = read(arguments, &files)?;
     reading.share_clocks(&arguments.same_clock)?;
     let mut trails = std::mem::take(&mut reading.trails);
@@ -136,6 +141,9 @@ pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
         trails.clocks.fill(0);
     }
     let stitched = reading.report.join_hops(trails);
+    if let Some(path) = &arguments.merge {
+        reading.merge_into(path);
+    }
     if let Some(wanted) = &arguments.selection.conversation {
         reading.choose(wanted)?;
     }
@@ -218,31 +226,6 @@ fn warn_of_hops(stitched: &Stitched, report: &Report) {
     }
 }
 
-/// Refuses to write the report over a capture that it is made from.
-fn spare_inputs(arguments: &AnalyzeArguments, files: &[Named]) -> anyhow::Result<()> {
-    let Some(output) = &arguments.output else {
-        return Ok(());
-    };
-    let identity = |path: &Path| {
-        let path = match path.as_os_str() == "-" {
-            true => Path::new("/dev/stdin"),
-            false => path,
-        };
-        // What is no file, as a terminal, may be read and written.
-        let metadata = std::fs::metadata(path).ok().filter(Metadata::is_file)?;
-        Some((metadata.dev(), metadata.ino()))
-    };
-    let Some(taken) = identity(output) else {
-        return Ok(());
-    };
-    if files.iter().any(|it| identity(&it.path) == Some(taken)) {
-        let output = output.display();
-        let error = format!("--output {output} is a capture to be read; name another file");
-        return Err(WrongUsage(error).into());
-    }
-    Ok(())
-}
-
 /// Reads all files that can be read.
 fn read(arguments: &AnalyzeArguments, files: &[Named]) -> anyhow::Result<Reading> {
     let stop = arguments.selection.stop()?;
@@ -265,8 +248,7 @@ fn read(arguments: &AnalyzeArguments, files: &[Named]) -> anyhow::Result<Reading
                     true => refusals.extend(outcome.refusals.list.first().cloned()),
                     false => is_filtered = true,
                 }
-                reading.add(file, outcome, files.len() == 1);
-                reading.files.push((request, file.name.clone()));
+                reading.add(request, file, outcome);
             }
             Err(error) if files.len() == 1 => return Err(error),
             Err(error) => {
@@ -342,7 +324,7 @@ fn request(
     file: &Named,
     stop: &Arc<AtomicBool>,
 ) -> anyhow::Result<Request> {
-    let is_read_twice = arguments.format == ReportFormat::Html;
+    let is_read_twice = arguments.format == ReportFormat::Html || arguments.merge.is_some();
     let copy = is_read_twice && spool::is_needed(&file.path);
     Ok(Request {
         threads: threads(arguments),

@@ -8,7 +8,8 @@ use phalanx_engine::stitch::Trail;
 use super::super::selection::ConversationName;
 use super::super::{WrongUsage, complain};
 use super::{Named, OneClock, spool};
-use crate::analysis::{self, Outcome, Request, hop_reports};
+use crate::analysis::{self, Merge, MergeHop, MergeSource, Outcome, Request, hop_reports};
+use crate::capture_file::Interface;
 use crate::plain::plain;
 use crate::report::limits::PLOT_COUNT_MAX;
 use crate::report::{ConversationReport, FlowAt, HopReport, Report, Trails};
@@ -17,16 +18,25 @@ use crate::report::{ConversationReport, FlowAt, HopReport, Report, Trails};
 #[derive(Default)]
 pub(super) struct Reading {
     /// By the place of the file in [`ConversationReport::file`].
-    pub(super) files: Vec<(Request, String)>,
+    pub(super) files: Vec<ReadFile>,
     pub(super) report: Report,
     pub(super) trails: Trails,
     pub(super) is_damaged: bool,
     pub(super) has_failed: bool,
 }
 
+/// A file that was read.
+pub(super) struct ReadFile {
+    request: Request,
+    name: String,
+    /// By interface, those that are hops, with their places in [`Report::hops`].
+    interfaces: BTreeMap<u32, (u32, Interface)>,
+}
+
 impl Reading {
     /// Adds what one file came to.
-    pub(super) fn add(&mut self, file: &Named, outcome: Outcome, is_only: bool) {
+    pub(super) fn add(&mut self, request: Request, file: &Named, outcome: Outcome) {
+        let is_only = !request.is_one_of_several;
         let hops = hop_reports(&outcome, &file.name, &file.path.display().to_string());
         let report = &mut self.report;
         let first_place = report.hops.len() as u32;
@@ -64,6 +74,14 @@ impl Reading {
             });
         }
         report.hops.extend(hops.into_values());
+        let interfaces = (0..).zip(outcome.interfaces);
+        let interfaces =
+            interfaces.filter_map(|(index, it)| Some((index, (*places.get(&index)?, it))));
+        self.files.push(ReadFile {
+            request,
+            name: file.name.clone(),
+            interfaces: interfaces.collect(),
+        });
         let first = report.hops.iter().filter_map(|hop| hop.first_ns).min();
         let last = report.hops.iter().filter_map(|hop| hop.last_ns).max();
         if let (Some(first), Some(last)) = (first, last) {
@@ -78,7 +96,7 @@ impl Reading {
         let file_of = self.trails.clocks.clone();
         let is_named = |place: usize, name: &str| {
             let file = self.files.get(file_of[place] as usize);
-            hops[place].id == name || file.is_some_and(|(_, file)| file == name)
+            hops[place].id == name || file.is_some_and(|it| it.name == name)
         };
         for OneClock(names) in groups {
             let mut shared = BTreeSet::new();
@@ -104,7 +122,7 @@ impl Reading {
         let files = &self.files;
         let names: Vec<String> = self.report.hops.iter().map(|it| it.id.clone()).collect();
         let is_wanted = |it: &ConversationReport| {
-            let file = files.get(it.file).map(|(_, name)| name.as_str());
+            let file = files.get(it.file).map(|it| it.name.as_str());
             let is_there = hop.is_none() || hop == file || hop == Some(&it.hop);
             let is_lead = is_there && it.id.rsplit('/').next() == Some(bare);
             // It may be named after its flow at any hop.
@@ -141,7 +159,7 @@ impl Reading {
     /// again is not drawn.
     pub(super) fn draw(&mut self) {
         let conversations = &mut self.report.conversations;
-        for (file, (request, _)) in self.files.iter().enumerate() {
+        for (file, read) in self.files.iter().enumerate() {
             let drawn = conversations.iter_mut().take(PLOT_COUNT_MAX);
             let mut drawn: Vec<_> = drawn.filter(|it| it.file == file).collect();
             if drawn.is_empty() {
@@ -149,7 +167,7 @@ impl Reading {
             }
             let flow = |it: &ConversationReport| (it.story.hop, it.story.flow);
             let flows: Vec<_> = drawn.iter().map(|it| flow(it)).collect();
-            match analysis::plots(&again(request), flows) {
+            match analysis::plots(&again(&read.request), flows) {
                 Ok(mut plots) => {
                     for it in &mut drawn {
                         it.plot = plots.remove(&flow(it));
@@ -160,6 +178,35 @@ impl Reading {
                     self.has_failed = true;
                 }
             }
+        }
+    }
+
+    /// The captures as what can be merged, once their hops were joined.
+    pub(super) fn merge(&self) -> Merge {
+        let hops = &self.report.hops;
+        let hop = |(index, (place, interface)): (&u32, &(u32, Interface))| {
+            let hop = hops.get(*place as usize)?;
+            let readings = hop.clock.as_ref().map(|it| it.readings.clone());
+            let merged = MergeHop {
+                name: hop.id.clone(),
+                interface: interface.clone(),
+                readings: readings.unwrap_or_default(),
+                window_ns: (
+                    hop.first_ns.unwrap_or_default(),
+                    hop.last_ns.unwrap_or_default(),
+                ),
+            };
+            Some((*index, merged))
+        };
+        let source = |file: &ReadFile| MergeSource {
+            request: again(&file.request),
+            name: file.request.path.display().to_string(),
+            hops: file.interfaces.iter().filter_map(hop).collect(),
+        };
+        let reference = hops.iter().find_map(|it| it.clock.as_ref());
+        Merge {
+            sources: self.files.iter().map(source).collect(),
+            reference: reference.map(|it| it.reference.clone()),
         }
     }
 }
