@@ -277,7 +277,7 @@ fn bound(ns: i64) -> String {
     let ns = ns.unsigned_abs();
     match ns {
         0..10_000 => format!("{ns} ns"),
-        10_000..10_000_000 => format!("{} µs", ns.div_ceil(1_000)),
+        10_000..100_000_000 => format!("{} µs", ns.div_ceil(1_000)),
         _ => format!("{} ms", ns.div_ceil(1_000_000)),
     }
 }
