@@ -10,6 +10,7 @@
 mod batch;
 mod fragment;
 mod hop;
+mod merge;
 mod refusal;
 mod shard;
 mod walk;
@@ -36,6 +37,7 @@ use crate::report::Damage;
 
 pub use self::hop::hop_reports;
 pub(crate) use self::hop::interface_ids;
+pub use self::merge::{Merge, MergeError, MergeHop, MergeSource, MergeTally, Merged};
 pub use self::refusal::{Refusal, Refusals};
 pub use self::shard::TrailBudget;
 pub use self::walk::{Outside, Told, Walked, plots, walk};

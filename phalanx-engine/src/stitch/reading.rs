@@ -19,6 +19,27 @@ pub struct ClockReading {
     pub error_ns: i64,
 }
 
+impl ClockReading {
+    /// What the reference's clock showed at a time of the hop's, both in nanoseconds; what is out
+    /// of range is cut to it.
+    #[must_use]
+    pub fn reference_ns(&self, time_ns: i64) -> i64 {
+        let since_ns = i128::from(time_ns) - i128::from(self.from_ns);
+        let gained_ns = (self.skew_ppm / 1e6 * since_ns as f64).round() as i128;
+        let reference_ns = (i128::from(time_ns) - i128::from(self.offset_ns))
+            .saturating_sub(gained_ns)
+            .clamp(i64::MIN.into(), i64::MAX.into());
+        reference_ns as i64
+    }
+
+    /// That of a hop's readings which holds at a time of the hop's.
+    #[must_use]
+    pub fn at(readings: &[Self], time_ns: i64) -> Option<&Self> {
+        let after = readings.partition_point(|it| it.from_ns <= time_ns);
+        readings.get(after.saturating_sub(1))
+    }
+}
+
 /// The clock of a hop.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HopClock {
@@ -149,4 +170,58 @@ fn reading(
         skew_ppm: skew * 1e6,
         error_ns: error_ns.ceil() as i64,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const READINGS: [ClockReading; 2] = [
+        ClockReading {
+            from_ns: 1_000_000_000,
+            offset_ns: 5_000,
+            skew_ppm: 100.0,
+            error_ns: 7,
+        },
+        ClockReading {
+            from_ns: 3_000_000_000,
+            offset_ns: -400,
+            skew_ppm: 0.0,
+            error_ns: 9,
+        },
+    ];
+
+    #[test]
+    fn each_reading_holds_from_its_time_on() {
+        let offset = |time_ns| ClockReading::at(&READINGS, time_ns).map(|it| it.offset_ns);
+        assert_eq!(offset(i64::MIN), Some(5_000));
+        assert_eq!(offset(2_999_999_999), Some(5_000));
+        assert_eq!(offset(3_000_000_000), Some(-400));
+        assert_eq!(offset(i64::MAX), Some(-400));
+        assert_eq!(ClockReading::at(&[], 0), None);
+    }
+
+    #[test]
+    fn a_time_is_put_right_by_offset_and_skew() {
+        let [skewed, set] = READINGS;
+        assert_eq!(skewed.reference_ns(1_000_000_000), 999_995_000);
+        // Two seconds at 100 ppm are 200 µs.
+        assert_eq!(skewed.reference_ns(3_000_000_000), 2_999_795_000);
+        assert_eq!(set.reference_ns(5), 405);
+    }
+
+    #[test]
+    fn absurd_times_are_cut_to_what_fits() {
+        let reading = |offset_ns, skew_ppm| ClockReading {
+            from_ns: i64::MIN,
+            offset_ns,
+            skew_ppm,
+            error_ns: 0,
+        };
+        assert_eq!(reading(i64::MAX, 0.0).reference_ns(i64::MIN), i64::MIN);
+        assert_eq!(reading(i64::MIN, 0.0).reference_ns(i64::MAX), i64::MAX);
+        assert_eq!(reading(0, f64::MAX).reference_ns(i64::MAX), i64::MIN);
+        assert_eq!(reading(0, f64::NEG_INFINITY).reference_ns(0), i64::MAX);
+        assert_eq!(reading(3, f64::NAN).reference_ns(10), 7);
+    }
 }

@@ -1,12 +1,13 @@
 //! `phalanx analyze`: capture files to a report.
 
+mod merging;
+mod reading;
 mod spool;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, Metadata};
+use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -15,18 +16,18 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use phalanx_engine::stitch::{Stitched, Trail};
+use phalanx_engine::stitch::Stitched;
 
+use self::reading::Reading;
 use super::selection::{
-    ConversationName, EXIT_DAMAGED, SelectionArguments, hop_name, refused, warn, warn_of_evicted,
-    warn_of_refusals,
+    EXIT_DAMAGED, SelectionArguments, hop_name, refused, warn, warn_of_evicted, warn_of_refusals,
 };
 use super::{EXIT_FAILURE, ReaderGone, WrongUsage, complain, say};
-use crate::analysis::{self, Outcome, Request, hop_reports};
+use crate::analysis::{self, Outcome, Request};
 use crate::plain::plain;
 use crate::report::limits::{LADDER_COUNT_MAX, PLOT_COUNT_MAX, RUNG_COUNT_MAX};
 use crate::report::text::TextOptions;
-use crate::report::{self, ConversationReport, FlowAt, Report, Trails};
+use crate::report::{self, Report};
 
 pub(super) const AFTER_HELP: &str = "\
 Examples:
@@ -35,6 +36,7 @@ Examples:
   phalanx analyze --format json client.pcap server.pcap | jq '.conversations[].state'
   phalanx analyze --format html -o report.html trace.pcap
   phalanx analyze --format svg -o ladder.svg client.pcap server.pcap
+  phalanx analyze --merge one-clock.pcapng client.pcap server.pcap
   tcpdump -w - -i eth0 | phalanx analyze -
 
 Exit codes: 0 done, 1 failed (a report is of the captures that could be read), 2 wrong usage, \
@@ -99,6 +101,13 @@ pub struct AnalyzeArguments {
     /// All captures were made by one clock, as on one host: their times are compared as they are
     #[arg(long)]
     shared_clock: bool,
+    /// The captures of these hops were made by one clock; repeat for other clocks
+    #[arg(long, value_name = "NAME,NAME", value_parser = parse_one_clock)]
+    same_clock: Vec<OneClock>,
+    /// Also writes the packets of all captures to one pcapng file, in the order of time by one clock;
+    /// `-` is the standard output
+    #[arg(long, value_name = "FILE", conflicts_with = "conversation")]
+    merge: Option<PathBuf>,
     /// Threads [default: one for each processor]
     #[arg(long, value_name = "COUNT")]
     threads: Option<usize>,
@@ -107,22 +116,15 @@ pub struct AnalyzeArguments {
     color: Colour,
 }
 
+/// Names of hops that have one clock, at least two.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct OneClock(Vec<String>);
+
 /// A capture and the name of its hop.
 #[derive(Clone, Debug)]
 struct Named {
     name: String,
     path: PathBuf,
-}
-
-/// What was read for the report.
-#[derive(Default)]
-struct Reading {
-    /// By the place of the file in [`ConversationReport::file`].
-    files: Vec<(Request, String)>,
-    report: Report,
-    trails: Trails,
-    is_damaged: bool,
-    has_failed: bool,
 }
 
 pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
@@ -131,13 +133,17 @@ pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
         let error = "--follow takes one file; run it once for each";
         return Err(WrongUsage(error.to_owned()).into());
     }
-    spare_inputs(arguments, &files)?;
+    merging::check_outputs(arguments, &files)?;
     let mut reading = read(arguments, &files)?;
+    reading.share_clocks(&arguments.same_clock)?;
     let mut trails = std::mem::take(&mut reading.trails);
     if arguments.shared_clock {
         trails.clocks.fill(0);
     }
     let stitched = reading.report.join_hops(trails);
+    if let Some(path) = &arguments.merge {
+        reading.merge_into(path);
+    }
     if let Some(wanted) = &arguments.selection.conversation {
         reading.choose(wanted)?;
     }
@@ -220,31 +226,6 @@ fn warn_of_hops(stitched: &Stitched, report: &Report) {
     }
 }
 
-/// Refuses to write the report over a capture that it is made from.
-fn spare_inputs(arguments: &AnalyzeArguments, files: &[Named]) -> anyhow::Result<()> {
-    let Some(output) = &arguments.output else {
-        return Ok(());
-    };
-    let identity = |path: &Path| {
-        let path = match path.as_os_str() == "-" {
-            true => Path::new("/dev/stdin"),
-            false => path,
-        };
-        // What is no file, as a terminal, may be read and written.
-        let metadata = std::fs::metadata(path).ok().filter(Metadata::is_file)?;
-        Some((metadata.dev(), metadata.ino()))
-    };
-    let Some(taken) = identity(output) else {
-        return Ok(());
-    };
-    if files.iter().any(|it| identity(&it.path) == Some(taken)) {
-        let output = output.display();
-        let error = format!("--output {output} is a capture to be read; name another file");
-        return Err(WrongUsage(error).into());
-    }
-    Ok(())
-}
-
 /// Reads all files that can be read.
 fn read(arguments: &AnalyzeArguments, files: &[Named]) -> anyhow::Result<Reading> {
     let stop = arguments.selection.stop()?;
@@ -267,8 +248,7 @@ fn read(arguments: &AnalyzeArguments, files: &[Named]) -> anyhow::Result<Reading
                     true => refusals.extend(outcome.refusals.list.first().cloned()),
                     false => is_filtered = true,
                 }
-                reading.add(file, outcome, files.len() == 1);
-                reading.files.push((request, file.name.clone()));
+                reading.add(request, file, outcome);
             }
             Err(error) if files.len() == 1 => return Err(error),
             Err(error) => {
@@ -285,130 +265,6 @@ fn read(arguments: &AnalyzeArguments, files: &[Named]) -> anyhow::Result<Reading
         _ => {}
     }
     Ok(reading)
-}
-
-impl Reading {
-    /// Adds what one file came to.
-    fn add(&mut self, file: &Named, outcome: Outcome, is_only: bool) {
-        let hops = hop_reports(&outcome, &file.name, &file.path.display().to_string());
-        let report = &mut self.report;
-        let first_place = report.hops.len() as u32;
-        let places: BTreeMap<u32, u32> = hops.keys().copied().zip(first_place..).collect();
-        let place = |hop: u32| places.get(&hop).copied().unwrap_or(first_place);
-        let clock = self.files.len() as u32;
-        self.trails.clocks.extend(hops.iter().map(|_| clock));
-        let trails = outcome.trails.into_iter();
-        self.trails.trails.extend(trails.map(|trail| Trail {
-            hop: place(trail.hop),
-            ..trail
-        }));
-        let totals = &mut report.totals;
-        totals.conversations += outcome.conversation_count;
-        totals.evicted_flows += outcome.evicted_count;
-        totals.packets += outcome.hops.iter().map(|hop| hop.frames).sum::<u64>();
-        totals.bytes += outcome.hops.iter().map(|hop| hop.bytes).sum::<u64>();
-        for story in outcome.stories {
-            let hop = hops
-                .get(&story.hop)
-                .map_or(file.name.clone(), |it| it.id.clone());
-            let protocol = crate::view::protocol_name(story.protocol);
-            let bare = format!("{protocol}-{}", story.flow);
-            let id = if is_only {
-                bare
-            } else {
-                format!("{}/{bare}", file.name)
-            };
-            let hop_place = place(story.hop);
-            let conversation = ConversationReport::new(id, hop, story);
-            report.conversations.push(ConversationReport {
-                hop_place,
-                file: self.files.len(),
-                ..conversation
-            });
-        }
-        report.hops.extend(hops.into_values());
-        let first = report.hops.iter().filter_map(|hop| hop.first_ns).min();
-        let last = report.hops.iter().filter_map(|hop| hop.last_ns).max();
-        if let (Some(first), Some(last)) = (first, last) {
-            report.totals.duration_ns = last.saturating_sub(first);
-        }
-    }
-
-    /// Leaves only the conversations of a name: `HOP/tcp-17`, or `tcp-17` of any hop.
-    fn choose(&mut self, wanted: &ConversationName) -> anyhow::Result<()> {
-        let (hop, bare) = wanted.parts();
-        let files = &self.files;
-        let names: Vec<String> = self.report.hops.iter().map(|it| it.id.clone()).collect();
-        let is_wanted = |it: &ConversationReport| {
-            let file = files.get(it.file).map(|(_, name)| name.as_str());
-            let is_there = hop.is_none() || hop == file || hop == Some(&it.hop);
-            let is_lead = is_there && it.id.rsplit('/').next() == Some(bare);
-            // It may be named after its flow at any hop.
-            let at_hop = |flow: &FlowAt| {
-                let name = names.get(flow.hop as usize).map(String::as_str);
-                let protocol = crate::view::protocol_name(flow.protocol);
-                hop == name && format!("{protocol}-{}", flow.flow) == bare
-            };
-            let mut flows = it.across.iter().flat_map(|across| &across.flows);
-            is_lead || flows.any(at_hop)
-        };
-        self.report.conversations.retain(is_wanted);
-        if self.report.conversations.is_empty() {
-            return Err(wanted.missing());
-        }
-        Ok(())
-    }
-
-    /// Leaves only the conversations that several hops saw.
-    fn keep_shared(&mut self) -> anyhow::Result<()> {
-        self.report
-            .conversations
-            .retain(ConversationReport::is_shared);
-        if self.report.conversations.is_empty() {
-            bail!(
-                "there is nothing to draw: no conversation was seen at two hops; give the captures \
-                 of several, or use --format html"
-            );
-        }
-        Ok(())
-    }
-
-    /// Reads the files once more for the packets of the worst conversations. What cannot be read
-    /// again is not drawn.
-    fn draw(&mut self) {
-        let conversations = &mut self.report.conversations;
-        for (file, (request, _)) in self.files.iter().enumerate() {
-            let drawn = conversations.iter_mut().take(PLOT_COUNT_MAX);
-            let mut drawn: Vec<_> = drawn.filter(|it| it.file == file).collect();
-            if drawn.is_empty() {
-                continue;
-            }
-            let flow = |it: &ConversationReport| (it.story.hop, it.story.flow);
-            let flows: Vec<_> = drawn.iter().map(|it| flow(it)).collect();
-            match analysis::plots(&again(request), flows) {
-                Ok(mut plots) => {
-                    for it in &mut drawn {
-                        it.plot = plots.remove(&flow(it));
-                    }
-                }
-                Err(error) => {
-                    complain(&anyhow::Error::from(error).context("draw the packets"));
-                    self.has_failed = true;
-                }
-            }
-        }
-    }
-}
-
-/// The request for what was read to be read a second time.
-fn again(request: &Request) -> Request {
-    let spool = request.copy.as_deref().map(spool::path);
-    Request {
-        path: spool.unwrap_or_else(|| request.path.clone()),
-        follow: None,
-        copy: None,
-        ..request.clone()
-    }
 }
 
 fn top(arguments: &AnalyzeArguments) -> usize {
@@ -455,12 +311,20 @@ fn parse_hop(text: &str) -> Result<Named, &'static str> {
     })
 }
 
+fn parse_one_clock(text: &str) -> Result<OneClock, &'static str> {
+    let names: Vec<String> = text.split(',').map(str::to_owned).collect();
+    let are_names = names.len() > 1 && names.iter().all(|name| !name.is_empty());
+    are_names
+        .then_some(OneClock(names))
+        .ok_or("want the names of two hops or more, as NAME,NAME")
+}
+
 fn request(
     arguments: &AnalyzeArguments,
     file: &Named,
     stop: &Arc<AtomicBool>,
 ) -> anyhow::Result<Request> {
-    let is_read_twice = arguments.format == ReportFormat::Html;
+    let is_read_twice = arguments.format == ReportFormat::Html || arguments.merge.is_some();
     let copy = is_read_twice && spool::is_needed(&file.path);
     Ok(Request {
         threads: threads(arguments),
@@ -540,5 +404,20 @@ fn width(is_terminal: bool) -> usize {
     match is_terminal {
         true => asked.or_else(terminal).unwrap_or(120),
         false => asked.unwrap_or(160),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_clock_has_two_hops_or_more() {
+        let names = |text: &str| parse_one_clock(text).map(|it| it.0.join(" "));
+        assert_eq!(names("a,b:eth0"), Ok("a b:eth0".to_owned()));
+        assert_eq!(names("a,b,c"), Ok("a b c".to_owned()));
+        for bad in ["", "a", "a,", ",b", "a,,b", ","] {
+            assert!(parse_one_clock(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn ratio(part: u64, whole: u64) -> Option<f64> {
 }
 
 /// Nanoseconds since the epoch as RFC 3339 in UTC with all nine digits.
-pub(super) fn instant(ns: i64) -> String {
+pub(crate) fn instant(ns: i64) -> String {
     jiff::Timestamp::from_nanosecond(i128::from(ns))
         .map_or_else(|_| ns.to_string(), |time| format!("{time:.9}"))
 }
