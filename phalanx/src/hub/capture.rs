@@ -38,9 +38,11 @@ use self::part::Part;
 const HOST_COUNT_MAX: usize = 64;
 /// How far ahead the beginning lies, so that all agents hear of it before.
 const LEAD: Duration = Duration::from_millis(300);
-/// How long the end of a capture is waited for by whoever stops it.
+/// How long the beginning of all parts is waited for by whoever asks for a capture, and its end by
+/// whoever stops it; how often it is looked for.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(3);
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
-const STOP_PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// All captures of a hub.
 #[derive(Debug)]
@@ -167,8 +169,13 @@ impl PathCaptures {
             orders.spawn(async move { keeper.order(&capture, number).await });
         }
         orders.join_all().await;
+        tokio::spawn(Arc::clone(&self).follow(Arc::clone(&capture)));
+        // Who asked may send at once what is to be captured.
+        let limit = tokio::time::Instant::now() + BEGIN_TIMEOUT;
+        while !capture.lock().has_begun() && tokio::time::Instant::now() < limit {
+            tokio::time::sleep(PAUSE).await;
+        }
         let view = capture.show();
-        tokio::spawn(Arc::clone(&self).follow(capture));
         self.count();
         Ok(view)
     }
@@ -325,7 +332,7 @@ impl PathCaptures {
         capture.stop(EndReason::Stopped);
         let limit = tokio::time::Instant::now() + STOP_TIMEOUT;
         while capture.is_running() && tokio::time::Instant::now() < limit {
-            tokio::time::sleep(STOP_PAUSE).await;
+            tokio::time::sleep(PAUSE).await;
         }
         Ok(capture.show())
     }
@@ -443,6 +450,12 @@ impl PathCapture {
 impl State {
     fn total_max(&self) -> u64 {
         self.view.request.max_total_bytes.unwrap_or_default()
+    }
+
+    /// Whether each part has begun, or will not.
+    fn has_begun(&self) -> bool {
+        let mut parts = self.view.hosts.iter().zip(&self.parts);
+        parts.all(|(host, part)| host.created.is_some() || part.is_done)
     }
 
     /// The place of an agent's part that is not done.

@@ -33,6 +33,7 @@ pub(crate) fn start_hub<'range>(folder: &Folder, host: &'range Host, port: u16) 
     let mut command = host.command(BINARY).unwrap();
     command.args(["hub", "--dir", text(&folder.0.join("hub"))]);
     command.args(["--listen", &format!("127.0.0.1:{port}")]);
+    command.args(["--set", "local_role=admin"]);
     let hub = Daemon::spawn(host, port, command);
     hub.await_line("hub: agents at", START_TIMEOUT);
     hub
