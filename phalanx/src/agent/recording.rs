@@ -1,7 +1,7 @@
 //! Captures that the hub asks for: taken here as any other, and delivered as they grow. What the
 //! hub has is deleted here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,6 +26,8 @@ use crate::link::protocol::{CaptureOrder, CapturePart, CaptureReceipt, CaptureSt
 pub(super) const ORDER_COUNT_MAX: usize = 64;
 /// Captures of the hub at once, those included that still deliver.
 const ERRAND_COUNT_MAX: usize = 2 * RUNNING_COUNT_MAX;
+/// Captures of the hub that are remembered, so that none is taken twice.
+const KNOWN_COUNT_MAX: usize = 256;
 /// Bytes of a file that travel together.
 const PART_BYTES: usize = 64 << 10;
 /// Parts that wait for the connection.
@@ -104,7 +106,9 @@ pub(crate) struct Orders {
 pub(crate) async fn record(mut orders: Orders, captures: Arc<Captures>, allowed: HubCaptures) {
     // By the hub's id; those that have ended are taken out when another begins.
     let mut errands: BTreeMap<String, Arc<Notify>> = BTreeMap::new();
+    let mut known: VecDeque<String> = VecDeque::new();
     let running = Arc::new(AtomicUsize::new(0));
+    let began = Instant::now();
     while let Some(asked) = orders.asked.recv().await {
         let order = match asked {
             Asked::Begin(order) => order,
@@ -117,15 +121,21 @@ pub(crate) async fn record(mut orders: Orders, captures: Arc<Captures>, allowed:
         };
         // The errand holds the other one.
         errands.retain(|_, stop| Arc::strong_count(stop) > 1);
-        if errands.contains_key(&order.id) {
+        // It is told of anew in each session; one that has just been delivered may be so as well.
+        if errands.contains_key(&order.id) || known.contains(&order.id) {
             continue;
         }
+        if known.len() == KNOWN_COUNT_MAX {
+            known.pop_front();
+        }
+        known.push_back(order.id.clone());
         let stop = Arc::new(Notify::new());
         let errand = Errand {
             id: order.id.clone(),
             line: orders.line.clone(),
             captures: Arc::clone(&captures),
             stop: Arc::clone(&stop),
+            began,
         };
         errands.insert(order.id.clone(), stop);
         let is_much = running.fetch_add(1, Ordering::Relaxed) >= ERRAND_COUNT_MAX;
@@ -144,6 +154,8 @@ struct Errand {
     line: Line,
     captures: Arc<Captures>,
     stop: Arc<Notify>,
+    /// When this process began to take orders.
+    began: Instant,
 }
 
 /// A part that has begun, and what the hub says of it.
@@ -187,7 +199,10 @@ impl Errand {
         order: &CaptureOrder,
         allowed: HubCaptures,
     ) -> Result<CaptureView, String> {
-        if order.start_wall_ns == 0 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.unwrap_or_default();
+        let start = Duration::from_nanos(order.start_wall_ns);
+        if now.saturating_sub(start) > self.began.elapsed() {
             return Err("the agent was restarted while it captured".to_owned());
         }
         let request: CaptureRequest = serde_json::from_slice(&order.request)
@@ -195,10 +210,8 @@ impl Errand {
         if let Some(refusal) = allowed.refuses(&request) {
             return Err(refusal.to_owned());
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let wait =
-            Duration::from_nanos(order.start_wall_ns).saturating_sub(now.unwrap_or_default());
-        tokio::time::sleep(wait.min(START_WAIT_MAX)).await;
+        let wait = start.saturating_sub(now).min(START_WAIT_MAX);
+        tokio::time::sleep(wait).await;
         let created = self.captures.create(request).await;
         created.map_err(|failure| failure.to_string())
     }
