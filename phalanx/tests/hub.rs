@@ -2,6 +2,8 @@
 //! every gap is seen, whatever is killed, cut or full.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "hub/capture.rs"]
+mod capture;
 #[path = "hub/hostile.rs"]
 mod hostile;
 #[path = "hub/refusal.rs"]

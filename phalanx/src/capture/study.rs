@@ -87,7 +87,11 @@ impl Study {
         arguments.extend(conversation.map(|it| format!("--conversation={it}").into()));
         let mut report = nameless(&self.directory).context("make a file for the report")?;
         let copy = report.try_clone().context("make a file for the report")?;
-        self.run(&arguments, copy.into()).await?;
+        let studied = self.run(&arguments, copy.into()).await;
+        // Where some of the files cannot be read, it is of the others.
+        if report.metadata().is_ok_and(|report| report.len() == 0) {
+            studied?;
+        }
         report.seek(SeekFrom::Start(0)).context("read the report")?;
         Ok(report)
     }
@@ -95,7 +99,7 @@ impl Study {
     /// Writes the packets of all captures into one file, on one clock.
     ///
     /// # Errors
-    /// They cannot be read, the file cannot be written, or it takes too long.
+    /// Not all can be read, the file cannot be written, or it takes too long.
     pub(crate) async fn merge(&self, sources: &[Source], output: &Path) -> anyhow::Result<()> {
         let mut arguments: Vec<OsString> = arguments(sources);
         arguments.extend(["--top=1".into(), "--merge".into(), output.into()]);

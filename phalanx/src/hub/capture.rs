@@ -185,9 +185,11 @@ impl PathCaptures {
         let agents = self.outlook.agents();
         let mut sites: BTreeMap<String, Site> = BTreeMap::new();
         for hop in hops.values() {
-            let Some(agent) = agents.iter().find(|it| it.name == *hop.host) else {
-                continue;
-            };
+            let agent = agents.iter().find(|it| it.name == *hop.host);
+            let agent = agent.ok_or_else(|| {
+                let host = &hop.host;
+                Failure::Unavailable(format!("{host} has only just come: ask again in a second"))
+            })?;
             let site = sites.entry(agent.name.clone()).or_insert_with(|| Site {
                 status: agent.clone(),
                 interfaces: BTreeSet::new(),
