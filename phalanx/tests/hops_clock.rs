@@ -86,8 +86,8 @@ fn a_step_is_found() {
     assert!(faults.is_empty(), "{} faults: {faults:#?}", faults.len());
 }
 
-/// Of three hops the first two are said to have one clock, by the names of their files; of the third
-/// nothing is said, and its clock is found out.
+/// Of three hops the first two are said to have one clock, by the names of their files; that of the
+/// third is found out.
 #[test]
 fn hops_that_are_named_share_a_clock() {
     let made = steady::made("same");
