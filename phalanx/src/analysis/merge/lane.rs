@@ -75,7 +75,7 @@ fn back_ns(before: &ClockReading, after: &ClockReading) -> u64 {
         .map_or(0, |it| it.max(0).cast_unsigned())
 }
 
-/// Whether a time is so near to a reading's begin that the clock, set back, may have shown it twice.
+/// Whether a clock that was set back to a reading may have shown a time twice.
 fn is_near(reading: &ClockReading, time_ns: i64, back_ns: u64) -> bool {
     time_ns.abs_diff(reading.from_ns) <= back_ns
 }
