@@ -85,3 +85,45 @@ fn a_step_is_found() {
         .collect();
     assert!(faults.is_empty(), "{} faults: {faults:#?}", faults.len());
 }
+
+/// Of three hops the first two are said to have one clock, by the names of their files; that of the
+/// third is found out.
+#[test]
+fn hops_that_are_named_share_a_clock() {
+    let made = steady::made("same");
+    let late = ahead(HOUR_NS, 0.0);
+    made::retime(&late, &made.path("hop2.pcap"), &made.path("late.pcap"));
+    let files = ["hop0.pcap", "hop1.pcap", "late.pcap"];
+    let run = |more: &[&str]| told::analyze(&made.folder.0, &files, more);
+    let shared = |run: told::Run| {
+        let hops = run.report.unwrap().all["hops"].as_array().unwrap().clone();
+        let of_hop = hops.iter().map(|hop| hop["clock"]["shared"] == true);
+        let clocks: Vec<bool> = of_hop.collect();
+        let errors = hops.iter().map(|hop| hop["clock"]["error_ns"].as_i64());
+        (clocks, errors.collect::<Vec<_>>())
+    };
+    let (clocks, errors) = shared(run(&[]));
+    assert_eq!(clocks, [false; 3]);
+    assert!(errors[1] > Some(0) && errors[2] > Some(0), "{errors:?}");
+    for more in [
+        &["--same-clock", "hop0,hop1"][..],
+        // Said twice, of a hop that was given alone as well.
+        &["--same-clock", "hop1,hop0", "--same-clock", "hop1,hop1"],
+    ] {
+        let (clocks, errors) = shared(run(more));
+        assert_eq!(clocks, [false, true, false], "{more:?}");
+        assert_eq!(errors[1], Some(0), "{more:?}");
+        assert!(errors[2] > Some(0), "{more:?}: {errors:?}");
+    }
+    for (names, told) in [
+        (
+            "hop0,hop7",
+            "hop7, which is no hop; there are: hop0, hop1, late",
+        ),
+        ("hop0", "want the names of two hops or more"),
+    ] {
+        let run = run(&["--same-clock", names]);
+        assert_eq!(run.code, Some(2), "{}", run.errors);
+        assert!(run.errors.contains(told), "{}", run.errors);
+    }
+}

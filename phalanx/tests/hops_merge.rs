@@ -1,5 +1,5 @@
-//! `phalanx analyze --merge`: the packets of captures whose clocks are an hour apart, in one file by
-//! one clock.
+//! `phalanx analyze --merge`: the packets of captures whose clocks are an hour apart, in one file
+//! by one clock.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "network/folder.rs"]
@@ -28,6 +28,8 @@ use told::{Report, analyze};
 
 const HOUR_NS: i64 = 3_600_000_000_000;
 const NAMES: [&str; 3] = ["a0.pcap", "a1.pcap", "a2.pcap"];
+/// Conversations of captures that are longer than what is held of them.
+const MANY: u32 = 500;
 /// Of an Ethernet and an IPv4 header.
 const HEADERS_BYTES: usize = 34;
 
@@ -51,9 +53,9 @@ const CLOCKS: [Retiming; 3] = [
 ];
 
 /// Connections over three hops that nothing rewrites, in captures that are not retimed.
-fn made(tag: &str) -> Made {
+fn made(tag: &str, conversations: u32) -> Made {
     let synthesis = HopSynthesis {
-        conversations: 150,
+        conversations,
         seed: 21,
         shares: Shares {
             lookup: 0.0,
@@ -76,7 +78,11 @@ fn made(tag: &str) -> Made {
 
 /// The same by other clocks, as `a0.pcap` and so on.
 fn retimed(tag: &str, clocks: [Retiming; 3]) -> Made {
-    let made = made(tag);
+    retimed_many(tag, clocks, 150)
+}
+
+fn retimed_many(tag: &str, clocks: [Retiming; 3], conversations: u32) -> Made {
+    let made = made(tag, conversations);
     for ((clock, from), to) in clocks.iter().zip(&made.files).zip(NAMES) {
         retime(clock, &made.path(from), &made.path(to));
     }
@@ -131,7 +137,7 @@ fn check_hop(hop: usize, merged: &[&Packet], made: &Made) -> (usize, i128) {
 
 #[test]
 fn all_packets_are_there_by_one_clock() {
-    let made = retimed("merge", CLOCKS);
+    let made = retimed_many("merge", CLOCKS, MANY);
     let run = merge(&made.folder.0, &NAMES, &[]);
     assert_eq!(run.code, Some(0), "{}", run.errors);
     let path = made.path("merged.pcapng");
@@ -166,24 +172,32 @@ fn all_packets_are_there_by_one_clock() {
     assert_eq!(interfaces.len(), 3);
 }
 
-/// A clock that is set forward in the middle of a capture is put right from there on.
+/// A clock that is set in the middle of a capture is put right from there on. One that was set back
+/// has shown the same times twice; no third hop is judged by way of it, as its bounds may not hold
+/// meanwhile.
 #[test]
 fn a_clock_that_was_set_is_put_right() {
-    let mut clocks = CLOCKS;
-    clocks[1].step = Some(Step {
-        after_ns: 9_000_000_000,
-        by_ns: 2_000_000_000,
-    });
-    let made = retimed("merge-step", clocks);
-    let run = merge(&made.folder.0, &NAMES, &[]);
-    assert_eq!(run.code, Some(0), "{}", run.errors);
-    let (all, _) = packets(&made.path("merged.pcapng"));
-    check_in_order(&all);
-    for (hop, merged) in by_interface(&all).iter().enumerate() {
-        let (count, error_ns) = check_hop(hop, merged, &made);
-        println!("a{hop}: {count} put right, by ±{error_ns} ns");
+    for (by_ns, hops) in [(2_000_000_000, 3), (-2_000_000_000, 2), (-50_000_000, 2)] {
+        let mut clocks = CLOCKS;
+        clocks[1].step = Some(Step {
+            after_ns: 9_000_000_000,
+            by_ns,
+        });
+        let made = retimed("merge-step", clocks);
+        let run = merge(&made.folder.0, &NAMES[..hops], &[]);
+        assert_eq!(run.code, Some(0), "{}", run.errors);
+        let (all, _) = packets(&made.path("merged.pcapng"));
+        check_in_order(&all);
+        let merged = by_interface(&all);
+        for (hop, merged) in merged.iter().enumerate().take(hops) {
+            let (count, error_ns) = check_hop(hop, merged, &made);
+            println!("{by_ns}: a{hop}: {count} put right, by ±{error_ns} ns");
+        }
     }
 }
+
+/// A packet, and whether it goes to the server.
+type Passage<'a> = (&'a Packet, bool);
 
 /// What stays the same of a packet on its way, and whether it goes to the server.
 fn passage(packet: &Packet, clients: &[SocketAddr]) -> Option<(Vec<u8>, bool)> {
@@ -205,7 +219,7 @@ fn packets_cross_the_legs_in_the_order_of_the_path() {
     let mut clients: Vec<SocketAddr> = made.truth.flows.iter().map(|it| it.pair.client).collect();
     clients.sort_unstable();
     // Copies cannot be told apart, so they are left out.
-    let mut seen: HashMap<(usize, Vec<u8>), Vec<(&Packet, bool)>> = HashMap::new();
+    let mut seen: HashMap<(usize, Vec<u8>), Vec<Passage<'_>>> = HashMap::new();
     for packet in &all {
         let (same, is_onward) = passage(packet, &clients).unwrap();
         let places = seen.entry((packet.interface, same)).or_default();
@@ -266,7 +280,7 @@ fn facts(report: &Report) -> BTreeMap<String, String> {
 
 #[test]
 fn the_merged_capture_has_the_report_of_its_sources() {
-    let made = retimed("merge-again", CLOCKS);
+    let made = retimed_many("merge-again", CLOCKS, MANY);
     let before = merge(&made.folder.0, &NAMES, &[]);
     let after = analyze(&made.folder.0, &["merged.pcapng"], &[]);
     assert_eq!(after.code, Some(0), "{}", after.errors);
@@ -313,7 +327,7 @@ fn put_together(made: &Made, to: &str) {
 
 #[test]
 fn one_capture_is_merged_by_its_interfaces() {
-    let made = retimed("merge-one", CLOCKS);
+    let made = retimed_many("merge-one", CLOCKS, MANY);
     put_together(&made, "all.pcapng");
     let run = merge(&made.folder.0, &["all.pcapng"], &[]);
     assert_eq!(run.code, Some(0), "{}", run.errors);

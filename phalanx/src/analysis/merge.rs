@@ -5,6 +5,7 @@
 //! had shown. Deliberately absent: what stands beside the packets of a capture (their comments,
 //! names of hosts, secrets), and any judgement of which packets are the same.
 
+mod lane;
 mod limits;
 mod stream;
 

@@ -104,8 +104,8 @@ pub struct AnalyzeArguments {
     /// The captures of these hops were made by one clock; repeat for other clocks
     #[arg(long, value_name = "NAME,NAME", value_parser = parse_one_clock)]
     same_clock: Vec<OneClock>,
-    /// Also writes the packets of all captures to one pcapng file, in the order of time by one clock;
-    /// `-` is the standard output
+    /// Also writes the packets of all captures to one pcapng file, in the order of time by one
+    /// clock; `-` is the standard output
     #[arg(long, value_name = "FILE", conflicts_with = "conversation")]
     merge: Option<PathBuf>,
     /// Threads [default: one for each processor]

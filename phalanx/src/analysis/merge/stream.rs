@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::super::batch::{Choice, Selection};
+use super::lane::Lane;
 use super::limits::{APART_MAX_NS, STREAM_COUNT_MAX, WINDOW_PACKET_COUNT};
 use super::{MergeHop, MergeSource};
 use crate::capture_file::{CaptureFile, Chunk, FrameAt, OpenError, ReadError};
@@ -22,13 +23,6 @@ pub(super) struct Passed {
     pub(super) error_ns: Option<i64>,
     pub(super) wire_length: u32,
     pub(super) bytes: Vec<u8>,
-}
-
-/// A hop, and its place among all hops.
-#[derive(Clone, Copy)]
-struct Lane<'a> {
-    port: usize,
-    hop: &'a MergeHop,
 }
 
 /// By interface of the capture.
@@ -65,7 +59,7 @@ impl<'a> Stream<'a> {
         port: usize,
     ) -> Result<Vec<Self>, OpenError> {
         let lanes = (port..).zip(&capture.hops);
-        let lanes = lanes.map(|(port, (interface, hop))| (*interface, Lane { port, hop }));
+        let lanes = lanes.map(|(port, (interface, hop))| (*interface, Lane::new(port, hop)));
         let open = |(index, lanes): (usize, Lanes<'a>)| {
             Ok(Self {
                 source,
@@ -132,7 +126,7 @@ impl<'a> Stream<'a> {
     }
 
     fn take(&mut self, frame: &FrameAt) {
-        let lane = self.lanes.get(&frame.interface);
+        let lane = self.lanes.get_mut(&frame.interface);
         let is_strange = self.is_first && !self.capture.hops.contains_key(&frame.interface);
         if lane.is_none() && !is_strange {
             return;
@@ -141,14 +135,14 @@ impl<'a> Stream<'a> {
         if self.selection.choose(frame, bytes) != Choice::In {
             return;
         }
-        let Some(Lane { port, hop }) = lane else {
+        let Some(lane) = lane else {
             self.strange_count += 1;
             return;
         };
-        let (time_ns, error_ns) = hop.reference_ns(frame.time_ns);
+        let (time_ns, error_ns) = lane.reference_ns(frame.time_ns);
         self.window_bytes += bytes.len();
         let passed = Passed {
-            port: *port,
+            port: lane.port,
             own_ns: frame.time_ns,
             time_ns,
             error_ns,
