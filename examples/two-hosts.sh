@@ -58,6 +58,12 @@ for host in a b; do
     await "$host" "the hub listens"
 done
 
+echo "# a capture on both, asked for at the hub; it ends by itself"
+ip netns exec phalanx-b "$phalanx" capture --hops a,b --duration 8s -w "$folder/path.pcapng" \
+    --report "$folder/report.txt" tcp port 8080 2>"$folder/capture.log" &
+capture=$!
+await capture "capture .* on a:cable"
+
 echo "# a download from a to b"
 mkdir "$folder/www"
 head -c 1000000 /dev/zero >"$folder/www/file"
@@ -68,7 +74,10 @@ for _ in $(seq 50); do
     if ip netns exec phalanx-a curl -sf -o /dev/null http://10.99.0.2:8080/file; then break; fi
     sleep 0.1
 done
-sleep 2
+
+echo "# one conversation at two hops: what lies between, from one report"
+wait "$capture" || { cat "$folder/capture.log" >&2; exit 1; }
+cat "$folder/report.txt"
 
 echo "# what the hub knows: the agents, and one conversation with two hops"
 ip netns exec phalanx-b curl -s http://127.0.0.1:7070/api/v1/agents

@@ -131,9 +131,14 @@ impl Study {
         {
             return Ok(());
         }
-        let told = plain(&String::from_utf8_lossy(&stderr));
+        let told = String::from_utf8_lossy(&stderr);
+        let lines: Vec<String> = told.lines().map(plain).collect();
+        // Where the daemon keeps its files is nobody's business.
+        let told = lines
+            .join("; ")
+            .replace(&format!("{}/", self.directory.display()), "");
         let told: String = told.chars().take(COMPLAINT_LENGTH_MAX).collect();
-        bail!("{}: {}", status, told.trim());
+        bail!("{status}: {told}");
     }
 }
 

@@ -135,7 +135,7 @@ pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
     }
     merging::check_outputs(arguments, &files)?;
     let mut reading = read(arguments, &files)?;
-    reading.share_clocks(&arguments.same_clock)?;
+    reading.share_clocks(&arguments.same_clock, &files)?;
     let mut trails = std::mem::take(&mut reading.trails);
     if arguments.shared_clock {
         trails.clocks.fill(0);

@@ -69,8 +69,33 @@ pub struct CaptureArguments {
     /// Bytes of all hosts together at most, with a hub [default: 100 MB a host].
     #[arg(long, value_name = "BYTES")]
     max_total_bytes: Option<u64>,
+    /// Where a report of the capture goes: what its conversations lost and how they were delayed
+    /// between the hops, and their packets one by one. The name ends with .json, .svg, .html or
+    /// .txt.
+    #[arg(long, value_name = "FILE", value_parser = parse_report)]
+    report: Option<Report>,
     #[command(flatten)]
     address: Address,
+}
+
+/// Where a report goes, and how it is written.
+#[derive(Clone, Debug)]
+struct Report {
+    path: PathBuf,
+    format: &'static str,
+}
+
+fn parse_report(text: &str) -> Result<Report, &'static str> {
+    let path = PathBuf::from(text);
+    let extension = path.extension().and_then(|it| it.to_str());
+    let format = match extension {
+        Some("json") => "json",
+        Some("svg") => "svg",
+        Some("html" | "htm") => "html",
+        Some("txt") => "text",
+        _ => return Err("want a name that ends with .json, .svg, .html or .txt"),
+    };
+    Ok(Report { path, format })
 }
 
 impl CaptureArguments {
@@ -90,6 +115,9 @@ pub(super) fn run(arguments: &CaptureArguments) -> anyhow::Result<ExitCode> {
         .build()?;
     let view = runtime.block_on(capture(arguments))?;
     report(&view);
+    if let Some(wanted) = &arguments.report {
+        runtime.block_on(fetch_report(arguments, &view, wanted))?;
+    }
     Ok(match view.state {
         CaptureState::Complete => ExitCode::SUCCESS,
         CaptureState::Partial | CaptureState::Running => ExitCode::from(EXIT_PARTIAL),
@@ -137,6 +165,28 @@ async fn capture(arguments: &CaptureArguments) -> anyhow::Result<CaptureView> {
     let stopped: anyhow::Result<CaptureView> = client.post(&format!("{path}/stop"), &()).await;
     copied?;
     stopped
+}
+
+/// Writes the report that the API makes of a capture.
+async fn fetch_report(
+    arguments: &CaptureArguments,
+    view: &CaptureView,
+    wanted: &Report,
+) -> anyhow::Result<()> {
+    let client = Client::new(&arguments.address)?;
+    let path = format!(
+        "/api/v1/captures/{}/report?format={}",
+        view.id, wanted.format
+    );
+    let mut body = client.stream(&path).await.context("get the report")?;
+    let write = || format!("write {}", wanted.path.display());
+    let mut file = File::create(&wanted.path).with_context(write)?;
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.context("read the report")?.into_data() {
+            file.write_all(&data).with_context(write)?;
+        }
+    }
+    Ok(())
 }
 
 /// Where the capture goes: opened before anything is asked for, and replaced only when the capture
@@ -268,6 +318,17 @@ fn report(view: &CaptureView) {
     ));
     if let Some(lookback) = &view.lookback {
         say(&describe_past(lookback));
+    }
+    for host in &view.hosts {
+        say(&format!(
+            "  {} {} packets, {} bytes",
+            plain(&host.host),
+            host.packets,
+            host.bytes
+        ));
+        if let Some(lookback) = &host.lookback {
+            say(&describe_past(lookback));
+        }
     }
     for loss in &view.losses {
         say(&format!(

@@ -90,7 +90,12 @@ impl Reading {
     }
 
     /// Gives hops one clock that are said to have one; a file's name stands for all hops of it.
-    pub(super) fn share_clocks(&mut self, groups: &[OneClock]) -> Result<(), WrongUsage> {
+    /// `given` are all files: one that could not be read has no hop.
+    pub(super) fn share_clocks(
+        &mut self,
+        groups: &[OneClock],
+        given: &[Named],
+    ) -> Result<(), WrongUsage> {
         let hops = &self.report.hops;
         // Until now the clock of a hop is its file's, and has its number.
         let file_of = self.trails.clocks.clone();
@@ -103,7 +108,8 @@ impl Reading {
             for name in names {
                 let named = (0..hops.len()).filter(|place| is_named(*place, name));
                 let mut clocks = named.map(|place| self.trails.clocks[place]).peekable();
-                if clocks.peek().is_none() {
+                let is_given = given.iter().any(|it| it.name == *name);
+                if clocks.peek().is_none() && !is_given {
                     return Err(unknown_hop(name, hops));
                 }
                 shared.extend(clocks);
