@@ -58,6 +58,12 @@ for host in a b; do
     await "$host" "the hub listens"
 done
 
+for _ in $(seq 100); do
+    hops=$(ip netns exec phalanx-b curl -s http://127.0.0.1:7070/api/v1/hops)
+    case $hops in *'"host":"b"'*) break ;; esac
+    sleep 0.1
+done
+
 echo "# a capture on both, asked for at the hub; it ends by itself"
 ip netns exec phalanx-b "$phalanx" capture --hops a,b --duration 8s -w "$folder/path.pcapng" \
     --report "$folder/report.txt" tcp port 8080 2>"$folder/capture.log" &

@@ -85,17 +85,15 @@ fn open_captures(
 pub async fn run(server: Server, api: Arc<Api>, inlet: Inlet, stop: watch::Receiver<bool>) {
     let outlook = Arc::clone(&api.outlook);
     let following = tokio::spawn(async move { outlook.follow(inlet.feed).await });
-    let captures = match &api.captures {
-        Ok(Recorder::Here(captures)) => Some(Arc::clone(captures)),
-        Ok(Recorder::Agents(captures)) => {
-            captures.resume();
-            None
+    let (captures, recording) = match api.captures.clone() {
+        Ok(Recorder::Here(captures)) => {
+            let follower = Arc::clone(&captures);
+            let following = async move { follower.follow(inlet.records).await };
+            (Some(captures), Some(tokio::spawn(following)))
         }
-        Err(_) => None,
+        Ok(Recorder::Agents(captures)) => (None, Some(tokio::spawn(captures.keep()))),
+        Err(_) => (None, None),
     };
-    let recording = captures
-        .clone()
-        .map(|captures| tokio::spawn(async move { captures.follow(inlet.records).await }));
     let (counted, refused) = (Arc::clone(&api), server.refused_count());
     let counting = tokio::spawn(async move { count_refused(&counted, &refused).await });
     let mut told = stop.clone();

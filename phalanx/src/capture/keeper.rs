@@ -34,6 +34,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// have come to the capture.
 const DRAIN: Duration = Duration::from_millis(250);
 
+/// Ids that are tried for a capture, each another.
+const ID_TRY_COUNT: usize = 16;
+
 /// How long the end of a capture is waited for, and how often it is looked for.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 const END_PAUSE: Duration = Duration::from_millis(20);
@@ -236,7 +239,9 @@ impl Captures {
             ))
         })?;
         let mask = numbers.iter().fold(0, |mask, number| mask | 1 << number);
-        let id = self.new_id();
+        let unavailable =
+            |error: std::io::Error| Failure::Unavailable(format!("write the capture: {error}"));
+        let (id, file) = self.create_file().map_err(unavailable)?;
         let view = CaptureView {
             state: CaptureState::Running,
             end_reason: None,
@@ -254,9 +259,6 @@ impl Captures {
             file: format!("/api/v1/captures/{id}/file"),
             id,
         };
-        let unavailable =
-            |error: std::io::Error| Failure::Unavailable(format!("write the capture: {error}"));
-        let file = self.store.create(&view.id).map_err(unavailable)?;
         self.store.describe(&view).map_err(|error| {
             let _ = self.store.delete(&view.id);
             unavailable(error)
@@ -322,6 +324,20 @@ impl Captures {
         }
         self.make_room(needed);
         self.store.check_room(wanted.bytes_max)
+    }
+
+    /// A file under an id that nobody has: two daemons may share the directory, and a hub lets them
+    /// begin in the same millisecond.
+    fn create_file(&self) -> std::io::Result<(String, std::fs::File)> {
+        for _ in 0..ID_TRY_COUNT {
+            let id = self.new_id();
+            match self.store.create(&id) {
+                Ok(file) => return Ok((id, file)),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(std::io::ErrorKind::AlreadyExists.into())
     }
 
     fn new_id(&self) -> String {

@@ -43,6 +43,8 @@ const LEAD: Duration = Duration::from_millis(300);
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(3);
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
+/// How often it is looked for captures that are too old.
+const KEEPING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// All captures of a hub.
 #[derive(Debug)]
@@ -89,7 +91,7 @@ struct Site {
 
 impl PathCaptures {
     /// Opens the directory and lists what earlier runs have left there; those that were under way
-    /// go on with [`Self::resume`].
+    /// go on with [`Self::keep`].
     ///
     /// # Errors
     /// The directory cannot be made or read.
@@ -129,11 +131,18 @@ impl PathCaptures {
         Ok(captures)
     }
 
-    /// Goes on with the captures that were under way when the hub ended.
-    pub(crate) fn resume(self: &Arc<Self>) {
+    /// Goes on with the captures that were under way when the hub ended, and deletes what has become
+    /// too old.
+    pub(crate) async fn keep(self: Arc<Self>) {
         let all: Vec<_> = self.lock().values().cloned().collect();
         for capture in all.into_iter().filter(|it| it.is_running()) {
-            tokio::spawn(Arc::clone(self).follow(capture));
+            tokio::spawn(Arc::clone(&self).follow(capture));
+        }
+        let mut tick = tokio::time::interval(KEEPING_INTERVAL);
+        loop {
+            tick.tick().await;
+            self.make_room(0);
+            self.count();
         }
     }
 
@@ -276,10 +285,10 @@ impl PathCaptures {
         let unavailable =
             |error: std::io::Error| Failure::Unavailable(format!("write the capture: {error}"));
         let bytes_max = view.request.max_bytes.unwrap_or_default();
-        let begun = self.store.create_parts(&view).and_then(|paths| {
+        let begun = self.store.create_parts(&view).map(|paths| {
             let parts = paths.into_iter();
             let parts = parts.map(|path| Part::found(path, bytes_max, false));
-            Ok(Arc::new(PathCapture::new(view.clone(), parts.collect())))
+            Arc::new(PathCapture::new(view.clone(), parts.collect()))
         });
         begun.map_err(|error| {
             // Fails only where the disk is as bad as before.
@@ -495,6 +504,9 @@ impl State {
         else {
             return;
         };
+        if part.is_done {
+            return;
+        }
         part.is_done = true;
         host.state = CaptureState::Partial;
         host.losses.push(Loss {

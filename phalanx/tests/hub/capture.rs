@@ -155,7 +155,7 @@ fn what_an_agent_delivers_harms_its_own_part_only() {
         let much = vec![0; 60_000];
         let parts = vec![begin(), bytes(&much), bytes(&much)];
         greedy.fails(parts, "more than it was asked for").await;
-        let noise: Vec<u8> = (0..5_000_u32).map(|it| (it * it >> 3) as u8).collect();
+        let noise: Vec<u8> = (0..5_000_u32).map(|it| ((it * it) >> 3) as u8).collect();
         let told = end(&view_of(&hub, &id), u32::MAX);
         let (_, status) = liar.deliver(vec![begin(), bytes(&noise), told]).await;
         assert!(status.is_none());

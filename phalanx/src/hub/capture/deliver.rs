@@ -11,7 +11,7 @@ use tokio::sync::{OwnedMutexGuard, mpsc, watch};
 use tonic::{Status, Streaming};
 
 use super::{PathCapture, PathCaptures};
-use crate::capture::{CaptureState, CaptureView, EndReason, LossKind};
+use crate::capture::{CaptureState, CaptureView, EndReason, Loss, LossKind};
 use crate::hub::registry::Registered;
 use crate::link::limits::HELLO_TIMEOUT;
 use crate::link::protocol::capture_part::Part as FromAgent;
@@ -26,6 +26,8 @@ const VIEW_BYTES_MAX: usize = 32 << 10;
 const PART_SLACK: u64 = 64 << 10;
 /// Longest wait for the delivery before this one to let go.
 const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Losses that an agent may tell of: some of each kind.
+const LOSS_COUNT_MAX: usize = 64;
 /// Characters of what an agent says in words.
 const TEXT_LENGTH_MAX: usize = 256;
 
@@ -234,7 +236,12 @@ impl Delivery {
                 false => CaptureState::Partial,
             };
             host.end_reason = told.end_reason;
-            host.losses.extend(told.losses.iter().cloned());
+            let shortened = |loss: &Loss| Loss {
+                detail: loss.detail.chars().take(TEXT_LENGTH_MAX).collect(),
+                ..loss.clone()
+            };
+            let told = told.losses.iter().take(LOSS_COUNT_MAX).map(shortened);
+            host.losses.extend(told);
         }
         self.keeper.describe(&state.view);
         drop(state);

@@ -26,6 +26,10 @@ impl PathCaptures {
     pub(super) async fn follow(self: Arc<Self>, capture: Arc<PathCapture>) {
         let id = capture.show().id;
         let mut tick = tokio::time::interval(TICK);
+        // From here on by a clock that nobody sets.
+        let now_ns = self.outlook.clock.wall_ns(self.outlook.clock.now());
+        let left_ns = capture.lock().end_wall_ns.saturating_sub(now_ns);
+        let end = Instant::now() + Duration::from_nanos(left_ns);
         // When its parts should have been there, and since when the agents know of an end.
         let mut due: Option<Instant> = None;
         let mut is_told = false;
@@ -34,11 +38,8 @@ impl PathCaptures {
                 _ = tick.tick() => {}
                 () = capture.changed.notified() => {}
             }
-            let (is_stopped, is_over) = {
-                let state = capture.lock();
-                let now = self.outlook.clock.wall_ns(self.outlook.clock.now());
-                (state.stopped.is_some(), now >= state.end_wall_ns)
-            };
+            let is_stopped = capture.lock().stopped.is_some();
+            let is_over = Instant::now() >= end;
             if is_stopped && !is_told {
                 is_told = true;
                 self.tell_stop(&capture, &id).await;
@@ -95,6 +96,7 @@ impl PathCaptures {
         let bytes = std::fs::metadata(&output).map_or(0, |file| file.len());
         let mut state = capture.lock();
         state.note_late();
+        state.add_up();
         let stopped = state.stopped;
         let view = &mut state.view;
         if let Err(error) = merged {
@@ -120,7 +122,6 @@ impl PathCaptures {
         let of_parts = if is_one { first } else { EndReason::Duration };
         view.end_reason = Some(stopped.unwrap_or(of_parts));
         view.bytes = bytes;
-        view.packets = view.hosts.iter().map(|host| host.packets).sum();
         view.ended = Some(wall_time(
             self.outlook.clock.wall_ns(self.outlook.clock.now()),
         ));
