@@ -1,5 +1,5 @@
-//! [`PathCaptures`]: captures on several hosts at once. Each agent takes its part as any capture and
-//! delivers it while it grows; at the end all parts become one file on one clock.
+//! [`PathCaptures`]: captures on several hosts at once. Each agent takes its part as any capture
+//! and delivers it while it grows; at the end all parts become one file on one clock.
 //!
 //! **Invariant:** a capture ends, whatever its agents do, and says what each of them did not give.
 //! It goes on where the hub is restarted. What the hub has told an agent that it has, is on disk.
@@ -131,8 +131,8 @@ impl PathCaptures {
         Ok(captures)
     }
 
-    /// Goes on with the captures that were under way when the hub ended, and deletes what has become
-    /// too old.
+    /// Goes on with the captures that were under way when the hub ended, and deletes what has
+    /// become too old.
     pub(crate) async fn keep(self: Arc<Self>) {
         let all: Vec<_> = self.lock().values().cloned().collect();
         for capture in all.into_iter().filter(|it| it.is_running()) {

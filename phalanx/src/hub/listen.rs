@@ -31,8 +31,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const NEWCOMER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after an accept that failed (no descriptors left, for one).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Requests of one connection at once: a session, a delivery for each capture that runs and each that
-/// has just ended, and some more.
+/// Requests of one connection at once: a session, a delivery for each capture that runs and each
+/// that has just ended, and some more.
 const STREAM_COUNT_MAX: u32 = 4 + 2 * RUNNING_COUNT_MAX as u32;
 /// Largest headers of a request in bytes.
 const HEADER_BYTES_MAX: u32 = 16 << 10;
