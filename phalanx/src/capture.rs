@@ -22,11 +22,11 @@ pub(crate) use job::{link_type, retag, tag_beside};
 pub use keeper::{Captures, Failure};
 pub(crate) use plan::{plan_of, recording_filters};
 pub use promoted::{PROMOTED_COUNT_MAX, PromotedFlow, PromotedPacket, PromotedPackets};
-pub(crate) use request::BYTES_DEFAULT;
+pub(crate) use request::{BYTES_DEFAULT, BYTES_MIN, INTERFACE_COUNT_MAX};
 pub use request::{BadField, CaptureRequest, DURATION_MAX_S, Wanted};
 pub use store::Keeping;
 pub(crate) use store::{Store, overdue};
-pub(crate) use study::{Shape, Source, Study};
+pub(crate) use study::{Shape, Source, Study, StudyError};
 pub(crate) use view::count_captures;
 pub use view::{CaptureState, CaptureView, EndReason, HostPart, Loss, LossKind, PlanView};
 

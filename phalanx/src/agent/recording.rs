@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use bytes::Bytes;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
@@ -20,7 +20,7 @@ use crate::capture::{CaptureRequest, CaptureState, CaptureView, Captures, RUNNIN
 use crate::link::connection::Connection;
 use crate::link::protocol::capture_part::Part;
 use crate::link::protocol::hub_client::HubClient;
-use crate::link::protocol::{CaptureOrder, CapturePart, CaptureReceipt, CaptureStop};
+use crate::link::protocol::{CaptureBegin, CaptureOrder, CapturePart, CaptureReceipt, CaptureStop};
 
 /// What the hub asks, waiting to be done; full: it is dropped, and the hub shows this host as away.
 pub(super) const ORDER_COUNT_MAX: usize = 64;
@@ -40,6 +40,14 @@ const START_WAIT_MAX: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long after its end a capture waits for a hub that is away; then it stays here.
 const DELIVERY_TIME_MAX: Duration = Duration::from_secs(600);
+/// How long the hub may take to answer, or to take a part.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a capture whose file is whole may take to have ended: its file is synced.
+const END_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest id of the hub in bytes.
+const ID_LENGTH_MAX: usize = 64;
+/// Part of what captures may take on this disk that one of the hub may.
+const BYTES_PART: u64 = 4;
 
 /// What an agent lets its hub record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -108,7 +116,6 @@ pub(crate) async fn record(mut orders: Orders, captures: Arc<Captures>, allowed:
     let mut errands: BTreeMap<String, Arc<Notify>> = BTreeMap::new();
     let mut known: VecDeque<String> = VecDeque::new();
     let running = Arc::new(AtomicUsize::new(0));
-    let began = Instant::now();
     while let Some(asked) = orders.asked.recv().await {
         let order = match asked {
             Asked::Begin(order) => order,
@@ -122,7 +129,14 @@ pub(crate) async fn record(mut orders: Orders, captures: Arc<Captures>, allowed:
         // The errand holds the other one.
         errands.retain(|_, stop| Arc::strong_count(stop) > 1);
         // It is told of anew in each session; one that has just been delivered may be so as well.
-        if errands.contains_key(&order.id) || known.contains(&order.id) {
+        let is_known = errands.contains_key(&order.id) || known.contains(&order.id);
+        if is_known || order.id.len() > ID_LENGTH_MAX {
+            continue;
+        }
+        let count = running.fetch_add(1, Ordering::Relaxed);
+        if count >= 2 * ERRAND_COUNT_MAX {
+            running.fetch_sub(1, Ordering::Relaxed);
+            tracing::warn!("the hub asks for more than this agent does; it is not done");
             continue;
         }
         if known.len() == KNOWN_COUNT_MAX {
@@ -135,10 +149,9 @@ pub(crate) async fn record(mut orders: Orders, captures: Arc<Captures>, allowed:
             line: orders.line.clone(),
             captures: Arc::clone(&captures),
             stop: Arc::clone(&stop),
-            began,
         };
         errands.insert(order.id.clone(), stop);
-        let is_much = running.fetch_add(1, Ordering::Relaxed) >= ERRAND_COUNT_MAX;
+        let is_much = count >= ERRAND_COUNT_MAX;
         let running = Arc::clone(&running);
         tokio::spawn(async move {
             errand.run(&order, allowed, is_much).await;
@@ -154,8 +167,6 @@ struct Errand {
     line: Line,
     captures: Arc<Captures>,
     stop: Arc<Notify>,
-    /// When this process began to take orders.
-    began: Instant,
 }
 
 /// A part that has begun, and what the hub says of it.
@@ -183,8 +194,15 @@ impl Errand {
             hub_id = self.id,
             "the hub asked for a capture"
         );
-        let delivering = self.deliver_all(&view.id);
-        if let Err(error) = delivering.await {
+        let (captures, stop, id) = (self.captures.clone(), self.stop.clone(), view.id.clone());
+        let stopping = tokio::spawn(async move {
+            stop.notified().await;
+            // Fails only where it is gone.
+            drop(captures.stop(&id).await);
+        });
+        let delivered = self.deliver_all(&view.id).await;
+        stopping.abort();
+        if let Err(error) = delivered {
             let error = format!("{error:#}");
             tracing::warn!(
                 error,
@@ -199,19 +217,17 @@ impl Errand {
         order: &CaptureOrder,
         allowed: HubCaptures,
     ) -> Result<CaptureView, String> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = now.unwrap_or_default();
-        let start = Duration::from_nanos(order.start_wall_ns);
-        if now.saturating_sub(start) > self.began.elapsed() {
-            return Err("the agent was restarted while it captured".to_owned());
-        }
-        let request: CaptureRequest = serde_json::from_slice(&order.request)
+        let mut request: CaptureRequest = serde_json::from_slice(&order.request)
             .map_err(|error| format!("the agent does not understand the request: {error}"))?;
         if let Some(refusal) = allowed.refuses(&request) {
             return Err(refusal.to_owned());
         }
-        let wait = start.saturating_sub(now).min(START_WAIT_MAX);
-        tokio::time::sleep(wait).await;
+        let bytes_max = self.captures.bytes_max() / BYTES_PART;
+        request.max_bytes = Some(request.max_bytes.unwrap_or(bytes_max).min(bytes_max));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let start = Duration::from_nanos(order.start_wall_ns);
+        let wait = start.saturating_sub(now.unwrap_or_default());
+        tokio::time::sleep(wait.min(START_WAIT_MAX)).await;
         let created = self.captures.create(request).await;
         created.map_err(|failure| failure.to_string())
     }
@@ -222,12 +238,11 @@ impl Errand {
             return;
         };
         // Who cannot be told sees this host as away.
-        if let Ok(delivery) = self.open(client).await {
+        if let Ok(mut delivery) = self.open(client, "").await {
             let part = Part::Refusal(refusal.to_owned());
             if send(&delivery.parts, part).await.is_ok() {
                 drop(delivery.parts);
-                let mut receipts = delivery.receipts;
-                drop(receipts.message().await);
+                drop(in_time(delivery.receipts.message()).await);
             }
         }
     }
@@ -247,9 +262,12 @@ impl Errand {
         let status = loop {
             let client = self.client(until).await;
             let client = client.context("the hub was away for too long")?;
-            match self.deliver(client, id, (&path, flushed.clone())).await {
+            let delivering = self.deliver(client, id, (&path, flushed.clone()));
+            let delivered = tokio::time::timeout_at(until, delivering).await;
+            match delivered.context("the hub took too long")? {
                 Ok(()) => break None,
                 Err(status) if is_final(&status) => break Some(status),
+                Err(status) if status.code() == Code::DataLoss => bail!("{}", status.message()),
                 Err(status) => tracing::debug!(id, reason = status.message(), "delivery"),
             }
             anyhow::ensure!(Instant::now() < until, "the hub was away for too long");
@@ -268,12 +286,20 @@ impl Errand {
         Ok(())
     }
 
-    async fn open(&self, mut client: HubClient<Connection>) -> Result<Delivery, Status> {
+    async fn open(
+        &self,
+        mut client: HubClient<Connection>,
+        file: &str,
+    ) -> Result<Delivery, Status> {
         let (parts, outgoing) = mpsc::channel(PART_COUNT_MAX);
-        send(&parts, Part::Id(self.id.clone())).await?;
-        let response = client.deliver(ReceiverStream::new(outgoing)).await?;
+        let begin = CaptureBegin {
+            id: self.id.clone(),
+            file: file.to_owned(),
+        };
+        send(&parts, Part::Begin(begin)).await?;
+        let response = in_time(client.deliver(ReceiverStream::new(outgoing))).await?;
         let mut receipts = response.into_inner();
-        let first = receipts.message().await?;
+        let first = in_time(receipts.message()).await?;
         let first = first.ok_or_else(|| Status::unavailable("the hub gave no receipt"))?;
         Ok(Delivery {
             parts,
@@ -293,8 +319,8 @@ impl Errand {
             parts,
             mut receipts,
             had,
-        } = self.open(client).await?;
-        let here = |error: std::io::Error| Status::aborted(format!("read the capture: {error}"));
+        } = self.open(client, id).await?;
+        let here = |error: std::io::Error| Status::data_loss(format!("read the capture: {error}"));
         let mut file = File::open(path).await.map_err(here)?;
         let mut sent = had;
         file.seek(std::io::SeekFrom::Start(sent))
@@ -313,16 +339,15 @@ impl Errand {
             tokio::select! {
                 // The sending half goes when the file is whole.
                 changed = flushed.changed() => {
-                    if changed.is_err() && *flushed.borrow() == sent {
+                    let whole = *flushed.borrow();
+                    if changed.is_err() && whole == sent {
                         break;
+                    }
+                    if changed.is_err() && whole < sent {
+                        return Err(Status::data_loss("the hub has more than there is"));
                     }
                 }
                 _ = tick.tick() => send(&parts, Part::View(self.view(id)?)).await?,
-                () = self.stop.notified() => {
-                    let captures = Arc::clone(&self.captures);
-                    let id = id.to_owned();
-                    tokio::spawn(async move { captures.stop(&id).await });
-                }
                 receipt = receipts.message() => {
                     // It says nothing before the end but that it wants no more.
                     return Err(match receipt {
@@ -343,10 +368,10 @@ impl Errand {
             }
         };
         // What takes longer is told as it stands.
-        drop(tokio::time::timeout(PAUSE, ended).await);
+        drop(tokio::time::timeout(END_TIMEOUT, ended).await);
         send(&parts, Part::End(self.view(id)?)).await?;
         drop(parts);
-        match receipts.message().await? {
+        match in_time(receipts.message()).await? {
             Some(receipt) if receipt.bytes == sent => Ok(()),
             Some(_) | None => Err(Status::unavailable("the hub does not have it all")),
         }
@@ -354,8 +379,9 @@ impl Errand {
 
     fn view(&self, id: &str) -> Result<Bytes, Status> {
         let view = self.captures.get(id);
-        let view = view.map_err(|failure| Status::aborted(failure.to_string()))?;
-        let text = serde_json::to_vec(&view).map_err(|error| Status::aborted(error.to_string()))?;
+        let view = view.map_err(|failure| Status::data_loss(failure.to_string()))?;
+        let text =
+            serde_json::to_vec(&view).map_err(|error| Status::data_loss(error.to_string()))?;
         Ok(text.into())
     }
 }
@@ -364,14 +390,21 @@ impl Errand {
 fn is_final(status: &Status) -> bool {
     matches!(
         status.code(),
-        Code::NotFound | Code::InvalidArgument | Code::ResourceExhausted | Code::Aborted
+        Code::NotFound | Code::InvalidArgument | Code::ResourceExhausted | Code::FailedPrecondition
     )
+}
+
+/// What the hub answers, unless it takes too long.
+async fn in_time<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, answer).await;
+    answer.unwrap_or_else(|_| Err(Status::unavailable("the hub does not answer")))
 }
 
 async fn send(parts: &mpsc::Sender<CapturePart>, part: Part) -> Result<(), Status> {
     let part = CapturePart { part: Some(part) };
-    let sent = parts.send(part).await;
-    sent.map_err(|_| Status::unavailable("the connection to the hub ended"))
+    let sent = tokio::time::timeout(ANSWER_TIMEOUT, parts.send(part)).await;
+    let ended = || Status::unavailable("the connection to the hub ended");
+    sent.ok().and_then(Result::ok).ok_or_else(ended)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::capture::{CaptureRequest, CaptureView, Captures, Failure, Shape};
+use crate::capture::{CaptureRequest, CaptureView, Captures, Failure, Shape, StudyError};
 use crate::hub::capture::PathCaptures;
 
 /// Who takes captures.
@@ -77,6 +77,9 @@ impl Recorder {
             return Err(Failure::Unavailable("no host gave any packet".to_owned()));
         }
         let report = study.report(&sources, shape, conversation).await;
-        report.map_err(|error| Failure::Unavailable(format!("{error:#}")))
+        report.map_err(|error| match error {
+            StudyError::Busy => Failure::Limit(error.to_string()),
+            StudyError::Failed(error) => Failure::Unavailable(format!("{error:#}")),
+        })
     }
 }

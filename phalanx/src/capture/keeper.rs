@@ -138,6 +138,11 @@ impl Captures {
         Ok(captures)
     }
 
+    /// Bytes that all captures may take.
+    pub(crate) const fn bytes_max(&self) -> u64 {
+        self.keeping.bytes_max
+    }
+
     /// Begins a capture.
     ///
     /// # Errors

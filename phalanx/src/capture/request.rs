@@ -16,10 +16,10 @@ pub const DURATION_MAX_S: u32 = 3_600;
 pub(super) const PACKET_COUNT_MAX: u64 = 10_000_000;
 
 /// Smallest bound on the size of a file in bytes: headers and a packet fit.
-pub(super) const BYTES_MIN: u64 = 4 << 10;
+pub(crate) const BYTES_MIN: u64 = 4 << 10;
 
 /// Interfaces that can be named.
-pub(super) const INTERFACE_COUNT_MAX: usize = 64;
+pub(crate) const INTERFACE_COUNT_MAX: usize = 64;
 
 /// Longest name of an interface: `IFNAMSIZ` less the zero.
 const INTERFACE_LENGTH_MAX: usize = 15;
@@ -104,7 +104,7 @@ pub struct BadField {
 }
 
 impl BadField {
-    pub(super) fn new(
+    pub(crate) fn new(
         field: impl Into<String>,
         detail: impl Into<String>,
         remedy: impl Into<String>,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use tokio::process::Command;
 use tokio::sync::Semaphore;
 
@@ -17,12 +17,23 @@ use crate::plain::plain;
 
 /// Longest time that a study may take; 1.4 million packets of two hosts take some 15 s.
 const STUDY_TIMEOUT: Duration = Duration::from_secs(300);
+/// Reports that are asked for at once; each may take a while.
+const WAITING_COUNT_MAX: usize = 4;
+/// Largest report in bytes.
+const REPORT_BYTES_MAX: u64 = 256 << 20;
+/// What a merged file may take of its sources: a packet of 60 bytes takes some 100 in a file, and
+/// its comment with a long name of a host as much again.
+const MERGED_FACTOR: u64 = 2;
+/// What it may take beyond: interfaces and their statistics.
+const MERGED_SLACK: u64 = 1 << 20;
 /// Conversations of a report, the worst ones: some 10 KB each.
 const CONVERSATION_COUNT_MAX: usize = 1_000;
 /// Characters that are told of what the process says of itself.
 const COMPLAINT_LENGTH_MAX: usize = 400;
 /// Exit codes that come with a result: all is well, or a capture is damaged further on.
 const USEFUL_CODES: [i32; 2] = [0, 3];
+/// Exit code where some of the captures could not be read; the result is of the others.
+const SOME_CODE: i32 = 1;
 
 /// One file that is studied.
 #[derive(Clone, Debug)]
@@ -54,19 +65,35 @@ impl Shape {
     }
 }
 
-/// Studies captures, one at a time.
+/// Studies captures: merges one at a time, and beside them reports one at a time.
 #[derive(Debug)]
 pub(crate) struct Study {
     /// Where a report lies while it is sent.
     directory: PathBuf,
-    place: Semaphore,
+    merging: Semaphore,
+    reporting: Semaphore,
+    /// Those who may wait for a report.
+    waiting: Semaphore,
+}
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StudyError {
+    /// Too many wait for one.
+    #[error("{WAITING_COUNT_MAX} reports are asked for already")]
+    Busy,
+    /// It could not be made.
+    #[error("{0:#}")]
+    Failed(#[from] anyhow::Error),
 }
 
 impl Study {
     pub(crate) fn new(directory: &Path) -> Self {
         Self {
             directory: directory.to_owned(),
-            place: Semaphore::new(1),
+            merging: Semaphore::new(1),
+            reporting: Semaphore::new(1),
+            waiting: Semaphore::new(WAITING_COUNT_MAX),
         }
     }
 
@@ -79,7 +106,10 @@ impl Study {
         sources: &[Source],
         shape: Shape,
         conversation: Option<&str>,
-    ) -> anyhow::Result<File> {
+    ) -> Result<File, StudyError> {
+        let _waiting = self.waiting.try_acquire().map_err(|_| StudyError::Busy)?;
+        let place = self.reporting.acquire().await;
+        let _place = place.context("the daemon is ending")?;
         let mut arguments: Vec<OsString> = arguments(sources);
         arguments
             .extend(["--format", shape.name(), "--ladder", "--color", "never"].map(Into::into));
@@ -87,10 +117,10 @@ impl Study {
         arguments.extend(conversation.map(|it| format!("--conversation={it}").into()));
         let mut report = nameless(&self.directory).context("make a file for the report")?;
         let copy = report.try_clone().context("make a file for the report")?;
-        let studied = self.run(&arguments, copy.into()).await;
-        // Where some of the files cannot be read, it is of the others.
-        if report.metadata().is_ok_and(|report| report.len() == 0) {
-            studied?;
+        let missing = self.run(&arguments, copy.into(), REPORT_BYTES_MAX).await?;
+        let is_empty = report.metadata().is_ok_and(|report| report.len() == 0);
+        if let Some(missing) = missing.filter(|_| is_empty) {
+            return Err(anyhow!(missing).into());
         }
         report.seek(SeekFrom::Start(0)).context("read the report")?;
         Ok(report)
@@ -101,17 +131,46 @@ impl Study {
     /// # Errors
     /// Not all can be read, the file cannot be written, or it takes too long.
     pub(crate) async fn merge(&self, sources: &[Source], output: &Path) -> anyhow::Result<()> {
+        let _place = self
+            .merging
+            .acquire()
+            .await
+            .context("the daemon is ending")?;
         let mut arguments: Vec<OsString> = arguments(sources);
         arguments.extend(["--top=1".into(), "--merge".into(), output.into()]);
-        self.run(&arguments, Stdio::null()).await
+        let sizes = sources
+            .iter()
+            .filter_map(|it| std::fs::metadata(&it.path).ok());
+        let bytes: u64 = sizes.map(|file| file.len()).sum();
+        let bytes_max = bytes.saturating_mul(MERGED_FACTOR) + MERGED_SLACK;
+        match self.run(&arguments, Stdio::null(), bytes_max).await {
+            Ok(None) => Ok(()),
+            // It is of those that could be read.
+            Ok(Some(missing)) => bail!(missing),
+            Err(error) => {
+                // What broke off is of no use, and may be large. That fails where it is not there.
+                drop(
+                    std::fs::File::options()
+                        .write(true)
+                        .truncate(true)
+                        .open(output),
+                );
+                Err(error)
+            }
+        }
     }
 
-    async fn run(&self, arguments: &[OsString], output: Stdio) -> anyhow::Result<()> {
-        let _place = self.place.acquire().await.context("the daemon is ending")?;
-        let program = std::env::current_exe().context("find the program")?;
-        let mut command = std::process::Command::new(program);
-        // By its own name: the path may be one of a file that is gone.
+    /// Runs it; what it says of captures that could not be read.
+    async fn run(
+        &self,
+        arguments: &[OsString],
+        output: Stdio,
+        file_bytes_max: u64,
+    ) -> anyhow::Result<Option<String>> {
+        // Also where another version has been put in its place.
+        let mut command = std::process::Command::new("/proc/self/exe");
         command.arg0("phalanx").arg("analyze").args(arguments);
+        command.arg(format!("--confined={file_bytes_max}"));
         command.env_clear();
         command
             .stdin(Stdio::null())
@@ -129,7 +188,7 @@ impl Study {
             .code()
             .is_some_and(|code| USEFUL_CODES.contains(&code))
         {
-            return Ok(());
+            return Ok(None);
         }
         let told = String::from_utf8_lossy(&stderr);
         let lines: Vec<String> = told.lines().map(plain).collect();
@@ -138,7 +197,10 @@ impl Study {
             .join("; ")
             .replace(&format!("{}/", self.directory.display()), "");
         let told: String = told.chars().take(COMPLAINT_LENGTH_MAX).collect();
-        bail!("{status}: {told}");
+        match status.code() {
+            Some(SOME_CODE) => Ok(Some(told)),
+            _ => bail!("{status}: {told}"),
+        }
     }
 }
 

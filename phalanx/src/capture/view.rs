@@ -73,6 +73,8 @@ pub enum LossKind {
     WriteFailed,
     /// The daemon ended while the capture ran: the end of the file may be missing.
     DaemonStopped,
+    /// A host's part ended before the others', by a limit of its own or by somebody there.
+    EndedEarly,
     /// A host did not deliver, or not all of it.
     HostAway,
     /// A host does not take this capture.
@@ -150,6 +152,9 @@ pub struct HostPart {
     pub host: String,
     /// Id of its agent.
     pub agent: String,
+    /// What its agent calls its part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<String>,
     /// Boot id of the host: hosts with the same one share a clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_id: Option<String>,
@@ -178,6 +183,15 @@ pub struct HostPart {
     pub losses: Vec<Loss>,
 }
 
+impl CaptureView {
+    /// Bytes that it takes on disk: its parts, and once it has ended its file.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        let parts: u64 = self.hosts.iter().map(|host| host.bytes).sum();
+        let is_merged = self.hosts.is_empty() || self.state != CaptureState::Running;
+        parts + if is_merged { self.bytes } else { 0 }
+    }
+}
+
 /// Tells the metrics of all captures.
 pub(crate) fn count_captures(metrics: &DaemonMetrics, views: &[CaptureView]) {
     for state in [
@@ -189,8 +203,7 @@ pub(crate) fn count_captures(metrics: &DaemonMetrics, views: &[CaptureView]) {
         let gauge = metrics.captures.with_label_values(&[state.name()]);
         gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
-    let parts = |view: &CaptureView| view.hosts.iter().map(|host| host.bytes).sum::<u64>();
-    let bytes: u64 = views.iter().map(|view| view.bytes + parts(view)).sum();
+    let bytes: u64 = views.iter().map(CaptureView::disk_bytes).sum();
     let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
     metrics.capture_disk.set(bytes);
 }

@@ -23,19 +23,22 @@ use super::roster::AgentStatus;
 use crate::api::agents::boot_id;
 use crate::api::show::wall_time;
 use crate::capture::{
-    Age, BYTES_DEFAULT, BadField, CaptureRequest, CaptureState, CaptureView, EndReason, Failure,
-    HostPart, Keeping, Loss, LossKind, PlanView, RUNNING_COUNT_MAX, Source, Store, Study, Wanted,
-    count_captures, overdue, plan_of,
+    Age, BYTES_DEFAULT, BYTES_MIN, BadField, CaptureRequest, CaptureState, CaptureView, EndReason,
+    Failure, HostPart, INTERFACE_COUNT_MAX, Keeping, Loss, LossKind, PlanView, RUNNING_COUNT_MAX,
+    Source, Store, Study, Wanted, count_captures, overdue, plan_of,
 };
 use crate::clock::Reading;
-use crate::link::protocol::CaptureOrder;
 use crate::link::protocol::hub_message::Message as FromHub;
+use crate::link::protocol::{CaptureOrder, CaptureStop};
 use crate::view::Outlook;
 
 use self::part::Part;
 
 /// Hosts of one capture.
 const HOST_COUNT_MAX: usize = 64;
+/// What a capture takes on disk of its total: the parts, and once more when they are put together,
+/// with a comment a packet.
+const DISK_FACTOR: u64 = 3;
 /// How far ahead the beginning lies, so that all agents hear of it before.
 const LEAD: Duration = Duration::from_millis(300);
 /// How long the beginning of all parts is waited for by whoever asks for a capture, and its end by
@@ -55,6 +58,8 @@ pub(crate) struct PathCaptures {
     lines: Arc<Lines>,
     pub(crate) study: Study,
     captures: Mutex<BTreeMap<String, Arc<PathCapture>>>,
+    /// Held while a capture begins: the limits are of all of them.
+    beginning: tokio::sync::Mutex<()>,
     created_count: AtomicU64,
 }
 
@@ -124,6 +129,7 @@ impl PathCaptures {
             lines,
             study,
             captures: Mutex::new(captures),
+            beginning: tokio::sync::Mutex::new(()),
             created_count: AtomicU64::new(0),
         };
         captures.make_room(0);
@@ -168,10 +174,12 @@ impl PathCaptures {
         let sites = self.sites(&hops)?;
         let wanted = share(request, sites.len() as u64, self.keeping.bytes_max)?;
         let plan = plan_of(&wanted)?;
+        let beginning = self.beginning.lock().await;
         self.check_limits(&wanted)?;
         let capture = self.prepare(wanted.request, plan, &sites)?;
         let id = capture.lock().view.id.clone();
         self.lock().insert(id, Arc::clone(&capture));
+        drop(beginning);
         let mut orders = JoinSet::new();
         for number in 0..sites.len() {
             let (keeper, capture) = (Arc::clone(&self), Arc::clone(&capture));
@@ -234,9 +242,9 @@ impl PathCaptures {
                 "{RUNNING_COUNT_MAX} captures run, no more may at once"
             )));
         }
-        // The parts, and as much again when they are put together.
         let total = wanted.request.max_total_bytes.unwrap_or_default();
-        let needed = running.iter().sum::<u64>().saturating_add(total) * 2;
+        let needed = running.iter().sum::<u64>().saturating_add(total);
+        let needed = needed.saturating_mul(DISK_FACTOR);
         if needed > self.keeping.bytes_max {
             return Err(Failure::Limit(format!(
                 "this capture and those that run may write {needed} bytes, that is beyond {}",
@@ -244,7 +252,7 @@ impl PathCaptures {
             )));
         }
         self.make_room(needed);
-        self.store.check_room(total * 2)
+        self.store.check_room(total.saturating_mul(DISK_FACTOR))
     }
 
     /// Writes down what is asked for, within the limits.
@@ -299,7 +307,7 @@ impl PathCaptures {
 
     /// Tells an agent what to record; where it is not here, its part has ended.
     async fn order(&self, capture: &PathCapture, number: usize) {
-        let Some((agent, order)) = capture.lock().order(number) else {
+        let Some((agent, order)) = capture.lock().order(number, self.wall_ns()) else {
             return;
         };
         if !self.lines.tell(&agent, FromHub::Capture(order)).await {
@@ -317,10 +325,20 @@ impl PathCaptures {
             let Some(number) = number.filter(|_| capture.is_running()) else {
                 continue;
             };
-            let order = capture.lock().order(number);
-            if let Some((agent, order)) = order {
+            let message = {
+                let state = capture.lock();
+                match state.stopped.is_some() || self.wall_ns() >= state.end_wall_ns {
+                    true => Some(FromHub::CaptureStop(CaptureStop {
+                        id: state.view.id.clone(),
+                    })),
+                    false => state
+                        .order(number, self.wall_ns())
+                        .map(|(_, order)| FromHub::Capture(order)),
+                }
+            };
+            if let Some(message) = message {
                 // Where it does not get there, another session begins or the capture ends.
-                self.lines.tell(&agent, FromHub::Capture(order)).await;
+                self.lines.tell(agent, message).await;
             }
         }
     }
@@ -340,7 +358,10 @@ impl PathCaptures {
     /// Ends a capture; what the hosts have by then still comes.
     pub(crate) async fn stop(&self, id: &str) -> Result<CaptureView, Failure> {
         let capture = self.find(id)?;
-        capture.stop(EndReason::Stopped);
+        if capture.is_running() {
+            capture.stop(EndReason::Stopped);
+            self.describe(&capture.show());
+        }
         let limit = tokio::time::Instant::now() + STOP_TIMEOUT;
         while capture.is_running() && tokio::time::Instant::now() < limit {
             tokio::time::sleep(PAUSE).await;
@@ -376,6 +397,10 @@ impl PathCaptures {
         Ok(capture.lock().sources())
     }
 
+    fn wall_ns(&self) -> u64 {
+        self.outlook.clock.wall_ns(self.outlook.clock.now())
+    }
+
     fn find(&self, id: &str) -> Result<Arc<PathCapture>, Failure> {
         self.lock().get(id).cloned().ok_or(Failure::Unknown)
     }
@@ -387,9 +412,9 @@ impl PathCaptures {
         let ended = captures.values().filter(|capture| !capture.is_running());
         let kept = ended.map(|capture| {
             let view = capture.show();
-            let parts: u64 = view.hosts.iter().map(|host| host.bytes).sum();
+            let bytes = view.disk_bytes();
             let ended = capture.ended.get().copied().unwrap_or(now);
-            (ended, view.id, view.bytes.saturating_add(parts))
+            (ended, view.id, bytes)
         });
         for id in overdue(kept.collect(), &self.keeping, needed) {
             if let Err(error) = self.store.delete(&id) {
@@ -416,6 +441,7 @@ impl PathCapture {
     fn new(view: CaptureView, parts: Vec<Part>) -> Self {
         let is_running = view.state == CaptureState::Running;
         let (sender, merged) = channel::channel(if is_running { 0 } else { view.bytes });
+        let stopped = view.end_reason.filter(|_| is_running);
         let ended = OnceLock::new();
         if !is_running {
             let text = view.ended.as_ref().unwrap_or(&view.created);
@@ -430,7 +456,7 @@ impl PathCapture {
                 parts,
                 start_wall_ns,
                 end_wall_ns: start_wall_ns.saturating_add(nanoseconds(duration)),
-                stopped: None,
+                stopped,
             }),
             changed: Notify::new(),
             merged,
@@ -449,7 +475,11 @@ impl PathCapture {
 
     /// The capture is to end; the first reason counts.
     fn stop(&self, reason: EndReason) {
-        self.lock().stopped.get_or_insert(reason);
+        let mut state = self.lock();
+        let reason = *state.stopped.get_or_insert(reason);
+        // Written down with the rest, for the next run of the hub.
+        state.view.end_reason = Some(reason);
+        drop(state);
         self.changed.notify_one();
     }
 
@@ -476,13 +506,19 @@ impl State {
     }
 
     /// What an agent is to be told; none where its part is done.
-    fn order(&self, number: usize) -> Option<(String, CaptureOrder)> {
+    fn order(&self, number: usize, now_ns: u64) -> Option<(String, CaptureOrder)> {
         let host = self.view.hosts.get(number)?;
         if self.parts.get(number)?.is_done {
             return None;
         }
+        // Who comes late records what is left of the time.
+        let late_s = now_ns.saturating_sub(self.start_wall_ns) / 1_000_000_000;
+        let duration = u64::from(self.view.request.duration).saturating_sub(late_s);
+        // A host with more than can be named is meant as a whole.
+        let is_few = host.interfaces.len() <= INTERFACE_COUNT_MAX;
         let request = CaptureRequest {
-            interfaces: Some(host.interfaces.clone()),
+            interfaces: is_few.then(|| host.interfaces.clone()),
+            duration: u32::try_from(duration).ok()?.max(1),
             hops: None,
             path_of: None,
             max_total_bytes: None,
@@ -534,6 +570,7 @@ fn host_part(host: &str, site: &Site) -> HostPart {
     HostPart {
         host: host.to_owned(),
         agent: site.status.agent.clone(),
+        capture: None,
         boot_id: site.status.boot.map(boot_id),
         state: CaptureState::Running,
         end_reason: None,
@@ -556,7 +593,14 @@ fn share(mut request: CaptureRequest, host_count: u64, bytes_max: u64) -> Result
     });
     request.max_total_bytes = Some(total);
     let part = (total / host_count.max(1)).min(BYTES_DEFAULT);
-    request.max_bytes.get_or_insert(part);
+    if part < BYTES_MIN {
+        let detail = format!("{total} bytes for {host_count} hosts");
+        let remedy = format!("allow {BYTES_MIN} bytes for each");
+        return Err(BadField::new("max_total_bytes", detail, remedy));
+    }
+    // No host may take more than all of them.
+    let part = request.max_bytes.unwrap_or(part).min(total);
+    request.max_bytes = Some(part);
     request.check(bytes_max)
 }
 

@@ -22,7 +22,10 @@ pub(crate) struct Lines(Mutex<BTreeMap<String, (u64, Outbox)>>);
 impl Lines {
     /// A session begins.
     pub(super) fn open(&self, agent: &str, session: u64, outbox: Outbox) {
-        self.lock().insert(agent.to_owned(), (session, outbox));
+        let mut lines = self.lock();
+        if lines.get(agent).is_none_or(|line| line.0 < session) {
+            lines.insert(agent.to_owned(), (session, outbox));
+        }
     }
 
     /// A session has ended; a later one stays.

@@ -183,7 +183,9 @@ impl Hub for Reception {
         let Some(captures) = self.shared.captures.clone() else {
             return Err(Status::not_found("this hub keeps no captures"));
         };
-        let outgoing = captures.deliver(&agent, request.into_inner()).await?;
+        let outgoing = captures
+            .deliver(&agent, &self.shared.registry, request.into_inner())
+            .await?;
         Ok(Response::new(ReceiverStream::new(outgoing)))
     }
 

@@ -1,5 +1,5 @@
 //! An agent delivers its part: bytes of a file, written as they come. It may break off and go on in
-//! another delivery; whatever it sends, it can only spoil its own part.
+//! another delivery; whatever it sends, bytes of other parts stay what they are.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,14 +8,15 @@ use std::time::Duration;
 use tokio::fs::{File, OpenOptions};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{OwnedMutexGuard, mpsc, watch};
+use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
-use super::{PathCapture, PathCaptures};
+use super::{PathCapture, PathCaptures, State};
 use crate::capture::{CaptureState, CaptureView, EndReason, Loss, LossKind};
-use crate::hub::registry::Registered;
+use crate::hub::registry::{Registered, Registry};
 use crate::link::limits::HELLO_TIMEOUT;
 use crate::link::protocol::capture_part::Part as FromAgent;
-use crate::link::protocol::{CapturePart, CaptureReceipt};
+use crate::link::protocol::{CaptureBegin, CapturePart, CaptureReceipt};
 
 /// Receipts that wait for an agent to read.
 const RECEIPT_COUNT_MAX: usize = 2;
@@ -24,6 +25,14 @@ const RECEIPT_COUNT_MAX: usize = 2;
 const VIEW_BYTES_MAX: usize = 32 << 10;
 /// What a part may take beyond its bound: statistics at its end.
 const PART_SLACK: u64 = 64 << 10;
+/// What a pcapng file begins with. Nothing else is taken: not what would be unpacked first.
+const PCAPNG_MAGIC: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
+/// How often an agent may say how its part stands, and what is said in between is left out.
+const VIEW_INTERVAL: Duration = Duration::from_millis(200);
+/// How often it is looked whether an agent was removed.
+const REGISTRY_INTERVAL: Duration = Duration::from_secs(2);
+/// Longest name that an agent may give its file, in bytes.
+const FILE_LENGTH_MAX: usize = 64;
 /// Longest wait for the delivery before this one to let go.
 const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Losses that an agent may tell of: some of each kind.
@@ -43,6 +52,11 @@ struct Delivery {
     file: File,
     bytes: u64,
     bytes_max: u64,
+    registry: Registry,
+    agent: String,
+    /// When it was last looked whether the agent was removed, and when it last said how it does.
+    looked: Instant,
+    viewed: Option<Instant>,
     _writing: OwnedMutexGuard<()>,
 }
 
@@ -53,19 +67,24 @@ impl PathCaptures {
     pub(crate) async fn deliver(
         self: Arc<Self>,
         agent: &Registered,
+        registry: &Registry,
         mut inbox: Streaming<CapturePart>,
     ) -> Result<mpsc::Receiver<Result<CaptureReceipt, Status>>, Status> {
         let first = tokio::time::timeout(HELLO_TIMEOUT, inbox.message());
         let first = first.await;
         let first = first.map_err(|_| Status::deadline_exceeded("no part came"))??;
-        let Some(FromAgent::Id(id)) = first.and_then(|it| it.part) else {
+        let Some(FromAgent::Begin(begin)) = first.and_then(|it| it.part) else {
             return Err(Status::invalid_argument("the first part must be an id"));
         };
+        let CaptureBegin { id, file } = begin;
         let unknown = || Status::not_found("the hub wants no part of this capture");
         let capture = self.find(&id).map_err(|_| unknown())?;
         let number = capture.lock().number_of(&agent.agent);
         let number = number.ok_or_else(unknown)?;
-        let mut delivery = Delivery::begin(self, capture, number).await?;
+        capture.lock().know(number, &file)?;
+        self.describe(&capture.show());
+        let registry = (registry.clone(), agent.agent.clone());
+        let mut delivery = Delivery::begin(self, capture, number, registry).await?;
         let (receipts, outgoing) = mpsc::channel(RECEIPT_COUNT_MAX);
         drop(receipts.try_send(Ok(delivery.receipt())));
         let name = agent.name.clone();
@@ -91,6 +110,7 @@ impl Delivery {
         keeper: Arc<PathCaptures>,
         capture: Arc<PathCapture>,
         number: usize,
+        (registry, agent): (Registry, String),
     ) -> Result<Self, Status> {
         let (path, bytes_max, writing, counts, own) = {
             let state = capture.lock();
@@ -114,6 +134,10 @@ impl Delivery {
             file,
             bytes,
             bytes_max,
+            registry,
+            agent,
+            looked: Instant::now(),
+            viewed: None,
             _writing: writing,
         })
     }
@@ -140,14 +164,15 @@ impl Delivery {
             let Some(part) = part else {
                 return Err(Status::unavailable("the delivery broke off"));
             };
+            self.look_whether_removed()?;
             match part.part {
                 Some(FromAgent::Bytes(bytes)) => self.write(&bytes).await?,
-                Some(FromAgent::View(view)) => self.note(&read_view(&view)?),
+                Some(FromAgent::View(view)) => self.see(&view)?,
                 Some(FromAgent::End(view)) => {
                     let view = read_view(&view)?;
-                    let synced = self.file.sync_all().await;
+                    let synced = self.sync().await;
                     synced.map_err(|error| self.give_up(&error))?;
-                    self.end(&view);
+                    self.end(&view)?;
                     drop(receipts.send(Ok(self.receipt())).await);
                     return Ok(());
                 }
@@ -157,7 +182,7 @@ impl Delivery {
                     drop(receipts.send(Ok(self.receipt())).await);
                     return Ok(());
                 }
-                Some(FromAgent::Id(_)) => {
+                Some(FromAgent::Begin(_)) => {
                     return Err(Status::invalid_argument("the id was told before"));
                 }
                 // What a newer agent knows.
@@ -166,7 +191,52 @@ impl Delivery {
         }
     }
 
+    /// An agent that was shut out is told so while it speaks.
+    fn look_whether_removed(&mut self) -> Result<(), Status> {
+        if self.looked.elapsed() < REGISTRY_INTERVAL {
+            return Ok(());
+        }
+        self.looked = Instant::now();
+        match self.registry.find(&self.agent) {
+            Some(_) => Ok(()),
+            None => {
+                self.lose(LossKind::HostAway, "its agent was removed from the hub");
+                Err(Status::not_found("this agent was removed from the hub"))
+            }
+        }
+    }
+
+    /// Everything is on disk. What could not be written is told by the next call only, and `sync_all`
+    /// tells of nothing before it.
+    async fn sync(&mut self) -> std::io::Result<()> {
+        self.file.flush().await?;
+        self.file.sync_all().await?;
+        match self.file.metadata().await?.len() {
+            length if length == self.bytes => Ok(()),
+            length => Err(std::io::Error::other(format!(
+                "the file has {length} bytes of {}",
+                self.bytes
+            ))),
+        }
+    }
+
+    fn see(&mut self, view: &[u8]) -> Result<(), Status> {
+        let is_soon = |viewed: Instant| viewed.elapsed() < VIEW_INTERVAL;
+        if self.viewed.is_some_and(is_soon) {
+            return Ok(());
+        }
+        self.viewed = Some(Instant::now());
+        self.note(&read_view(view)?)
+    }
+
     async fn write(&mut self, bytes: &[u8]) -> Result<(), Status> {
+        if bytes.is_empty() {
+            return Err(Status::invalid_argument("there is nothing in a part"));
+        }
+        if self.bytes == 0 && !bytes.starts_with(&PCAPNG_MAGIC) {
+            self.lose(LossKind::HostRefused, "what it sent is no pcapng file");
+            return Err(Status::invalid_argument("a part must be a pcapng file"));
+        }
         let after = self.bytes.saturating_add(bytes.len() as u64);
         if after > self.bytes_max.saturating_add(PART_SLACK) {
             let much = "it sent more than it was asked for";
@@ -180,13 +250,22 @@ impl Delivery {
         if state.parts.get(self.number).is_none_or(|part| part.is_done) {
             return Err(Status::not_found("the hub waits no longer for this part"));
         }
+        if let Some(part) = state.parts.get_mut(self.number) {
+            part.heard = Instant::now();
+        }
         if let Some(host) = state.view.hosts.get_mut(self.number) {
             host.bytes = after;
         }
         state.add_up();
-        let is_full = state.view.bytes >= state.total_max();
+        let slack = PART_SLACK * state.parts.len() as u64;
+        let beyond = state.view.bytes.checked_sub(state.total_max());
         drop(state);
-        if is_full {
+        if beyond.is_some_and(|beyond| beyond > slack) {
+            let much = "all hosts together had sent what was asked for";
+            self.lose(LossKind::EndedEarly, much);
+            return Err(Status::resource_exhausted(much));
+        }
+        if beyond.is_some() {
             self.capture.stop(EndReason::MaxBytes);
         }
         Ok(())
@@ -204,14 +283,17 @@ impl Delivery {
 
     fn lose(&self, kind: LossKind, detail: &str) {
         self.capture.lock().lose(self.number, kind, detail);
+        self.keeper.describe(&self.capture.show());
         self.capture.changed.notify_one();
     }
 
     /// How the part stands, as its agent says.
-    fn note(&self, told: &CaptureView) {
+    fn note(&self, told: &CaptureView) -> Result<(), Status> {
         let mut state = self.capture.lock();
-        let is_done = state.parts.get(self.number).is_none_or(|part| part.is_done);
-        if let Some(host) = state.view.hosts.get_mut(self.number).filter(|_| !is_done) {
+        if state.parts.get(self.number).is_none_or(|part| part.is_done) {
+            return Err(Status::not_found("the hub waits no longer for this part"));
+        }
+        if let Some(host) = state.view.hosts.get_mut(self.number) {
             host.packets = told.packets;
             host.filtered_out = told.filtered_out;
             host.created = told.created.parse::<jiff::Timestamp>().is_ok().then(|| {
@@ -221,17 +303,19 @@ impl Delivery {
             host.lookback.clone_from(&told.lookback);
         }
         state.add_up();
+        Ok(())
     }
 
     /// The part is whole: on disk first, then for everybody to see.
-    fn end(&self, told: &CaptureView) {
-        self.note(told);
+    fn end(&self, told: &CaptureView) -> Result<(), Status> {
+        self.note(told)?;
         let mut state = self.capture.lock();
         if let Some(part) = state.parts.get_mut(self.number) {
             part.is_done = true;
         }
         if let Some(host) = state.view.hosts.get_mut(self.number) {
-            host.state = match told.losses.is_empty() && host.losses.is_empty() {
+            let is_whole = told.state == CaptureState::Complete && host.losses.is_empty();
+            host.state = match is_whole {
                 true => CaptureState::Complete,
                 false => CaptureState::Partial,
             };
@@ -243,9 +327,33 @@ impl Delivery {
             let told = told.losses.iter().take(LOSS_COUNT_MAX).map(shortened);
             host.losses.extend(told);
         }
-        self.keeper.describe(&state.view);
         drop(state);
+        self.keeper.describe(&self.capture.show());
         self.capture.changed.notify_one();
+        Ok(())
+    }
+}
+
+impl State {
+    /// Whether a delivery is of the file that the ones before it were of.
+    fn know(&mut self, number: usize, file: &str) -> Result<(), Status> {
+        if file.len() > FILE_LENGTH_MAX || file.contains(char::is_control) {
+            return Err(Status::invalid_argument("the name of the file"));
+        }
+        let Some(host) = self.view.hosts.get_mut(number) else {
+            return Ok(());
+        };
+        // A refusal is of no file.
+        if file.is_empty() || host.capture.as_deref() == Some(file) {
+            return Ok(());
+        }
+        if host.capture.is_some() {
+            let restarted = "the agent was restarted while it captured";
+            self.lose(number, LossKind::HostAway, restarted);
+            return Err(Status::failed_precondition(restarted));
+        }
+        host.capture = Some(file.to_owned());
+        Ok(())
     }
 }
 
@@ -256,7 +364,7 @@ async fn open(path: &PathBuf) -> Result<(File, u64), Status> {
         Ok::<_, std::io::Error>((file, bytes))
     };
     let opened = open.await;
-    opened.map_err(|error| Status::resource_exhausted(format!("open the part: {error}")))
+    opened.map_err(|error| Status::unavailable(format!("open the part: {error}")))
 }
 
 /// What an agent says of its part, within bounds.

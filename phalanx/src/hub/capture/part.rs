@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// The part of one agent.
 #[derive(Debug)]
@@ -13,6 +14,8 @@ pub(super) struct Part {
     pub(super) bytes_max: u64,
     /// Nothing more is waited for.
     pub(super) is_done: bool,
+    /// When bytes of it came the last time.
+    pub(super) heard: Instant,
     /// Number of the delivery that counts: the last one that began.
     pub(super) delivery: watch::Sender<u64>,
     /// Held by whoever writes the file.
@@ -26,6 +29,7 @@ impl Part {
             path,
             bytes_max,
             is_done,
+            heard: Instant::now(),
             delivery: watch::Sender::new(0),
             writing: Arc::default(),
         }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::{PathCapture, PathCaptures, nanoseconds};
@@ -14,10 +15,11 @@ use crate::link::protocol::hub_message::Message as FromHub;
 
 /// How often a capture is looked at.
 const TICK: Duration = Duration::from_millis(250);
-/// How long a part may take to come after its end.
-const GRACE: Duration = Duration::from_secs(30);
-/// The same, where its agent is away: a session takes some seconds to come back.
-const AWAY_GRACE: Duration = Duration::from_secs(5);
+/// How long nothing of a part may come after its end. An agent that was away tries again after 30 s
+/// at the latest (`PAUSE_MAX` of its uplink).
+const GRACE: Duration = Duration::from_secs(40);
+/// How long a part may take to come after its end, however much is on its way.
+const GRACE_MAX: Duration = Duration::from_secs(600);
 /// A part that begins so late is not whole.
 const LATE: Duration = Duration::from_secs(1);
 
@@ -27,8 +29,7 @@ impl PathCaptures {
         let id = capture.show().id;
         let mut tick = tokio::time::interval(TICK);
         // From here on by a clock that nobody sets.
-        let now_ns = self.outlook.clock.wall_ns(self.outlook.clock.now());
-        let left_ns = capture.lock().end_wall_ns.saturating_sub(now_ns);
+        let left_ns = capture.lock().end_wall_ns.saturating_sub(self.wall_ns());
         let end = Instant::now() + Duration::from_nanos(left_ns);
         // When its parts should have been there, and since when the agents know of an end.
         let mut due: Option<Instant> = None;
@@ -46,7 +47,7 @@ impl PathCaptures {
             }
             if is_stopped || is_over {
                 let since = *due.get_or_insert_with(Instant::now);
-                self.give_up(&capture, since.elapsed());
+                self.give_up(&capture, since);
             }
         }
         self.finish(&capture, &id).await;
@@ -59,15 +60,19 @@ impl PathCaptures {
             let open = parts.filter(|(_, part)| !part.is_done);
             open.map(|(host, _)| host.agent.clone()).collect()
         };
+        let mut telling = JoinSet::new();
         for agent in agents {
             let stop = CaptureStop { id: id.to_owned() };
-            // Where it is away, its part ends by itself or is given up.
-            self.lines.tell(&agent, FromHub::CaptureStop(stop)).await;
+            let lines = Arc::clone(&self.lines);
+            // Where it is away, it is told when it comes.
+            telling.spawn(async move { lines.tell(&agent, FromHub::CaptureStop(stop)).await });
         }
+        telling.join_all().await;
     }
 
     /// Waits no longer for parts that are late.
-    fn give_up(&self, capture: &PathCapture, waited: Duration) {
+    fn give_up(&self, capture: &PathCapture, due: Instant) {
+        let waited = due.elapsed();
         let mut state = capture.lock();
         for number in 0..state.parts.len() {
             let Some(host) = state.view.hosts.get(number) else {
@@ -78,8 +83,9 @@ impl PathCaptures {
                 true => "its agent was away at the end; what came before is here",
                 false => "it did not deliver all of it in time; what came is here",
             };
-            let grace = if is_away { AWAY_GRACE } else { GRACE };
-            if !state.parts[number].is_done && waited > grace {
+            let part = &state.parts[number];
+            let quiet = part.heard.max(due).elapsed();
+            if !part.is_done && (quiet > GRACE || waited > GRACE_MAX) {
                 state.lose(number, LossKind::HostAway, detail);
             }
         }
@@ -96,6 +102,7 @@ impl PathCaptures {
         let bytes = std::fs::metadata(&output).map_or(0, |file| file.len());
         let mut state = capture.lock();
         state.note_late();
+        state.note_early();
         state.add_up();
         let stopped = state.stopped;
         let view = &mut state.view;
@@ -168,6 +175,36 @@ impl super::State {
         self.view.bytes = hosts.iter().map(|host| host.bytes).sum();
         let filtered = hosts.iter().map(|host| host.filtered_out);
         self.view.filtered_out = filtered.fold(0, u64::saturating_add);
+    }
+
+    /// Notes parts that ended for a reason of their own, before the time was over.
+    fn note_early(&mut self) {
+        let is_stopped = self.stopped.is_some();
+        let mut reasons = self.view.hosts.iter().map(|host| host.end_reason);
+        let first = reasons.next().flatten();
+        let is_limit = matches!(first, Some(EndReason::MaxPackets | EndReason::MaxBytes));
+        // A limit that all of them reached is what was asked for.
+        if is_limit && reasons.all(|reason| reason == first) {
+            return;
+        }
+        for host in &mut self.view.hosts {
+            let detail = match host.end_reason {
+                None | Some(EndReason::Duration) => continue,
+                Some(EndReason::Stopped) if is_stopped => continue,
+                Some(EndReason::MaxPackets) => "it had max_packets before the time was over",
+                Some(EndReason::MaxBytes) => "it had max_bytes before the time was over",
+                Some(EndReason::Stopped) => "somebody stopped it there",
+                Some(EndReason::DaemonStopped) => "its agent ended",
+                Some(EndReason::WriteFailed) => "its file could not be written there",
+                Some(EndReason::InterfacesVanished) => "its interfaces vanished",
+            };
+            host.state = CaptureState::Partial;
+            host.losses.push(Loss {
+                kind: LossKind::EndedEarly,
+                packets: 0,
+                detail: detail.to_owned(),
+            });
+        }
     }
 
     /// Notes parts that began long after the others: their agents were away then.
