@@ -345,6 +345,10 @@ pub const KEY_CELL_COUNT: usize = 8;
 /// Hops of one conversation: each packet has a place for each.
 pub const HOP_PER_CONVERSATION_MAX: usize = 16;
 
+/// Flows of one conversation, with the parts that hops took for flows of their own: four of each
+/// hop.
+pub const PART_COUNT_MAX: usize = 4 * HOP_PER_CONVERSATION_MAX;
+
 /// Sendings of the same bytes that are matched at best; longer lists are matched from the front.
 pub const ALIGNMENT_LIST_MAX: usize = 8;
 

@@ -21,6 +21,7 @@ mod journey;
 mod key;
 mod ladder;
 mod leg;
+mod part;
 mod path;
 mod position;
 mod proxy;

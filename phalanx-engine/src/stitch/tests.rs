@@ -1,6 +1,8 @@
 //! The clocks, the alignment and the association on values made for them. Real traffic:
 //! `phalanx/tests/network_hops.rs`; thousands of flows: `phalanx/tests/hops_association.rs`.
 
+mod part;
+
 use phalanx_common::packet::{TcpFlags, protocol};
 use proptest::prelude::*;
 
@@ -284,6 +286,7 @@ fn trail(
         syn: Sides::default(),
         content: Box::default(),
         left_out: 0,
+        parts: Vec::new(),
     }
 }
 

@@ -82,6 +82,9 @@ pub struct Trail {
     pub content: Box<Content>,
     /// Packets that were not kept, since there was no room.
     pub left_out: u64,
+    /// First frames of what this hop took for other flows though it is this one: their packets
+    /// stand here.
+    pub parts: Vec<u64>,
 }
 
 impl Trail {
@@ -110,6 +113,7 @@ impl Trail {
             syn: Sides::default(),
             content: Box::default(),
             left_out: 0,
+            parts: Vec::new(),
         }
     }
 

@@ -178,6 +178,7 @@ fn across(hops: u32) -> Across {
             server: end("10.0.1.2", 8_080),
         },
         packets: 2_234,
+        parts: Vec::new(),
     };
     let rewrite = Rewrite {
         from: 1,
