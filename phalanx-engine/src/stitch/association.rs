@@ -126,7 +126,9 @@ fn accept(pairs: &Pairs, trails: &[Trail]) -> (Vec<Association>, u64) {
         if shared.score <= SCORE_MIN || !is_possible(&trails[*a], &trails[*b], shared) {
             continue;
         }
-        let runner_up = rivals.score(*a, *b, trails).max(rivals.score(*b, *a, trails));
+        let runner_up = rivals
+            .score(*a, *b, trails)
+            .max(rivals.score(*b, *a, trails));
         if shared.score > runner_up + MARGIN_MIN {
             accepted.push(Association {
                 trails: (*a, *b),
@@ -151,9 +153,8 @@ struct Rivals {
 impl Rivals {
     fn of(pairs: &Pairs, trails: &[Trail]) -> Self {
         let both = || {
-            let ways = |((a, b), it): (&(usize, usize), &Shared)| {
-                [(*a, *b, it.score), (*b, *a, it.score)]
-            };
+            let ways =
+                |((a, b), it): (&(usize, usize), &Shared)| [(*a, *b, it.score), (*b, *a, it.score)];
             pairs.iter().flat_map(ways)
         };
         let mut best: BTreeMap<(usize, u32), (usize, u32, u32)> = BTreeMap::new();

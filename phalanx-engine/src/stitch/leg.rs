@@ -4,7 +4,7 @@ use hashbrown::HashMap;
 
 use super::alignment::Item;
 use super::clock::Difference;
-use super::fate::{Fate, Fates, Origin};
+use super::fate::{Beside, Fate, Fates, Origin, PATH_SHARE};
 use super::journey::Journeys;
 use crate::distribution::Distribution;
 
@@ -55,11 +55,36 @@ const LEAST_DELAY_NS: i64 = 60_000_000_000;
 /// nothing else tells of.
 const CAPTURE_LOSS_FACTOR: u128 = 3;
 
+/// Packets of one direction that passed a hop, and those of them that it did not see.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Unseen {
+    unseen: u64,
+    all: u64,
+}
+
+/// What is missing was lost, unless the capture at the far end misses as much of what passed: of
+/// this direction, or so much of the other one that there is a way around it.
+fn settle(missing: u64, other: Unseen, leg: &mut LegWay) {
+    let passed = leg.packets - leg.lost - leg.unresolved - missing;
+    let [missed, passed, not_captured, packets] =
+        [missing, passed, leg.not_captured, leg.packets].map(u128::from);
+    let is_missed = missed * passed <= CAPTURE_LOSS_FACTOR * not_captured * packets;
+    let is_passed_by = other.unseen > 0 && other.unseen * PATH_SHARE >= other.all;
+    let [unseen, all] = [other.unseen, other.all].map(u128::from);
+    let is_unseen = is_passed_by && missed * all <= CAPTURE_LOSS_FACTOR * unseen * packets;
+    if (is_missed && leg.not_captured > 0) || is_unseen {
+        leg.unresolved += missing;
+    } else {
+        leg.lost += missing;
+    }
+}
+
 /// One direction of a conversation, with all that was found out of it.
 pub(super) struct Way<'a> {
     pub(super) items: &'a [&'a [Item]],
     pub(super) journeys: &'a Journeys,
     pub(super) fates: &'a Fates,
+    pub(super) beside: &'a Beside,
     /// Payload of a full segment where segments are the smallest.
     pub(super) segment_length: u64,
 }
@@ -93,10 +118,12 @@ impl Way<'_> {
     }
 
     /// What happened between two stops that follow each other; `difference` is that of their
-    /// clocks at a time of the first.
+    /// clocks at a time of the first, and `unseen` what the far end did not see of the other
+    /// direction.
     pub(super) fn leg(
         &self,
         from: usize,
+        unseen: Unseen,
         difference: impl Fn(i64) -> Option<Difference>,
     ) -> LegWay {
         let to = from + 1;
@@ -105,7 +132,7 @@ impl Way<'_> {
         for journey in 0..self.journeys.len() {
             self.count(journey, from, &mut leg, &mut missing);
         }
-        self.settle(missing, &mut leg);
+        settle(missing, unseen, &mut leg);
         leg.reordered = self.overtaken([from, to]).len() as u64;
         self.delays([from, to], difference, &mut leg);
         leg
@@ -114,6 +141,13 @@ impl Way<'_> {
     fn count(&self, journey: usize, from: usize, leg: &mut LegWay, missing: &mut u64) {
         let to = from + 1;
         let weight = self.weight(journey);
+        // What went by another way has nothing to do with this one.
+        if [from, to]
+            .iter()
+            .any(|stop| self.beside.passes_by(self.journeys, journey, *stop))
+        {
+            return;
+        }
         if let Origin::Copied { before, .. } = self.fates.origins[journey]
             && before >= to
         {
@@ -143,17 +177,24 @@ impl Way<'_> {
         }
     }
 
-    /// What is missing was lost, unless the capture at the far end misses as much of what passed.
-    fn settle(&self, missing: u64, leg: &mut LegWay) {
-        let passed = leg.packets - leg.lost - leg.unresolved - missing;
-        let [missed, passed, not_captured, packets] =
-            [missing, passed, leg.not_captured, leg.packets].map(u128::from);
-        let is_vetoed = missed * passed <= CAPTURE_LOSS_FACTOR * not_captured * packets;
-        if is_vetoed && leg.not_captured > 0 {
-            leg.unresolved += missing;
-        } else {
-            leg.lost += missing;
+    /// What a stop did not see of all that passed it.
+    pub(super) fn unseen(&self, stop: usize) -> Unseen {
+        let mut unseen = Unseen::default();
+        for journey in 0..self.journeys.len() {
+            let weight = self.weight(journey);
+            let is_seen = self.journeys.place(journey, stop).is_some();
+            let is_beyond = self.journeys.stops(journey).next_back() > Some(stop);
+            let is_copy = matches!(self.fates.origins[journey], Origin::Copied { .. });
+            let is_past =
+                matches!(self.fates.fates[journey], Fate::Uncaptured { after } if after < stop);
+            if is_seen {
+                unseen.all += weight;
+            } else if (is_beyond || is_past) && !is_copy {
+                unseen.all += weight;
+                unseen.unseen += weight;
+            }
         }
+        unseen
     }
 
     /// Journeys that a later one overtook between two stops; the pieces of one packet count once.

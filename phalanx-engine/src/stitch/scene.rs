@@ -11,10 +11,10 @@ use super::clock::{Clocks, Difference};
 use super::conversation::{
     Alignment, Group, Packets, PathCount, Rewrite, RewriteField, StitchedConversation, pairs,
 };
-use super::fate::{Circumstances, Fate, Fates, Origin};
+use super::fate::{Beside, Circumstances, Fate, Fates, Origin, PATH_SHARE};
 use super::journey::{Journeys, Stop};
 use super::ladder::Ladder;
-use super::leg::{LegStory, LegWay, Way, round_trips};
+use super::leg::{LegStory, Unseen, Way, round_trips};
 use super::path::arrange;
 use super::sighting::{Common, Order};
 use super::trail::Trail;
@@ -45,6 +45,7 @@ pub(super) struct Course<'a> {
     pub(super) items: Vec<&'a [Item]>,
     pub(super) journeys: Journeys,
     pub(super) fates: Fates,
+    beside: Beside,
     pub(super) is_tcp: bool,
     segment_length: u64,
 }
@@ -55,6 +56,7 @@ impl Course<'_> {
             items: &self.items,
             journeys: &self.journeys,
             fates: &self.fates,
+            beside: &self.beside,
             segment_length: self.segment_length,
         }
     }
@@ -62,6 +64,12 @@ impl Course<'_> {
     /// Where two members stand next to each other on the way.
     fn neighbours(&self, first: usize, second: usize) -> Option<usize> {
         self.members.windows(2).position(|it| it == [first, second])
+    }
+
+    /// What a member did not see of this direction.
+    fn unseen(&self, member: usize) -> Unseen {
+        let place = self.members.iter().position(|it| *it == member);
+        place.map_or_else(Unseen::default, |stop| self.way().unseen(stop))
     }
 
     fn stops(&self, members: [usize; 2]) -> Option<[usize; 2]> {
@@ -286,6 +294,11 @@ impl<'a> Scene<'a> {
         };
         let acknowledged = self.acknowledged(members, side, &items);
         let windows: Vec<(i64, i64)> = members.iter().map(|it| self.window_ns(*it)).collect();
+        let is_watched = |from: usize, to: usize, time_ns: i64| {
+            let (first, last) = windows[to];
+            (first..=last).contains(&arrival(from, to, time_ns))
+        };
+        let beside = Beside::of(&journeys, &items, is_watched);
         let fates = Fates::of(
             &journeys,
             &Circumstances {
@@ -293,6 +306,7 @@ impl<'a> Scene<'a> {
                 windows_ns: &windows,
                 acknowledged: &acknowledged,
                 arrival_ns: &arrival,
+                beside: &beside,
             },
         );
         Some(Course {
@@ -302,6 +316,7 @@ impl<'a> Scene<'a> {
             items,
             journeys,
             fates,
+            beside,
         })
     }
 
@@ -357,17 +372,18 @@ impl<'a> Scene<'a> {
         forward: Option<&Course<'_>>,
         reverse: Option<&Course<'_>>,
     ) -> LegStory {
-        let way = |course: Option<&Course<'_>>, from: usize, to: usize| -> Option<LegWay> {
+        let way = |[course, other]: [Option<&Course<'_>>; 2], from: usize, to: usize| {
             let course = course?;
             let at = course.neighbours(from, to)?;
             let difference = |time_ns: i64| self.difference(from, to, time_ns);
-            Some(course.way().leg(at, difference))
+            let unseen = other.map_or_else(Unseen::default, |it| it.unseen(to));
+            Some(course.way().leg(at, unseen, difference))
         };
         let mut leg = LegStory {
             from: self.trail(first).hop,
             to: self.trail(second).hop,
-            forward: way(forward, first, second),
-            reverse: way(reverse, second, first),
+            forward: way([forward, reverse], first, second),
+            reverse: way([reverse, forward], second, first),
             ..LegStory::default()
         };
         if let (Some(forward), Some(reverse)) = (forward, reverse)
@@ -465,9 +481,6 @@ impl<'a> Scene<'a> {
 /// How much less than the least delay of one packet that of another may be, in nanoseconds; of
 /// several, by their number less.
 const FEW_DELAYS_NS: i64 = 20_000_000;
-
-/// A way that fewer than one packet in so many took is none: their captures missed them.
-const PATH_SHARE: u64 = 20;
 
 /// Members that follow each other on either way, the one nearer to the client first.
 fn pairs_of_ways(onward: &[usize], back: &[usize]) -> Vec<[usize; 2]> {

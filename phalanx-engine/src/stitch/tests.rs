@@ -2,6 +2,7 @@
 //! `phalanx/tests/network_hops.rs`; thousands of flows: `phalanx/tests/hops_association.rs`.
 
 mod part;
+mod way;
 
 use phalanx_common::packet::{TcpFlags, protocol};
 use proptest::prelude::*;
