@@ -26,6 +26,7 @@ mod path;
 mod position;
 mod proxy;
 mod reading;
+mod rhythm;
 mod scene;
 mod sighting;
 mod step;

@@ -6,13 +6,18 @@
 //! it does not matter where segments were cut or merged (TSO, GSO, GRO). What takes no sequence
 //! space, as acknowledgements, is matched in the same way with what equals it.
 //!
-//! The order-preserving matching of short lists is that of Needleman and Wunsch (1970); long lists,
-//! as of equal datagrams, are matched from the front.
+//! The order-preserving matching of lists is that of Needleman and Wunsch (1970); long lists, as of
+//! equal datagrams, are matched from the front, a window at a time, so that their times tell which
+//! of them is missing.
 
 use std::ops::Range;
 
+use super::rhythm::Rhythm;
 use super::trail::Crossing;
-use crate::limits::{ALIGNMENT_LIST_MAX, ALIGNMENT_VISIT_COUNT_MAX, ALIGNMENT_VISITS_PER_PACKET};
+use crate::limits::{
+    ALIGNMENT_LIST_MAX, ALIGNMENT_VISIT_COUNT_MAX, ALIGNMENT_VISITS_PER_PACKET,
+    ALIGNMENT_WINDOW_COUNT,
+};
 
 /// One packet to be aligned.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +62,9 @@ pub(super) struct Expectation {
 /// Cost of a packet that only one side has.
 const GAP_COST: i64 = 6;
 
+/// Cost of what is left over at the end of a window: what follows may have its partner.
+const REST_COST: i64 = 1;
+
 /// Cost of what differs that ought to be the same: more than two gaps.
 const DIFFERENCE_COST: i64 = 13;
 
@@ -87,6 +95,7 @@ pub(super) fn align(
         upstream,
         downstream,
         expectation,
+        rhythm: None,
         costs: Vec::new(),
     };
     for run in &runs.runs {
@@ -219,6 +228,8 @@ struct Lists<'a> {
     upstream: &'a [Item],
     downstream: &'a [Item],
     expectation: &'a Expectation,
+    /// What the times of a long list tell by themselves.
+    rhythm: Option<Rhythm>,
     /// Room for the table of costs.
     costs: Vec<i64>,
 }
@@ -261,6 +272,11 @@ impl Lists<'_> {
 
     /// The cheapest order-preserving matching of two short lists: pairs of places, rising.
     fn match_short(&mut self, xs: &[u32], ys: &[u32]) -> Vec<(usize, usize)> {
+        self.match_whole(xs, ys, GAP_COST)
+    }
+
+    /// The same, where what is left over behind the last pair costs `rest_cost` each.
+    fn match_whole(&mut self, xs: &[u32], ys: &[u32], rest_cost: i64) -> Vec<(usize, usize)> {
         if xs.is_empty() || ys.is_empty() {
             return Vec::new();
         }
@@ -272,9 +288,9 @@ impl Lists<'_> {
             for y in (0..=ys.len()).rev() {
                 let at = |x: usize, y: usize| x * width + y;
                 costs[at(x, y)] = if x == xs.len() {
-                    (ys.len() - y) as i64 * GAP_COST
+                    (ys.len() - y) as i64 * rest_cost
                 } else if y == ys.len() {
-                    (xs.len() - x) as i64 * GAP_COST
+                    (xs.len() - x) as i64 * rest_cost
                 } else {
                     let both = self.cost(xs[x], ys[y]) + costs[at(x + 1, y + 1)];
                     let gap = costs[at(x + 1, y)].min(costs[at(x, y + 1)]) + GAP_COST;
@@ -299,27 +315,39 @@ impl Lists<'_> {
         matched
     }
 
-    /// A matching of long lists from the front: what does not fit is passed by on the side that is
-    /// earlier.
-    fn match_long(&self, xs: &[u32], ys: &[u32]) -> Vec<(usize, usize)> {
+    /// A matching of long lists from the front: the first half of each window stands, the rest is
+    /// matched again with what follows. Where a window has no pair, the side that is earlier is
+    /// passed by.
+    fn match_long(&mut self, xs: &[u32], ys: &[u32]) -> Vec<(usize, usize)> {
+        let times = |items: &[Item], places: &[u32]| -> Vec<i64> {
+            places
+                .iter()
+                .map(|it| items[*it as usize].time_ns)
+                .collect()
+        };
+        let (sent_ns, seen_ns) = (times(self.upstream, xs), times(self.downstream, ys));
+        self.rhythm = Rhythm::of(&sent_ns, &seen_ns, self.expectation.delay_ns);
         let delay_ns = self.expectation.delay_ns.map_or(0, |it| it.1);
         let (mut x, mut y) = (0, 0);
         let mut matched = Vec::new();
         while x < xs.len() && y < ys.len() {
-            if self.cost(xs[x], ys[y]) < 2 * GAP_COST {
-                matched.push((x, y));
-                (x, y) = (x + 1, y + 1);
-                continue;
-            }
-            let sent = self.upstream[xs[x] as usize]
-                .time_ns
-                .saturating_add(delay_ns);
-            if sent <= self.downstream[ys[y] as usize].time_ns {
-                x += 1;
-            } else {
-                y += 1;
+            let ends = [(x, xs.len()), (y, ys.len())]
+                .map(|(from, count)| (from + ALIGNMENT_WINDOW_COUNT).min(count));
+            let is_last = ends == [xs.len(), ys.len()];
+            let rest_cost = if is_last { GAP_COST } else { REST_COST };
+            let window = self.match_whole(&xs[x..ends[0]], &ys[y..ends[1]], rest_cost);
+            let stands =
+                |it: &&(usize, usize)| is_last || it.0.max(it.1) < ALIGNMENT_WINDOW_COUNT / 2;
+            let count = window.iter().take_while(stands).count();
+            matched.extend(window[..count].iter().map(|it| (x + it.0, y + it.1)));
+            match window[..count].last() {
+                Some(last) => (x, y) = (x + last.0 + 1, y + last.1 + 1),
+                None if is_last => break,
+                None if sent_ns[x].saturating_add(delay_ns) <= seen_ns[y] => x += 1,
+                None => y += 1,
             }
         }
+        self.rhythm = None;
         matched
     }
 
@@ -336,6 +364,9 @@ impl Lists<'_> {
             let spread_ns = usual_ns.saturating_sub(least_ns).max(1_000_000);
             let late = delay_ns.saturating_sub(usual_ns) / spread_ns;
             cost += late.clamp(0, LATENESS_COST_MAX);
+        }
+        if let Some(rhythm) = &self.rhythm {
+            cost += rhythm.cost(y.time_ns.saturating_sub(x.time_ns));
         }
         let stamps = |it: &Crossing| (it.timestamp_value, it.timestamp_echo);
         if self.expectation.stamps_survive && stamps(sent) != stamps(seen) {

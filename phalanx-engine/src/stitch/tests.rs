@@ -1,6 +1,7 @@
 //! The clocks, the alignment and the association on values made for them. Real traffic:
 //! `phalanx/tests/network_hops.rs`; thousands of flows: `phalanx/tests/hops_association.rs`.
 
+mod equal;
 mod part;
 mod way;
 
