@@ -103,10 +103,7 @@ pub(super) fn align(
         let ys = &runs.visits[1][run.visits[1].clone()];
         lists.match_run(xs, ys, &run.range, &mut links);
     }
-    let groups = Groups::of(upstream, downstream);
-    for [xs, ys] in &groups.lists {
-        lists.match_run(xs, ys, &(0..0), &mut links);
-    }
+    lists.match_sayings(&mut links);
     Some(links)
 }
 
@@ -180,49 +177,59 @@ impl Runs {
     }
 }
 
-/// Items that take no sequence space, by what they say.
-struct Groups {
-    lists: Vec<[Vec<u32>; 2]>,
+/// What of an acknowledgement comes through unchanged.
+#[derive(Clone, Copy, Debug)]
+struct Survival {
+    stamps: bool,
+    /// What its SACK blocks say: who shifts sequence numbers mostly shifts these as well.
+    blocks: bool,
 }
 
-/// What such a packet says: equal on its whole way.
-type Saying = ([u32; 7], u8, u16);
+/// What a packet says that takes no sequence space: equal on its whole way.
+type Saying = ([u32; 6], u8, u16);
 
-fn saying(crossing: &Crossing) -> Saying {
+fn saying(crossing: &Crossing, survival: Survival) -> Saying {
+    let of = |survives: bool, word: u32| if survives { word } else { 0 };
+    let is_bare = crossing.length == 0;
     let words = [
         crossing.sequence,
         crossing.acknowledgement,
-        crossing.timestamp_value,
-        crossing.timestamp_echo,
-        crossing.digest,
+        of(survival.stamps, crossing.timestamp_value),
+        of(survival.stamps, crossing.timestamp_echo),
+        of(survival.blocks || !is_bare, crossing.digest),
         crossing.length,
-        0,
     ];
     (words, crossing.flags, crossing.window)
 }
 
-impl Groups {
-    fn of(upstream: &[Item], downstream: &[Item]) -> Self {
-        let mut all: Vec<(Saying, usize, u32)> = Vec::new();
-        for (side, items) in [upstream, downstream].into_iter().enumerate() {
-            for (place, item) in items.iter().enumerate() {
-                if item.start >= item.end {
-                    all.push((saying(&item.crossing), side, place as u32));
-                }
+/// Items of both sides that take no sequence space, by what they say.
+fn by_saying(
+    sides: [&[Item]; 2],
+    survival: Survival,
+    counts: impl Fn(usize, u32) -> bool,
+) -> Vec<[Vec<u32>; 2]> {
+    let mut all: Vec<(Saying, usize, u32)> = Vec::new();
+    for (side, items) in sides.into_iter().enumerate() {
+        for (place, item) in (0..).zip(items) {
+            if item.start >= item.end && counts(side, place) {
+                all.push((saying(&item.crossing, survival), side, place));
             }
         }
-        all.sort_unstable();
-        let mut lists: Vec<[Vec<u32>; 2]> = Vec::new();
-        for group in all.chunk_by(|a, b| a.0 == b.0) {
-            let mut list = [Vec::new(), Vec::new()];
-            for (_, side, place) in group {
-                list[*side].push(*place);
-            }
-            lists.push(list);
-        }
-        Self { lists }
     }
+    all.sort_unstable();
+    let mut lists: Vec<[Vec<u32>; 2]> = Vec::new();
+    for group in all.chunk_by(|a, b| a.0 == b.0) {
+        let mut list = [Vec::new(), Vec::new()];
+        for (_, side, place) in group {
+            list[*side].push(*place);
+        }
+        lists.push(list);
+    }
+    lists
 }
+
+/// One of so many that could has to match, else what it says is rewritten on the way.
+const REWRITTEN_SHARE: usize = 2;
 
 struct Lists<'a> {
     upstream: &'a [Item],
@@ -235,6 +242,53 @@ struct Lists<'a> {
 }
 
 impl Lists<'_> {
+    /// Matches what takes no sequence space by what it says, and what is left over by what of that
+    /// comes through, where middleboxes rewrite the rest.
+    fn match_sayings(&mut self, links: &mut Vec<Link>) {
+        let sides = [self.upstream, self.downstream];
+        let all = Survival {
+            stamps: true,
+            blocks: true,
+        };
+        let begin = links.len();
+        for [xs, ys] in by_saying(sides, all, |_, _| true) {
+            self.match_run(&xs, &ys, &(0..0), links);
+        }
+        let mut is_matched = [vec![false; sides[0].len()], vec![false; sides[1].len()]];
+        for link in &links[begin..] {
+            if let (Some(x), Some(y)) = (link.upstream, link.downstream) {
+                is_matched[0][x as usize] = true;
+                is_matched[1][y as usize] = true;
+            }
+        }
+        let survives = |has: fn(&Crossing) -> bool| {
+            let able = |side: usize| {
+                let items = sides[side].iter().zip(&is_matched[side]);
+                items.filter(|(item, _)| item.start >= item.end && has(&item.crossing))
+            };
+            // The side that saw less tells what could match.
+            let side = usize::from(able(0).count() > able(1).count());
+            let matched = able(side).filter(|it| *it.1).count();
+            matched * REWRITTEN_SHARE >= able(side).count()
+        };
+        let survival = Survival {
+            stamps: survives(Crossing::has_timestamps),
+            blocks: survives(|it| it.flags != 0 && it.length == 0 && it.digest != 0),
+        };
+        if survival.stamps && survival.blocks {
+            return;
+        }
+        let is_alone = |link: &Link| link.upstream.is_none() || link.downstream.is_none();
+        links.retain(|link| !(link.range.is_empty() && is_alone(link)));
+        let begin = links.len();
+        let is_left = |side: usize, place: u32| !is_matched[side][place as usize];
+        for [xs, ys] in by_saying(sides, survival, is_left) {
+            self.match_run(&xs, &ys, &(0..0), links);
+        }
+        // Nothing says that they are one but their numbers.
+        links[begin..].iter_mut().for_each(|it| it.is_plain = false);
+    }
+
     /// Matches those that sent the bytes of a run with those that brought them.
     fn match_run(&mut self, xs: &[u32], ys: &[u32], range: &Range<u64>, links: &mut Vec<Link>) {
         let mut link = |upstream: Option<u32>, downstream: Option<u32>, is_plain| {
@@ -375,8 +429,10 @@ impl Lists<'_> {
         if self.expectation.ids_survive && !ids_agree(sent, seen) {
             cost += DIFFERENCE_COST;
         }
-        if sent.digest != 0 && seen.digest != 0 && x.start == y.start && sent.digest != seen.digest
-        {
+        // What takes no sequence space has been compared by what it says.
+        let has_bytes = x.start < x.end && x.start == y.start;
+        let differs = sent.digest != 0 && seen.digest != 0 && sent.digest != seen.digest;
+        if has_bytes && differs {
             cost += DIFFERENCE_COST;
         }
         cost

@@ -2,6 +2,7 @@
 //! `phalanx/tests/network_hops.rs`; thousands of flows: `phalanx/tests/hops_association.rs`.
 
 mod equal;
+mod middlebox;
 mod part;
 mod way;
 
