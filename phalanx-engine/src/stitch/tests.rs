@@ -3,6 +3,7 @@
 
 mod equal;
 mod middlebox;
+mod number;
 mod part;
 mod way;
 
@@ -287,6 +288,7 @@ fn trail(
         crossings,
         initial: Sides::default(),
         syn: Sides::default(),
+        handshake: super::trail::Handshake::default(),
         content: Box::default(),
         left_out: 0,
         parts: Vec::new(),
