@@ -5,6 +5,7 @@ use hashbrown::HashMap;
 use super::alignment::Item;
 use super::clock::Difference;
 use super::fate::{Beside, Fate, Fates, Origin, PATH_SHARE};
+use super::hull::{Point, SKEW_MAX, robust_slope};
 use super::journey::Journeys;
 use crate::distribution::Distribution;
 
@@ -228,6 +229,8 @@ impl Way<'_> {
         leg: &mut LegWay,
     ) {
         let mut ahead: Vec<(i64, i64)> = Vec::new();
+        // By clocks that cannot be compared.
+        let mut raw: Vec<(i64, i64)> = Vec::new();
         let mut error_ns = 0.0_f64;
         for journey in 0..self.journeys.len() {
             if !self.is_timed(journey, [from, to]) {
@@ -239,21 +242,44 @@ impl Way<'_> {
             };
             let raw_ns = seen_ns.saturating_sub(sent_ns);
             match difference(sent_ns) {
+                // What nothing bounds is no delay, and still one that can be compared with others.
+                Some(difference) if !difference.is_bounded() => {
+                    ahead.push((sent_ns, raw_ns.saturating_sub(difference.ahead_ns as i64)));
+                }
                 Some(difference) => {
                     error_ns = error_ns.max(difference.error_ns());
                     let delay_ns = raw_ns.saturating_sub(difference.ahead_ns as i64);
                     leg.delay.add(delay_ns);
                     ahead.push((sent_ns, delay_ns));
                 }
-                None => ahead.push((sent_ns, raw_ns)),
+                None => raw.push((sent_ns, raw_ns)),
             }
         }
         if leg.delay.count() > 0 {
             leg.delay_error_ns = Some(error_ns.ceil() as i64);
         }
+        ahead.extend(without_skew(raw));
         ahead.sort_unstable();
         beyond_least(&ahead, &mut leg.queueing);
     }
+}
+
+/// Takes out of differences by time what they grow by evenly: one clock is faster.
+fn without_skew(mut times: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
+    times.sort_unstable();
+    let point = |it: &(i64, i64)| Point {
+        time_ns: it.0,
+        ahead_ns: it.1,
+    };
+    let points: Vec<Point> = times.iter().map(point).collect();
+    let slope = robust_slope(&points, true).unwrap_or_default();
+    let slope = slope.clamp(-SKEW_MAX, SKEW_MAX);
+    let first_ns = times.first().map_or(0, |it| it.0);
+    for (time_ns, ahead_ns) in &mut times {
+        let grown_ns = slope * time_ns.saturating_sub(first_ns) as f64;
+        *ahead_ns = ahead_ns.saturating_sub(grown_ns as i64);
+    }
+    times
 }
 
 /// What each is beyond the least of the minute before it.

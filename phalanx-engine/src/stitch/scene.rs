@@ -149,10 +149,11 @@ impl<'a> Scene<'a> {
             }
         }
         let reading =
-            |hop: u32, time_ns: i64| match self.known.clocks.difference(hop, reference, time_ns) {
+            |hop: u32, time_ns: i64| match self.known.clocks.estimate(hop, reference, time_ns) {
                 Some(it) => {
                     let reference_ns = time_ns.saturating_add(it.ahead_ns as i64);
-                    (reference_ns, Some(it.error_ns().ceil() as i64))
+                    let error_ns = it.is_bounded().then(|| it.error_ns().ceil() as i64);
+                    (reference_ns, error_ns)
                 }
                 None => (time_ns, None),
             };
@@ -208,10 +209,16 @@ impl<'a> Scene<'a> {
         self.known.clocks.difference(from, to, time_ns)
     }
 
+    /// The same, also where nothing bounds it.
+    fn estimate(&self, from: usize, to: usize, time_ns: i64) -> Option<Difference> {
+        let (from, to) = (self.trail(from).hop, self.trail(to).hop);
+        self.known.clocks.estimate(from, to, time_ns)
+    }
+
     /// How far the clock of a member is ahead of another's: where that is not known, with the least
     /// delay in it.
     fn ahead_ns(&self, from: usize, to: usize, side: Side, time_ns: i64) -> i64 {
-        if let Some(difference) = self.difference(from, to, time_ns) {
+        if let Some(difference) = self.estimate(from, to, time_ns) {
             return difference.ahead_ns as i64;
         }
         let range = self.common(from, to).and_then(|(common, is_swapped)| {
@@ -375,7 +382,7 @@ impl<'a> Scene<'a> {
         let way = |[course, other]: [Option<&Course<'_>>; 2], from: usize, to: usize| {
             let course = course?;
             let at = course.neighbours(from, to)?;
-            let difference = |time_ns: i64| self.difference(from, to, time_ns);
+            let difference = |time_ns: i64| self.estimate(from, to, time_ns);
             let unseen = other.map_or_else(Unseen::default, |it| it.unseen(to));
             Some(course.way().leg(at, unseen, difference))
         };
