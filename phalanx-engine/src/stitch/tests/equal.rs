@@ -1,7 +1,9 @@
 //! Packets that nothing tells apart but their times and their order.
 
-use super::{MS, item};
+use super::{MS, SECOND, item};
+use crate::side::Sides;
 use crate::stitch::alignment::{Expectation, Item, align};
+use crate::stitch::sighting::Common;
 
 /// Equal datagrams, one every 20 ms, with delays of 5 ms and what `jitter_ns` adds.
 fn datagrams(count: i64, is_missing: impl Fn(i64) -> bool, is_sent: bool) -> Vec<Item> {
@@ -54,4 +56,32 @@ fn one_loss_among_many_equal_datagrams_is_one() {
         let xs = datagrams(1_000, |it| it == 400, true);
         assert_eq!(unmatched(&xs, &ys, &expectation), (vec![], 0));
     }
+}
+
+/// A packet that is repeated, of which one hop saw the first and the other the second: nothing to set
+/// clocks by. Where ids are rewritten, many pairs tell.
+#[test]
+fn a_repetition_is_no_sighting_of_the_first() {
+    let packets = |ids: &[u16], time_ns: i64| -> Sides<Vec<Item>> {
+        let of = |(index, ip_id): (usize, &u16)| {
+            let mut item = item(0, 0, time_ns + index as i64 * MS);
+            item.crossing.digest = 7 + index as u32;
+            item.crossing.length = 40;
+            item.crossing.ip_id = *ip_id;
+            item
+        };
+        Sides {
+            client: ids.iter().enumerate().map(of).collect(),
+            server: Vec::new(),
+        }
+    };
+    let sightings = |ids: [&[u16]; 2]| {
+        let common = Common::of(&packets(ids[0], SECOND), &packets(ids[1], 6 * SECOND));
+        common.sightings.client.len()
+    };
+    assert_eq!(sightings([&[31], &[31]]), 1);
+    assert_eq!(sightings([&[0], &[0]]), 1);
+    assert_eq!(sightings([&[31], &[32]]), 0);
+    assert_eq!(sightings([&[31, 40, 50], &[32, 40, 50]]), 2);
+    assert_eq!(sightings([&[1, 2, 3, 4, 5], &[71, 72, 73, 74, 75]]), 5);
 }
