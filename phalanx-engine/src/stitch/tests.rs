@@ -6,6 +6,7 @@ mod equal;
 mod middlebox;
 mod number;
 mod part;
+mod proxies;
 mod way;
 
 use phalanx_common::packet::{TcpFlags, protocol};

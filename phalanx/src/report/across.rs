@@ -129,9 +129,14 @@ impl Report {
             .filter_map(|it| Some((place(it)?, it.id.clone())))
             .collect();
         let mut partners = BTreeMap::new();
+        // In a chain each tells of the next one towards the server, the last of the one before it.
         for link in &stitched.proxies {
             let [a, b] = link.conversations;
-            partners.extend([(a, (b, link.chunks)), (b, (a, link.chunks))]);
+            partners.entry(b).or_insert((a, link.chunks));
+        }
+        for link in &stitched.proxies {
+            let [a, b] = link.conversations;
+            partners.insert(a, (b, link.chunks));
         }
         for across in self
             .conversations
