@@ -326,7 +326,24 @@ impl Lists<'_> {
 
     /// The cheapest order-preserving matching of two short lists: pairs of places, rising.
     fn match_short(&mut self, xs: &[u32], ys: &[u32]) -> Vec<(usize, usize)> {
-        self.match_whole(xs, ys, GAP_COST)
+        if xs.len() != ys.len() {
+            self.find_rhythm(xs, ys);
+        }
+        let matched = self.match_whole(xs, ys, GAP_COST);
+        self.rhythm = None;
+        matched
+    }
+
+    /// Finds out what the times of two lists tell by themselves.
+    fn find_rhythm(&mut self, xs: &[u32], ys: &[u32]) {
+        let times = |items: &[Item], places: &[u32]| -> Vec<i64> {
+            places
+                .iter()
+                .map(|it| items[*it as usize].time_ns)
+                .collect()
+        };
+        let (sent_ns, seen_ns) = (times(self.upstream, xs), times(self.downstream, ys));
+        self.rhythm = Rhythm::of(&sent_ns, &seen_ns, self.expectation.delay_ns);
     }
 
     /// The same, where what is left over behind the last pair costs `rest_cost` each.
@@ -373,14 +390,7 @@ impl Lists<'_> {
     /// matched again with what follows. Where a window has no pair, the side that is earlier is
     /// passed by.
     fn match_long(&mut self, xs: &[u32], ys: &[u32]) -> Vec<(usize, usize)> {
-        let times = |items: &[Item], places: &[u32]| -> Vec<i64> {
-            places
-                .iter()
-                .map(|it| items[*it as usize].time_ns)
-                .collect()
-        };
-        let (sent_ns, seen_ns) = (times(self.upstream, xs), times(self.downstream, ys));
-        self.rhythm = Rhythm::of(&sent_ns, &seen_ns, self.expectation.delay_ns);
+        self.find_rhythm(xs, ys);
         let delay_ns = self.expectation.delay_ns.map_or(0, |it| it.1);
         let (mut x, mut y) = (0, 0);
         let mut matched = Vec::new();
@@ -397,8 +407,14 @@ impl Lists<'_> {
             match window[..count].last() {
                 Some(last) => (x, y) = (x + last.0 + 1, y + last.1 + 1),
                 None if is_last => break,
-                None if sent_ns[x].saturating_add(delay_ns) <= seen_ns[y] => x += 1,
-                None => y += 1,
+                None => {
+                    let sent_ns = self.upstream[xs[x] as usize].time_ns;
+                    if sent_ns.saturating_add(delay_ns) <= self.downstream[ys[y] as usize].time_ns {
+                        x += 1;
+                    } else {
+                        y += 1;
+                    }
+                }
             }
         }
         self.rhythm = None;

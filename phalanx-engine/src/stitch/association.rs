@@ -51,11 +51,13 @@ pub(super) struct Associations {
     pub(super) groups: Vec<Vec<usize>>,
     /// Pairs that scored enough and not well above the next.
     pub(super) ambiguous_count: u64,
+    /// Keys that too many flows hold to tell anything.
+    pub(super) crowded_key_count: u64,
 }
 
 /// Associates the trails of several hops, and turns those round whose roles were guessed wrongly.
 pub(super) fn associate(trails: &mut [Trail]) -> Associations {
-    let pairs = score(trails);
+    let (pairs, crowded_key_count) = score(trails);
     let (accepted, ambiguous_count) = accept(&pairs, trails);
     let mut groups = join(&accepted, trails);
     for group in &mut groups {
@@ -64,13 +66,18 @@ pub(super) fn associate(trails: &mut [Trail]) -> Associations {
     Associations {
         groups,
         ambiguous_count,
+        crowded_key_count,
     }
 }
 
 type Pairs = BTreeMap<(usize, usize), Shared>;
 
-/// Scores all pairs of trails of different hops that share a key.
-fn score(trails: &[Trail]) -> Pairs {
+/// Most holders of a key that are compared: as two conversations have that all hops see. One that more
+/// hold tells nothing, and whoever repeats it gains no work.
+const HOLDER_COUNT_MAX: usize = 2 * HOP_PER_CONVERSATION_MAX;
+
+/// Scores all pairs of trails of different hops that share a key, and counts keys that too many hold.
+fn score(trails: &[Trail]) -> (Pairs, u64) {
     // Sorted rather than hashed: whoever makes keys that collide gains nothing.
     let mut holders: Vec<(Key, u32)> = Vec::new();
     for (place, trail) in (0..).zip(trails) {
@@ -78,10 +85,15 @@ fn score(trails: &[Trail]) -> Pairs {
     }
     holders.sort_unstable_by_key(|(key, place)| (key.hash, *place, *key));
     let mut pairs = Pairs::new();
+    let mut crowded_count = 0;
     for holders in holders.chunk_by(|a, b| a.0.hash == b.0.hash) {
-        share(holders, trails, &mut pairs);
+        if holders.len() > HOLDER_COUNT_MAX {
+            crowded_count += 1;
+        } else {
+            share(holders, trails, &mut pairs);
+        }
     }
-    pairs
+    (pairs, crowded_count)
 }
 
 /// Adds one key to all pairs that hold it. Holders come in the order of the trails.
@@ -92,7 +104,7 @@ fn share(holders: &[(Key, u32)], trails: &[Trail], pairs: &mut Pairs) {
         let mut others = (0..holders.len()).filter(|other| *other != at);
         !others.any(|other| hop(other) == hop(at) && holders[other].1 != holders[at].1)
     };
-    if holders.len() < 2 || holders.len() > 2 * HOP_PER_CONVERSATION_MAX {
+    if holders.len() < 2 {
         return;
     }
     let alone: Vec<usize> = (0..holders.len()).filter(|at| is_alone(*at)).collect();

@@ -298,13 +298,21 @@ impl Judge<'_> {
         for group in all.chunk_by(|a, b| (a.1.0, a.1.1) == (b.1.0, b.1.1)) {
             let stop = group[0].1.1;
             let begins = |journey: usize| self.journeys.stops(journey).next() == Some(stop);
-            let original = group.iter().find(|it| !begins(it.0)).map(|it| it.0);
-            let Some(original) = original.filter(|_| stop > 0) else {
+            let time_ns = |journey: usize| self.time_ns(journey, stop).unwrap_or_default();
+            let (copied, originals): (Vec<usize>, Vec<usize>) =
+                group.iter().map(|it| it.0).partition(|it| begins(*it));
+            if stop == 0 {
                 continue;
-            };
-            for copy in group.iter().map(|it| it.0).filter(|it| begins(*it)) {
-                if self.is_copy(copy, original, stop) {
-                    let of = original;
+            }
+            // Both are in the order of time: the nearest to either side.
+            for copy in copied {
+                let after = originals.partition_point(|it| time_ns(*it) <= time_ns(copy));
+                let near = originals
+                    .iter()
+                    .take(after + 1)
+                    .skip(after.saturating_sub(1));
+                let near = near.min_by_key(|it| time_ns(**it).abs_diff(time_ns(copy)));
+                if let Some(of) = near.copied().filter(|of| self.is_copy(copy, *of, stop)) {
                     copies.push((copy, Origin::Copied { before: stop, of }));
                 }
             }

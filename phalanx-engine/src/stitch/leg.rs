@@ -63,9 +63,9 @@ pub(super) struct Unseen {
     all: u64,
 }
 
-/// What is missing was lost, unless the capture at the far end misses as much of what passed: of
-/// this direction, or so much of the other one that there is a way around it.
-fn settle(missing: u64, other: Unseen, leg: &mut LegWay) {
+/// Whether what is missing may as well not have been captured, since the far end misses as much of
+/// what passed: of this direction, or so much of the other one that there is a way around it.
+fn may_be_missed(missing: u64, other: Unseen, leg: &LegWay) -> bool {
     let passed = leg.packets - leg.lost - leg.unresolved - missing;
     let [missed, passed, not_captured, packets] =
         [missing, passed, leg.not_captured, leg.packets].map(u128::from);
@@ -73,11 +73,7 @@ fn settle(missing: u64, other: Unseen, leg: &mut LegWay) {
     let is_passed_by = other.unseen > 0 && other.unseen * PATH_SHARE >= other.all;
     let [unseen, all] = [other.unseen, other.all].map(u128::from);
     let is_unseen = is_passed_by && missed * all <= CAPTURE_LOSS_FACTOR * unseen * packets;
-    if (is_missed && leg.not_captured > 0) || is_unseen {
-        leg.unresolved += missing;
-    } else {
-        leg.lost += missing;
-    }
+    (is_missed && leg.not_captured > 0) || is_unseen
 }
 
 /// One direction of a conversation, with all that was found out of it.
@@ -128,15 +124,31 @@ impl Way<'_> {
         difference: impl Fn(i64) -> Option<Difference>,
     ) -> LegWay {
         let to = from + 1;
+        let (mut leg, missing) = self.counts(from);
+        if may_be_missed(missing, unseen, &leg) {
+            leg.unresolved += missing;
+        } else {
+            leg.lost += missing;
+        }
+        leg.reordered = self.overtaken([from, to]).len() as u64;
+        self.delays([from, to], difference, &mut leg);
+        leg
+    }
+
+    /// Whether what is missing behind a stop counts as lost on the leg from it.
+    pub(super) fn is_missing_lost(&self, from: usize, unseen: Unseen) -> bool {
+        let (leg, missing) = self.counts(from);
+        !may_be_missed(missing, unseen, &leg)
+    }
+
+    /// Packets of the leg from a stop, and those that are missing.
+    fn counts(&self, from: usize) -> (LegWay, u64) {
         let mut leg = LegWay::default();
         let mut missing = 0;
         for journey in 0..self.journeys.len() {
             self.count(journey, from, &mut leg, &mut missing);
         }
-        settle(missing, unseen, &mut leg);
-        leg.reordered = self.overtaken([from, to]).len() as u64;
-        self.delays([from, to], difference, &mut leg);
-        leg
+        (leg, missing)
     }
 
     fn count(&self, journey: usize, from: usize, leg: &mut LegWay, missing: &mut u64) {

@@ -13,7 +13,7 @@ const OUT_OF_STEP_COST: i64 = 5;
 const PARTS_PER_PAUSE: i64 = 4;
 
 /// Fewest packets of either side that have a rhythm.
-const RHYTHM_COUNT_MIN: usize = 4;
+const RHYTHM_COUNT_MIN: usize = 3;
 
 /// The delay of a list of equal packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use super::conversation::{
 };
 use super::fate::{Beside, Circumstances, Fate, Fates, Origin, PATH_SHARE};
 use super::journey::{Journeys, Stop};
-use super::ladder::Ladder;
+use super::ladder::{Ladder, Told};
 use super::leg::{LegStory, Unseen, Way, round_trips};
 use super::path::arrange;
 use super::sighting::{Common, Order};
@@ -157,15 +157,34 @@ impl<'a> Scene<'a> {
                 }
                 None => (time_ns, None),
             };
-        let courses = [
-            (Side::Client, self.course(&members.client, Side::Client)),
-            (Side::Server, self.course(&members.server, Side::Server)),
+        let forward = self.course(&members.client, Side::Client);
+        let reverse = self.course(&members.server, Side::Server);
+        let told = |side: Side, course: &'_ Option<Course<'_>>, other: &'_ Option<Course<'_>>| {
+            let course = course.as_ref()?;
+            let is_missing_lost = |at: usize| {
+                let far = course.members.get(at + 1);
+                let unseen = far.zip(other.as_ref()).map(|(far, it)| it.unseen(*far));
+                far.is_some() && course.way().is_missing_lost(at, unseen.unwrap_or_default())
+            };
+            let stops = 0..course.members.len();
+            Some((side, stops.map(is_missing_lost).collect::<Vec<bool>>()))
+        };
+        let ways = [
+            (told(Side::Client, &forward, &reverse), forward.as_ref()),
+            (told(Side::Server, &reverse, &forward), reverse.as_ref()),
         ];
-        let courses: Vec<(Side, &Course<'_>)> = courses
-            .iter()
-            .filter_map(|(side, course)| Some((*side, course.as_ref()?)))
+        let ways: Vec<Told<'_>> = ways
+            .into_iter()
+            .filter_map(|(told, course)| {
+                let (side, is_missing_lost) = told?;
+                Some(Told {
+                    side,
+                    course: course?,
+                    is_missing_lost,
+                })
+            })
             .collect();
-        Ladder::of(hops, &courses, &hop, &reading, most)
+        Ladder::of(hops, &ways, &hop, &reading, most)
     }
 
     pub(super) fn fill(&self, conversation: &mut StitchedConversation) {

@@ -3,6 +3,7 @@
 
 mod clocks;
 mod equal;
+mod ladders;
 mod middlebox;
 mod number;
 mod part;
