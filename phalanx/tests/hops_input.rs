@@ -344,7 +344,8 @@ fn block(kind: u32, body: &[u8]) -> Vec<u8> {
     block
 }
 
-/// Both captures in one file, with the second interface described at first, or with its first packet.
+/// Both captures in one file, with the second interface described at first, or with its first
+/// packet.
 fn merged(captures: [&[u8]; 2], is_late: bool, alone_count: usize) -> Vec<u8> {
     let section = [
         &0x1a2b_3c4d_u32.to_le_bytes()[..],

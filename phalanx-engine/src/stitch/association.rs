@@ -72,11 +72,12 @@ pub(super) fn associate(trails: &mut [Trail]) -> Associations {
 
 type Pairs = BTreeMap<(usize, usize), Shared>;
 
-/// Most holders of a key that are compared: as two conversations have that all hops see. One that more
-/// hold tells nothing, and whoever repeats it gains no work.
+/// Most holders of a key that are compared: as two conversations have that all hops see. One that
+/// more hold tells nothing, and whoever repeats it gains no work.
 const HOLDER_COUNT_MAX: usize = 2 * HOP_PER_CONVERSATION_MAX;
 
-/// Scores all pairs of trails of different hops that share a key, and counts keys that too many hold.
+/// Scores all pairs of trails of different hops that share a key, and counts keys that too many
+/// hold.
 fn score(trails: &[Trail]) -> (Pairs, u64) {
     // Sorted rather than hashed: whoever makes keys that collide gains nothing.
     let mut holders: Vec<(Key, u32)> = Vec::new();

@@ -95,8 +95,8 @@ impl Hull {
     }
 
     /// The corner that a line of a slope touches, and how many edges were looked at to find it: the
-    /// slopes of edges rise along a lower hull and fall along an upper one, so they are halved. Whoever
-    /// makes times up cannot make it long.
+    /// slopes of edges rise along a lower hull and fall along an upper one, so they are halved.
+    /// Whoever makes times up cannot make it long.
     fn touched(&self, slope: f64) -> (usize, u32) {
         let (mut low, mut high) = (0, self.corners.len().saturating_sub(1));
         let mut looked_count = 0;

@@ -6,8 +6,8 @@ use phalanx_common::packet::protocol;
 use super::trail::Trail;
 use crate::side::{Endpoint, Side};
 
-/// Whether two flows of one hop may be parts of one: the same ends, one after the other, and nothing
-/// that a new connection begins with.
+/// Whether two flows of one hop may be parts of one: the same ends, one after the other, and
+/// nothing that a new connection begins with.
 pub(super) fn may_be_one(a: &Trail, b: &Trail) -> bool {
     let is_same = a.hop == b.hop && a.protocol == b.protocol && ends(a) == ends(b);
     if !is_same {

@@ -72,8 +72,8 @@ impl Unwrap {
         }
     }
 
-    /// The position of a number, the nearest to the one before. A jump that is not believed does not
-    /// move what follows until a second number stands near it, as where a capture begins late.
+    /// The position of a number, the nearest to the one before. A jump that is not believed does
+    /// not move what follows until a second number stands near it, as where a capture begins late.
     pub(super) const fn position(&mut self, number: u32) -> u64 {
         let step = number.wrapping_sub(self.number) as i32 as i64;
         let mut position = self.position + step;

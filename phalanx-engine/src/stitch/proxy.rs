@@ -49,8 +49,8 @@ pub(super) fn link(groups: &[&[usize]], trails: &[Trail], clocks: &Clocks) -> Ve
     told
 }
 
-/// A chain does not come to one server twice: of one that seems to, only those links stand that go on
-/// from the host that the one before went to.
+/// A chain does not come to one server twice: of one that seems to, only those links stand that go
+/// on from the host that the one before went to.
 fn break_circles(links: &mut Vec<ProxyLink>, groups: &[&[usize]], trails: &[Trail]) {
     let onward: BTreeMap<usize, usize> = links
         .iter()

@@ -144,9 +144,9 @@ fn passes(above: &[Point], below: &[Point], from_ns: i64, to_ns: i64) -> bool {
         || Corridor::of(above.iter().copied(), below.iter().copied()).is_some()
 }
 
-/// Cuts where no line passes between both directions: looks for the longest stretch that one passes,
-/// again and again. The stretch is doubled until none does and then halved, so that the work is that
-/// of its own points, however many follow.
+/// Cuts where no line passes between both directions: looks for the longest stretch that one
+/// passes, again and again. The stretch is doubled until none does and then halved, so that the
+/// work is that of its own points, however many follow.
 fn contradictions(above: &[Point], below: &[Point], cuts: &mut Vec<i64>) {
     let mut times: Vec<i64> = above.iter().chain(below).map(|it| it.time_ns).collect();
     times.sort_unstable();

@@ -58,8 +58,8 @@ fn one_loss_among_many_equal_datagrams_is_one() {
     }
 }
 
-/// A packet that is repeated, of which one hop saw the first and the other the second: nothing to set
-/// clocks by. Where ids are rewritten, many pairs tell.
+/// A packet that is repeated, of which one hop saw the first and the other the second: nothing to
+/// set clocks by. Where ids are rewritten, many pairs tell.
 #[test]
 fn a_repetition_is_no_sighting_of_the_first() {
     let packets = |ids: &[u16], time_ns: i64| -> Sides<Vec<Item>> {

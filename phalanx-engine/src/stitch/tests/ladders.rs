@@ -26,8 +26,8 @@ fn what_is_not_known_to_be_lost_is_not_drawn_as_lost() {
     );
 }
 
-/// The same bytes were sent first where the clock is an hour ahead, and sent again from a hop before
-/// that had not captured the first sending.
+/// The same bytes were sent first where the clock is an hour ahead, and sent again from a hop
+/// before that had not captured the first sending.
 #[test]
 fn what_repeats_what_is_told_by_one_clock() {
     let shift_ns = 3_600 * SECOND;

@@ -65,8 +65,8 @@ fn segment(side: Side) -> Segment {
     }
 }
 
-/// What a trail takes the initial numbers for, of packets: side, flags, sequence and acknowledgement
-/// number.
+/// What a trail takes the initial numbers for, of packets: side, flags, sequence and
+/// acknowledgement number.
 fn initial(packets: &[(Side, u8, u32, u32)]) -> [Option<u32>; 2] {
     let mut found: Option<Trail> = None;
     for (side, flags, sequence, acknowledgement) in packets {

@@ -7,7 +7,8 @@ use crate::stitch::content::Content;
 use crate::stitch::proxy::link;
 use crate::stitch::trail::Trail;
 
-/// A fetch that all hops of one host saw: from a host to another, asked and answered at these times.
+/// A fetch that all hops of one host saw: from a host to another, asked and answered at these
+/// times.
 fn fetch(from: u8, to: u8, port: u16, [asked_ms, answered_ms]: [i64; 2]) -> Trail {
     let mut trail = trail(0, port, 0, 1, |_| false);
     let end = |host: u8, port: u16| Endpoint {
