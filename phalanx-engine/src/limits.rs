@@ -345,8 +345,19 @@ pub const KEY_CELL_COUNT: usize = 8;
 /// Hops of one conversation: each packet has a place for each.
 pub const HOP_PER_CONVERSATION_MAX: usize = 16;
 
+/// Flows of one conversation, with the parts that hops took for flows of their own: four of each
+/// hop.
+pub const PART_COUNT_MAX: usize = 4 * HOP_PER_CONVERSATION_MAX;
+
 /// Sendings of the same bytes that are matched at best; longer lists are matched from the front.
 pub const ALIGNMENT_LIST_MAX: usize = 8;
+
+/// Packets of either side that a long list is matched by at a time: each costs as many comparisons
+/// as two windows have packets, some microseconds, and one window's table takes 33 KiB.
+pub const ALIGNMENT_WINDOW_COUNT: usize = 64;
+
+/// Packets of the other side that the delay of one of many equal ones is looked for among.
+pub const RHYTHM_NEIGHBOUR_COUNT: usize = 16;
 
 /// Runs that a packet of an alignment covers, on average, at most: a super-segment of 64 KiB covers
 /// 45 full segments. Segments that overlap so that there are more are not aligned.

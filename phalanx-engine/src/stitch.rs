@@ -21,10 +21,12 @@ mod journey;
 mod key;
 mod ladder;
 mod leg;
+mod part;
 mod path;
 mod position;
 mod proxy;
 mod reading;
+mod rhythm;
 mod scene;
 mod sighting;
 mod step;
@@ -70,6 +72,8 @@ pub struct Stitched {
     pub proxies: Vec<ProxyLink>,
     /// Pairs of flows that are alike, and no more so than others: not joined.
     pub ambiguous_count: u64,
+    /// Things that flows are known by which more than 32 flows have, so that they tell nothing.
+    pub crowded_key_count: u64,
     /// Pairs of hops that saw the same packets at the same times: one capture given twice.
     pub twins: Vec<(u32, u32)>,
     hops: Vec<StitchHop>,
@@ -133,6 +137,7 @@ pub fn stitch(mut trails: Vec<Trail>, hops: &[StitchHop]) -> Stitched {
         conversations,
         clocks: reading::readings(reference, hops, &clocks),
         ambiguous_count: associations.ambiguous_count,
+        crowded_key_count: associations.crowded_key_count,
         twins,
         hops: hops.to_vec(),
         groups,

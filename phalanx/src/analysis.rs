@@ -95,6 +95,11 @@ impl Request {
         }
     }
 
+    /// Whether its bytes are there a second time, all of them.
+    fn can_read_again(&self) -> bool {
+        self.follow.is_none() && self.path.as_os_str() != "-" && self.path.is_file()
+    }
+
     fn open(&self) -> Result<CaptureFile, OpenError> {
         let options = OpenOptions {
             follow: self.follow.clone(),
@@ -105,7 +110,7 @@ impl Request {
 }
 
 /// What one file came to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Outcome {
     /// By interface of the file.
     pub hops: Vec<HopFacts>,
@@ -135,6 +140,10 @@ struct Source {
     next: u64,
     has_ended: bool,
     error: Option<ReadError>,
+    /// Frames that were read.
+    frame_count: u64,
+    /// Of these, those before a second interface was described: they are not compared.
+    unkept_count: u64,
     selection: Arc<Selection>,
 }
 
@@ -193,6 +202,26 @@ pub fn analyze(
     stop: &AtomicBool,
     progress: &(dyn Fn(u64, Option<u64>) + Sync),
 ) -> Result<Outcome, OpenError> {
+    match analyze_once(request, stop, progress)? {
+        Some(outcome) => Ok(outcome),
+        // It is one of several hops, as only a later part of it has told: read again from its
+        // beginning, with all packets kept to compare them.
+        None => {
+            let again = Request {
+                is_one_of_several: true,
+                ..request.clone()
+            };
+            Ok(analyze_once(&again, stop, progress)?.unwrap_or_default())
+        }
+    }
+}
+
+/// `None` where the file has to be read again, with its packets kept.
+fn analyze_once(
+    request: &Request,
+    stop: &AtomicBool,
+    progress: &(dyn Fn(u64, Option<u64>) + Sync),
+) -> Result<Option<Outcome>, OpenError> {
     let file = request.open()?;
     let threads = request.threads.max(1);
     let shared = Shared {
@@ -202,6 +231,8 @@ pub fn analyze(
             next: 0,
             has_ended: false,
             error: None,
+            frame_count: 0,
+            unkept_count: 0,
             selection: Arc::default(),
         }),
         sequence: Mutex::new(Sequence {
@@ -228,7 +259,9 @@ pub fn analyze(
         }
         shared.work();
     });
-    Ok(shared.finish())
+    let is_to_be_read_again = lock(&shared.source).unkept_count > 0 && request.can_read_again();
+    let outcome = shared.finish();
+    Ok((!is_to_be_read_again).then_some(outcome))
 }
 
 impl Shared<'_> {
@@ -282,8 +315,16 @@ impl Shared<'_> {
         // Interfaces may be described anywhere in a file.
         let interfaces = source.file.interfaces();
         if let Some(more) = Selection::beyond(&source.selection, self.request, interfaces) {
+            if more.keeps_trails() && !source.selection.keeps_trails() {
+                source.unkept_count = source.frame_count;
+                if source.unkept_count > 0 && self.request.can_read_again() {
+                    source.has_ended = true;
+                    return None;
+                }
+            }
             source.selection = Arc::new(more);
         }
+        source.frame_count += batch.chunk.frames().len() as u64;
         batch.number = source.next;
         source.next += 1;
         batch.selection = Arc::clone(&source.selection);
@@ -398,7 +439,12 @@ impl Shared<'_> {
             trails,
             conversation_count: flow_counts.all,
             evicted_count: flow_counts.evicted,
-            notes: hop::notes(source.file.notes(), assembly.counts(), back_count),
+            notes: hop::notes(
+                source.file.notes(),
+                assembly.counts(),
+                back_count,
+                source.unkept_count,
+            ),
             damage: source.file.damage().map(|damage| Damage {
                 offset: damage.offset,
                 frame: damage.frame_count,

@@ -332,3 +332,146 @@ fn no_damage_makes_it_fall_over() {
         );
     }
 }
+
+/// A block of a pcapng file, little-endian.
+fn block(kind: u32, body: &[u8]) -> Vec<u8> {
+    let padded = body.len().next_multiple_of(4);
+    let length = (12 + padded) as u32;
+    let mut block = [kind.to_le_bytes(), length.to_le_bytes()].concat();
+    block.extend_from_slice(body);
+    block.resize(8 + padded, 0);
+    block.extend_from_slice(&length.to_le_bytes());
+    block
+}
+
+/// Both captures in one file, with the second interface described at first, or with its first
+/// packet.
+fn merged(captures: [&[u8]; 2], is_late: bool, alone_count: usize) -> Vec<u8> {
+    let section = [
+        &0x1a2b_3c4d_u32.to_le_bytes()[..],
+        &[1, 0, 0, 0],
+        &[0xff; 8],
+    ];
+    // Ethernet, any snap length, times in nanoseconds.
+    let interface = block(
+        1,
+        &[1, 0, 0, 0, 0, 0, 4, 0, 9, 0, 1, 0, 9, 0, 0, 0, 0, 0, 0, 0],
+    );
+    let mut packets: Vec<(u64, u32, &[u8])> = Vec::new();
+    for (hop, bytes) in (0..).zip(captures) {
+        let mut at = FILE_HEADER_BYTES;
+        for length in records(bytes) {
+            let record = &bytes[at..at + length];
+            let word = |at: usize| u32::from_le_bytes(record[at..at + 4].try_into().unwrap());
+            let time_ns = u64::from(word(0)) * 1_000_000_000 + u64::from(word(4));
+            packets.push((time_ns, hop, record));
+            at += length;
+        }
+    }
+    packets.sort_by_key(|it| (it.0, it.1));
+    let mut file = block(0x0a0d_0d0a, &section.concat());
+    file.extend_from_slice(&interface);
+    if !is_late {
+        file.extend_from_slice(&interface);
+    }
+    for (place, (time_ns, hop, record)) in packets.into_iter().enumerate() {
+        if place == alone_count && is_late {
+            file.extend_from_slice(&interface);
+        }
+        if place < alone_count && hop == 1 {
+            continue;
+        }
+        let times = [(time_ns >> 32) as u32, time_ns as u32].map(u32::to_le_bytes);
+        let mut body = [hop.to_le_bytes(), times[0], times[1]].concat();
+        body.extend_from_slice(&record[8..]);
+        file.extend_from_slice(&block(6, &body));
+    }
+    file
+}
+
+/// Interfaces may be described anywhere in a file: what stands before the second one counts too.
+#[test]
+fn an_interface_that_is_described_late_is_a_hop_all_the_same() {
+    let mut synthesis = synthesis(12);
+    synthesis.requests = (20, 40);
+    let made = Made::new("late", &synthesis);
+    let captures = ["hop0.pcap", "hop1.pcap"].map(|it| std::fs::read(made.path(it)).unwrap());
+    let captures = [&captures[0][..], &captures[1][..]];
+    let told = [false, true].map(|is_late| {
+        let bytes = merged(captures, is_late, 6_000);
+        std::fs::write(made.path("both.pcapng"), bytes).unwrap();
+        told::report(&made.folder.0, &["both.pcapng"])
+    });
+    let joined = |report: &Report| {
+        report
+            .conversations
+            .iter()
+            .filter(|it| !it.legs.is_empty())
+            .count()
+    };
+    assert!(joined(&told[0]) > 50, "{}", joined(&told[0]));
+    assert_eq!(told[0].all["conversations"], told[1].all["conversations"]);
+}
+
+/// Questions and answers every ten seconds, as a hop sees them that is so many milliseconds away,
+/// and the times at which its recorder was off.
+fn heartbeats(delay_ms: u64, off_s: std::ops::Range<u64>) -> Vec<u8> {
+    let mut file = [0xa1b2_3c4d_u32, 0x0004_0002, 0, 0, 65_535, 1]
+        .map(u32::to_le_bytes)
+        .concat();
+    for index in 0..100_u16 {
+        let second = u64::from(index) * 10;
+        if off_s.contains(&second) {
+            continue;
+        }
+        let ends = [([10, 0, 0, 1], 5_000), ([10, 0, 0, 2], 6_000)];
+        for (from, to, at_ms) in [(0, 1, delay_ms), (1, 0, 20 - delay_ms)] {
+            let mut frame = Vec::new();
+            let payload = [index.to_be_bytes(), [from as u8; 2]].concat().repeat(10);
+            let hop_limit = 64 - if from == 0 { delay_ms } else { 20 - delay_ms } as u8;
+            let mut header = etherparse::Ipv4Header::new(
+                8 + payload.len() as u16,
+                hop_limit,
+                etherparse::IpNumber::UDP,
+                ends[from].0,
+                ends[to].0,
+            )
+            .unwrap();
+            header.identification = 100 + 2 * index + from as u16;
+            etherparse::PacketBuilder::ethernet2([2; 6], [4; 6])
+                .ip(etherparse::IpHeaders::Ipv4(header, Default::default()))
+                .udp(ends[from].1, ends[to].1)
+                .write(&mut frame, &payload)
+                .unwrap();
+            let times = [1_700_000_000 + second as u32, at_ms as u32 * 1_000_000];
+            for word in [times[0], times[1], frame.len() as u32, frame.len() as u32] {
+                file.extend_from_slice(&word.to_le_bytes());
+            }
+            file.extend_from_slice(&frame);
+        }
+    }
+    file
+}
+
+/// A flow that was silent for minutes has ended, and what comes then is another. Where the silence
+/// is that of one recorder, the other hop knows better.
+#[test]
+fn a_gap_of_one_recorder_makes_no_second_conversation_and_no_loss() {
+    let folder = folder::Folder::new("hops-gap");
+    std::fs::write(folder.0.join("client.pcap"), heartbeats(1, 0..0)).unwrap();
+    std::fs::write(folder.0.join("server.pcap"), heartbeats(9, 300..700)).unwrap();
+    let alone = told::report(&folder.0, &["server.pcap"]);
+    assert_eq!(alone.conversations.len(), 2);
+    let report = told::report(&folder.0, &["client.pcap", "server.pcap"]);
+    assert_eq!(report.all["totals"]["conversations"], 1);
+    assert_eq!(report.conversations.len(), 1);
+    let told = &report.conversations[0];
+    assert_eq!(
+        (&told.path[..], told.flows.len()),
+        (&["client".to_owned(), "server".to_owned()][..], 2)
+    );
+    assert_eq!(told.flows[1].packets, Some(120));
+    for (from, to, _, way) in told.ways() {
+        assert_eq!((way.packets, way.lost), (100, 0), "{from} to {to}");
+    }
+}

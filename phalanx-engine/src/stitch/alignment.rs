@@ -6,13 +6,18 @@
 //! it does not matter where segments were cut or merged (TSO, GSO, GRO). What takes no sequence
 //! space, as acknowledgements, is matched in the same way with what equals it.
 //!
-//! The order-preserving matching of short lists is that of Needleman and Wunsch (1970); long lists,
-//! as of equal datagrams, are matched from the front.
+//! The order-preserving matching of lists is that of Needleman and Wunsch (1970); long lists, as of
+//! equal datagrams, are matched from the front, a window at a time, so that their times tell which
+//! of them is missing.
 
 use std::ops::Range;
 
+use super::rhythm::Rhythm;
 use super::trail::Crossing;
-use crate::limits::{ALIGNMENT_LIST_MAX, ALIGNMENT_VISIT_COUNT_MAX, ALIGNMENT_VISITS_PER_PACKET};
+use crate::limits::{
+    ALIGNMENT_LIST_MAX, ALIGNMENT_VISIT_COUNT_MAX, ALIGNMENT_VISITS_PER_PACKET,
+    ALIGNMENT_WINDOW_COUNT,
+};
 
 /// One packet to be aligned.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +62,9 @@ pub(super) struct Expectation {
 /// Cost of a packet that only one side has.
 const GAP_COST: i64 = 6;
 
+/// Cost of what is left over at the end of a window: what follows may have its partner.
+const REST_COST: i64 = 1;
+
 /// Cost of what differs that ought to be the same: more than two gaps.
 const DIFFERENCE_COST: i64 = 13;
 
@@ -87,6 +95,7 @@ pub(super) fn align(
         upstream,
         downstream,
         expectation,
+        rhythm: None,
         costs: Vec::new(),
     };
     for run in &runs.runs {
@@ -94,10 +103,7 @@ pub(super) fn align(
         let ys = &runs.visits[1][run.visits[1].clone()];
         lists.match_run(xs, ys, &run.range, &mut links);
     }
-    let groups = Groups::of(upstream, downstream);
-    for [xs, ys] in &groups.lists {
-        lists.match_run(xs, ys, &(0..0), &mut links);
-    }
+    lists.match_sayings(&mut links);
     Some(links)
 }
 
@@ -171,59 +177,118 @@ impl Runs {
     }
 }
 
-/// Items that take no sequence space, by what they say.
-struct Groups {
-    lists: Vec<[Vec<u32>; 2]>,
+/// What of an acknowledgement comes through unchanged.
+#[derive(Clone, Copy, Debug)]
+struct Survival {
+    stamps: bool,
+    /// What its SACK blocks say: who shifts sequence numbers mostly shifts these as well.
+    blocks: bool,
 }
 
-/// What such a packet says: equal on its whole way.
-type Saying = ([u32; 7], u8, u16);
+/// What a packet says that takes no sequence space: equal on its whole way.
+type Saying = ([u32; 6], u8, u16);
 
-fn saying(crossing: &Crossing) -> Saying {
+fn saying(crossing: &Crossing, survival: Survival) -> Saying {
+    let of = |survives: bool, word: u32| if survives { word } else { 0 };
+    let is_bare = crossing.length == 0;
     let words = [
         crossing.sequence,
         crossing.acknowledgement,
-        crossing.timestamp_value,
-        crossing.timestamp_echo,
-        crossing.digest,
+        of(survival.stamps, crossing.timestamp_value),
+        of(survival.stamps, crossing.timestamp_echo),
+        of(survival.blocks || !is_bare, crossing.digest),
         crossing.length,
-        0,
     ];
     (words, crossing.flags, crossing.window)
 }
 
-impl Groups {
-    fn of(upstream: &[Item], downstream: &[Item]) -> Self {
-        let mut all: Vec<(Saying, usize, u32)> = Vec::new();
-        for (side, items) in [upstream, downstream].into_iter().enumerate() {
-            for (place, item) in items.iter().enumerate() {
-                if item.start >= item.end {
-                    all.push((saying(&item.crossing), side, place as u32));
-                }
+/// Items of both sides that take no sequence space, by what they say.
+fn by_saying(
+    sides: [&[Item]; 2],
+    survival: Survival,
+    counts: impl Fn(usize, u32) -> bool,
+) -> Vec<[Vec<u32>; 2]> {
+    let mut all: Vec<(Saying, usize, u32)> = Vec::new();
+    for (side, items) in sides.into_iter().enumerate() {
+        for (place, item) in (0..).zip(items) {
+            if item.start >= item.end && counts(side, place) {
+                all.push((saying(&item.crossing, survival), side, place));
             }
         }
-        all.sort_unstable();
-        let mut lists: Vec<[Vec<u32>; 2]> = Vec::new();
-        for group in all.chunk_by(|a, b| a.0 == b.0) {
-            let mut list = [Vec::new(), Vec::new()];
-            for (_, side, place) in group {
-                list[*side].push(*place);
-            }
-            lists.push(list);
-        }
-        Self { lists }
     }
+    all.sort_unstable();
+    let mut lists: Vec<[Vec<u32>; 2]> = Vec::new();
+    for group in all.chunk_by(|a, b| a.0 == b.0) {
+        let mut list = [Vec::new(), Vec::new()];
+        for (_, side, place) in group {
+            list[*side].push(*place);
+        }
+        lists.push(list);
+    }
+    lists
 }
+
+/// One of so many that could has to match, else what it says is rewritten on the way.
+const REWRITTEN_SHARE: usize = 2;
 
 struct Lists<'a> {
     upstream: &'a [Item],
     downstream: &'a [Item],
     expectation: &'a Expectation,
+    /// What the times of a long list tell by themselves.
+    rhythm: Option<Rhythm>,
     /// Room for the table of costs.
     costs: Vec<i64>,
 }
 
 impl Lists<'_> {
+    /// Matches what takes no sequence space by what it says, and what is left over by what of that
+    /// comes through, where middleboxes rewrite the rest.
+    fn match_sayings(&mut self, links: &mut Vec<Link>) {
+        let sides = [self.upstream, self.downstream];
+        let all = Survival {
+            stamps: true,
+            blocks: true,
+        };
+        let begin = links.len();
+        for [xs, ys] in by_saying(sides, all, |_, _| true) {
+            self.match_run(&xs, &ys, &(0..0), links);
+        }
+        let mut is_matched = [vec![false; sides[0].len()], vec![false; sides[1].len()]];
+        for link in &links[begin..] {
+            if let (Some(x), Some(y)) = (link.upstream, link.downstream) {
+                is_matched[0][x as usize] = true;
+                is_matched[1][y as usize] = true;
+            }
+        }
+        let survives = |has: fn(&Crossing) -> bool| {
+            let able = |side: usize| {
+                let items = sides[side].iter().zip(&is_matched[side]);
+                items.filter(|(item, _)| item.start >= item.end && has(&item.crossing))
+            };
+            // The side that saw less tells what could match.
+            let side = usize::from(able(0).count() > able(1).count());
+            let matched = able(side).filter(|it| *it.1).count();
+            matched * REWRITTEN_SHARE >= able(side).count()
+        };
+        let survival = Survival {
+            stamps: survives(Crossing::has_timestamps),
+            blocks: survives(|it| it.flags != 0 && it.length == 0 && it.digest != 0),
+        };
+        if survival.stamps && survival.blocks {
+            return;
+        }
+        let is_alone = |link: &Link| link.upstream.is_none() || link.downstream.is_none();
+        links.retain(|link| !(link.range.is_empty() && is_alone(link)));
+        let begin = links.len();
+        let is_left = |side: usize, place: u32| !is_matched[side][place as usize];
+        for [xs, ys] in by_saying(sides, survival, is_left) {
+            self.match_run(&xs, &ys, &(0..0), links);
+        }
+        // Nothing says that they are one but their numbers.
+        links[begin..].iter_mut().for_each(|it| it.is_plain = false);
+    }
+
     /// Matches those that sent the bytes of a run with those that brought them.
     fn match_run(&mut self, xs: &[u32], ys: &[u32], range: &Range<u64>, links: &mut Vec<Link>) {
         let mut link = |upstream: Option<u32>, downstream: Option<u32>, is_plain| {
@@ -261,6 +326,28 @@ impl Lists<'_> {
 
     /// The cheapest order-preserving matching of two short lists: pairs of places, rising.
     fn match_short(&mut self, xs: &[u32], ys: &[u32]) -> Vec<(usize, usize)> {
+        if xs.len() != ys.len() {
+            self.find_rhythm(xs, ys);
+        }
+        let matched = self.match_whole(xs, ys, GAP_COST);
+        self.rhythm = None;
+        matched
+    }
+
+    /// Finds out what the times of two lists tell by themselves.
+    fn find_rhythm(&mut self, xs: &[u32], ys: &[u32]) {
+        let times = |items: &[Item], places: &[u32]| -> Vec<i64> {
+            places
+                .iter()
+                .map(|it| items[*it as usize].time_ns)
+                .collect()
+        };
+        let (sent_ns, seen_ns) = (times(self.upstream, xs), times(self.downstream, ys));
+        self.rhythm = Rhythm::of(&sent_ns, &seen_ns, self.expectation.delay_ns);
+    }
+
+    /// The same, where what is left over behind the last pair costs `rest_cost` each.
+    fn match_whole(&mut self, xs: &[u32], ys: &[u32], rest_cost: i64) -> Vec<(usize, usize)> {
         if xs.is_empty() || ys.is_empty() {
             return Vec::new();
         }
@@ -272,9 +359,9 @@ impl Lists<'_> {
             for y in (0..=ys.len()).rev() {
                 let at = |x: usize, y: usize| x * width + y;
                 costs[at(x, y)] = if x == xs.len() {
-                    (ys.len() - y) as i64 * GAP_COST
+                    (ys.len() - y) as i64 * rest_cost
                 } else if y == ys.len() {
-                    (xs.len() - x) as i64 * GAP_COST
+                    (xs.len() - x) as i64 * rest_cost
                 } else {
                     let both = self.cost(xs[x], ys[y]) + costs[at(x + 1, y + 1)];
                     let gap = costs[at(x + 1, y)].min(costs[at(x, y + 1)]) + GAP_COST;
@@ -299,27 +386,38 @@ impl Lists<'_> {
         matched
     }
 
-    /// A matching of long lists from the front: what does not fit is passed by on the side that is
-    /// earlier.
-    fn match_long(&self, xs: &[u32], ys: &[u32]) -> Vec<(usize, usize)> {
+    /// A matching of long lists from the front: the first half of each window stands, the rest is
+    /// matched again with what follows. Where a window has no pair, the side that is earlier is
+    /// passed by.
+    fn match_long(&mut self, xs: &[u32], ys: &[u32]) -> Vec<(usize, usize)> {
+        self.find_rhythm(xs, ys);
         let delay_ns = self.expectation.delay_ns.map_or(0, |it| it.1);
         let (mut x, mut y) = (0, 0);
         let mut matched = Vec::new();
         while x < xs.len() && y < ys.len() {
-            if self.cost(xs[x], ys[y]) < 2 * GAP_COST {
-                matched.push((x, y));
-                (x, y) = (x + 1, y + 1);
-                continue;
-            }
-            let sent = self.upstream[xs[x] as usize]
-                .time_ns
-                .saturating_add(delay_ns);
-            if sent <= self.downstream[ys[y] as usize].time_ns {
-                x += 1;
-            } else {
-                y += 1;
+            let ends = [(x, xs.len()), (y, ys.len())]
+                .map(|(from, count)| (from + ALIGNMENT_WINDOW_COUNT).min(count));
+            let is_last = ends == [xs.len(), ys.len()];
+            let rest_cost = if is_last { GAP_COST } else { REST_COST };
+            let window = self.match_whole(&xs[x..ends[0]], &ys[y..ends[1]], rest_cost);
+            let stands =
+                |it: &&(usize, usize)| is_last || it.0.max(it.1) < ALIGNMENT_WINDOW_COUNT / 2;
+            let count = window.iter().take_while(stands).count();
+            matched.extend(window[..count].iter().map(|it| (x + it.0, y + it.1)));
+            match window[..count].last() {
+                Some(last) => (x, y) = (x + last.0 + 1, y + last.1 + 1),
+                None if is_last => break,
+                None => {
+                    let sent_ns = self.upstream[xs[x] as usize].time_ns;
+                    if sent_ns.saturating_add(delay_ns) <= self.downstream[ys[y] as usize].time_ns {
+                        x += 1;
+                    } else {
+                        y += 1;
+                    }
+                }
             }
         }
+        self.rhythm = None;
         matched
     }
 
@@ -337,6 +435,9 @@ impl Lists<'_> {
             let late = delay_ns.saturating_sub(usual_ns) / spread_ns;
             cost += late.clamp(0, LATENESS_COST_MAX);
         }
+        if let Some(rhythm) = &self.rhythm {
+            cost += rhythm.cost(y.time_ns.saturating_sub(x.time_ns));
+        }
         let stamps = |it: &Crossing| (it.timestamp_value, it.timestamp_echo);
         if self.expectation.stamps_survive && stamps(sent) != stamps(seen) {
             cost += DIFFERENCE_COST;
@@ -344,8 +445,10 @@ impl Lists<'_> {
         if self.expectation.ids_survive && !ids_agree(sent, seen) {
             cost += DIFFERENCE_COST;
         }
-        if sent.digest != 0 && seen.digest != 0 && x.start == y.start && sent.digest != seen.digest
-        {
+        // What takes no sequence space has been compared by what it says.
+        let has_bytes = x.start < x.end && x.start == y.start;
+        let differs = sent.digest != 0 && seen.digest != 0 && sent.digest != seen.digest;
+        if has_bytes && differs {
             cost += DIFFERENCE_COST;
         }
         cost

@@ -4,13 +4,14 @@
 //! A key that two flows of one hop share tells nothing, so nobody gains by repeating one. Time is
 //! not asked: the clocks of the hops are not known yet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use phalanx_common::packet::protocol;
 
 use super::key::{Family, Key, keys};
+use super::part;
 use super::trail::Trail;
-use crate::limits::HOP_PER_CONVERSATION_MAX;
+use crate::limits::{HOP_PER_CONVERSATION_MAX, PART_COUNT_MAX};
 
 /// Least score of an association, in logarithms of the odds.
 const SCORE_MIN: u32 = 30;
@@ -50,23 +51,34 @@ pub(super) struct Associations {
     pub(super) groups: Vec<Vec<usize>>,
     /// Pairs that scored enough and not well above the next.
     pub(super) ambiguous_count: u64,
+    /// Keys that too many flows hold to tell anything.
+    pub(super) crowded_key_count: u64,
 }
 
 /// Associates the trails of several hops, and turns those round whose roles were guessed wrongly.
 pub(super) fn associate(trails: &mut [Trail]) -> Associations {
-    let pairs = score(trails);
+    let (pairs, crowded_key_count) = score(trails);
     let (accepted, ambiguous_count) = accept(&pairs, trails);
-    let groups = join(&accepted, trails);
+    let mut groups = join(&accepted, trails);
+    for group in &mut groups {
+        part::bring_together(group, trails);
+    }
     Associations {
         groups,
         ambiguous_count,
+        crowded_key_count,
     }
 }
 
 type Pairs = BTreeMap<(usize, usize), Shared>;
 
-/// Scores all pairs of trails of different hops that share a key.
-fn score(trails: &[Trail]) -> Pairs {
+/// Most holders of a key that are compared: as two conversations have that all hops see. One that
+/// more hold tells nothing, and whoever repeats it gains no work.
+const HOLDER_COUNT_MAX: usize = 2 * HOP_PER_CONVERSATION_MAX;
+
+/// Scores all pairs of trails of different hops that share a key, and counts keys that too many
+/// hold.
+fn score(trails: &[Trail]) -> (Pairs, u64) {
     // Sorted rather than hashed: whoever makes keys that collide gains nothing.
     let mut holders: Vec<(Key, u32)> = Vec::new();
     for (place, trail) in (0..).zip(trails) {
@@ -74,10 +86,15 @@ fn score(trails: &[Trail]) -> Pairs {
     }
     holders.sort_unstable_by_key(|(key, place)| (key.hash, *place, *key));
     let mut pairs = Pairs::new();
+    let mut crowded_count = 0;
     for holders in holders.chunk_by(|a, b| a.0.hash == b.0.hash) {
-        share(holders, trails, &mut pairs);
+        if holders.len() > HOLDER_COUNT_MAX {
+            crowded_count += 1;
+        } else {
+            share(holders, trails, &mut pairs);
+        }
     }
-    pairs
+    (pairs, crowded_count)
 }
 
 /// Adds one key to all pairs that hold it. Holders come in the order of the trails.
@@ -88,7 +105,7 @@ fn share(holders: &[(Key, u32)], trails: &[Trail], pairs: &mut Pairs) {
         let mut others = (0..holders.len()).filter(|other| *other != at);
         !others.any(|other| hop(other) == hop(at) && holders[other].1 != holders[at].1)
     };
-    if holders.len() < 2 || holders.len() > 2 * HOP_PER_CONVERSATION_MAX {
+    if holders.len() < 2 {
         return;
     }
     let alone: Vec<usize> = (0..holders.len()).filter(|at| is_alone(*at)).collect();
@@ -115,29 +132,16 @@ fn share(holders: &[(Key, u32)], trails: &[Trail], pairs: &mut Pairs) {
 
 /// Those pairs that score enough, and well above all others of either flow.
 fn accept(pairs: &Pairs, trails: &[Trail]) -> (Vec<Association>, u64) {
-    // The two best scores of each flow at each other hop.
-    let mut best: BTreeMap<(usize, u32), [u32; 2]> = BTreeMap::new();
-    for ((a, b), shared) in pairs {
-        for (one, other) in [(*a, *b), (*b, *a)] {
-            let scores = best.entry((one, trails[other].hop)).or_default();
-            if shared.score > scores[0] {
-                *scores = [shared.score, scores[0]];
-            } else if shared.score > scores[1] {
-                scores[1] = shared.score;
-            }
-        }
-    }
+    let rivals = Rivals::of(pairs, trails);
     let mut accepted = Vec::new();
     let mut ambiguous_count = 0;
     for ((a, b), shared) in pairs {
         if shared.score <= SCORE_MIN || !is_possible(&trails[*a], &trails[*b], shared) {
             continue;
         }
-        let others = [(*a, trails[*b].hop), (*b, trails[*a].hop)].map(|place| {
-            let [first, second] = best.get(&place).copied().unwrap_or_default();
-            if first == shared.score { second } else { first }
-        });
-        let runner_up = others[0].max(others[1]);
+        let runner_up = rivals
+            .score(*a, *b, trails)
+            .max(rivals.score(*b, *a, trails));
         if shared.score > runner_up + MARGIN_MIN {
             accepted.push(Association {
                 trails: (*a, *b),
@@ -150,6 +154,53 @@ fn accept(pairs: &Pairs, trails: &[Trail]) -> (Vec<Association>, u64) {
     }
     accepted.sort_by_key(|it| (std::cmp::Reverse(it.score), it.trails));
     (accepted, ambiguous_count)
+}
+
+/// What each flow has in common with those of each other hop.
+struct Rivals {
+    /// By flow and hop: the best there, its score, and the best score of those that are no parts of
+    /// one flow with it.
+    best: BTreeMap<(usize, u32), (usize, u32, u32)>,
+}
+
+impl Rivals {
+    fn of(pairs: &Pairs, trails: &[Trail]) -> Self {
+        let both = || {
+            let ways =
+                |((a, b), it): (&(usize, usize), &Shared)| [(*a, *b, it.score), (*b, *a, it.score)];
+            pairs.iter().flat_map(ways)
+        };
+        let mut best: BTreeMap<(usize, u32), (usize, u32, u32)> = BTreeMap::new();
+        for (one, other, score) in both() {
+            let known = best
+                .entry((one, trails[other].hop))
+                .or_insert((other, score, 0));
+            if score > known.1 {
+                *known = (other, score, 0);
+            }
+        }
+        for (one, other, score) in both() {
+            if let Some(known) = best.get_mut(&(one, trails[other].hop))
+                && other != known.0
+                && !part::may_be_one(&trails[other], &trails[known.0])
+            {
+                known.2 = known.2.max(score);
+            }
+        }
+        Self { best }
+    }
+
+    /// The best score of a flow with another than this one at its hop.
+    fn score(&self, one: usize, other: usize, trails: &[Trail]) -> u32 {
+        let Some((best, score, next)) = self.best.get(&(one, trails[other].hop)) else {
+            return 0;
+        };
+        if *best == other || part::may_be_one(&trails[other], &trails[*best]) {
+            *next
+        } else {
+            *score
+        }
+    }
 }
 
 /// Whether nothing speaks against it: other initial numbers of the same side are another
@@ -172,7 +223,7 @@ fn is_possible(a: &Trail, b: &Trail, shared: &Shared) -> bool {
     !is_other || has(Family::Shape) || has(Family::Addressed)
 }
 
-/// Joins what was accepted, the best first: one flow of each hop at most.
+/// Joins what was accepted, the best first: of each hop one flow, or the parts of one.
 fn join(accepted: &[Association], trails: &mut [Trail]) -> Vec<Vec<usize>> {
     let mut group_of: Vec<usize> = (0..trails.len()).collect();
     let mut groups: Vec<Vec<usize>> = (0..trails.len()).map(|place| vec![place]).collect();
@@ -183,10 +234,7 @@ fn join(accepted: &[Association], trails: &mut [Trail]) -> Vec<Vec<usize>> {
         if into == from {
             continue;
         }
-        let hops = |group: &[usize]| group.iter().map(|it| trails[*it].hop).collect::<Vec<_>>();
-        let (here, there) = (hops(&groups[into]), hops(&groups[from]));
-        let has_room = here.len() + there.len() <= HOP_PER_CONVERSATION_MAX;
-        if !has_room || here.iter().any(|hop| there.contains(hop)) {
+        if !fit_together(&groups[into], &groups[from], trails) {
             continue;
         }
         let moved = std::mem::take(&mut groups[from]);
@@ -201,9 +249,24 @@ fn join(accepted: &[Association], trails: &mut [Trail]) -> Vec<Vec<usize>> {
     }
     groups.retain(|group| !group.is_empty());
     for group in &mut groups {
-        group.sort_by_key(|place| trails[*place].hop);
+        group.sort_by_key(|place| (trails[*place].hop, part::first_frame(&trails[*place])));
     }
     groups
+}
+
+/// Whether two groups may be one: there is room, and they have a hop in common only where what it
+/// saw of both may be one flow.
+fn fit_together(here: &[usize], there: &[usize], trails: &[Trail]) -> bool {
+    let all = || here.iter().chain(there);
+    let hops: BTreeSet<u32> = all().map(|it| trails[*it].hop).collect();
+    let may_be_beside = |a: &usize, b: &usize| {
+        trails[*a].hop != trails[*b].hop || part::may_be_one(&trails[*a], &trails[*b])
+    };
+    hops.len() <= HOP_PER_CONVERSATION_MAX
+        && all().count() <= PART_COUNT_MAX
+        && here
+            .iter()
+            .all(|a| there.iter().all(|b| may_be_beside(a, b)))
 }
 
 /// Of two groups whose roles disagree, the one whose roles are known less well.

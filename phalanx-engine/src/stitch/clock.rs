@@ -28,7 +28,10 @@ struct Piece {
     /// Until when, in the first hop's time.
     end_ns: i64,
     line: Line,
+    /// Bounds in the order of time; none where packets of one direction alone were seen.
     knots: Vec<Knot>,
+    /// How near to the line the packets of either direction came: onward and back.
+    least_ns: [f64; 2],
 }
 
 /// Bounds at one time.
@@ -51,6 +54,11 @@ impl Difference {
     /// How far the truth may be from `ahead_ns`.
     pub(super) fn error_ns(&self) -> f64 {
         (self.high_ns - self.ahead_ns).max(self.ahead_ns - self.low_ns)
+    }
+
+    /// Whether the truth is known to be near at all.
+    pub(super) const fn is_bounded(&self) -> bool {
+        self.low_ns.is_finite() && self.high_ns.is_finite()
     }
 
     /// The same seen from the other clock.
@@ -94,7 +102,8 @@ impl PairClock {
             };
             let (above, below) = (within(onward), within(back));
             from_ns = cut_ns;
-            let Some(piece) = Piece::of(&above, &below, cut_ns) else {
+            let piece = Piece::of(&above, &below, cut_ns);
+            let Some(piece) = piece.or_else(|| Piece::open(&above, &below, cut_ns)) else {
                 continue;
             };
             pieces.push(piece);
@@ -105,7 +114,9 @@ impl PairClock {
         if let Some(last) = pieces.last_mut() {
             last.end_ns = last.end_ns.max(end_ns.saturating_add(1));
         }
-        (!pieces.is_empty()).then_some(Self { pieces })
+        let is_known = pieces.iter().any(Piece::is_closed);
+        guess_open(&mut pieces);
+        is_known.then_some(Self { pieces })
     }
 
     /// Where one of the clocks was set, in the first hop's time.
@@ -135,7 +146,55 @@ impl PairClock {
     }
 }
 
+/// Lays the lines of pieces of one direction so that its packets came as near to them as they do in
+/// the nearest piece of both.
+fn guess_open(pieces: &mut [Piece]) {
+    let closed: Vec<(usize, Line, [f64; 2])> = pieces
+        .iter()
+        .enumerate()
+        .filter(|it| it.1.is_closed())
+        .map(|(at, it)| (at, it.line, it.least_ns))
+        .collect();
+    for (at, piece) in pieces.iter_mut().enumerate() {
+        let nearest = closed.iter().min_by_key(|it| it.0.abs_diff(at));
+        if let Some((_, line, least_ns)) = nearest.filter(|_| !piece.is_closed()) {
+            // What of its own points is not there adds nothing.
+            let own = piece.least_ns;
+            let side = usize::from(own[0].is_infinite());
+            piece.line.slope = line.slope;
+            piece.line.ahead_ns -= least_ns[side];
+        }
+    }
+}
+
 impl Piece {
+    /// One of a direction alone: where its points are the tightest.
+    fn open(above: &[Point], below: &[Point], end_ns: i64) -> Option<Self> {
+        let tightest = match above.iter().min_by_key(|it| it.ahead_ns) {
+            Some(point) => (point, [0.0, f64::INFINITY]),
+            None => (
+                below.iter().max_by_key(|it| it.ahead_ns)?,
+                [f64::INFINITY, 0.0],
+            ),
+        };
+        let (point, least_ns) = tightest;
+        Some(Self {
+            end_ns,
+            line: Line {
+                time_ns: point.time_ns,
+                ahead_ns: point.ahead_ns as f64,
+                slope: 0.0,
+            },
+            knots: Vec::new(),
+            least_ns,
+        })
+    }
+
+    /// Whether packets of both directions bound it.
+    const fn is_closed(&self) -> bool {
+        !self.knots.is_empty()
+    }
+
     fn of(above: &[Point], below: &[Point], end_ns: i64) -> Option<Self> {
         let slopes = (robust_slope(above, true), robust_slope(below, false));
         let slope = slopes.0.zip(slopes.1).map(|(a, b)| f64::midpoint(a, b));
@@ -153,10 +212,16 @@ impl Piece {
                 high_ns,
             }
         });
+        let line = corridor.line();
+        let off = |it: &Point| it.ahead_ns as f64 - line.at(it.time_ns);
         Some(Self {
             end_ns,
-            line: corridor.line(),
+            line,
             knots: knots.collect(),
+            least_ns: [
+                above.iter().map(off).fold(f64::INFINITY, f64::min),
+                below.iter().map(off).fold(f64::NEG_INFINITY, f64::max),
+            ],
         })
     }
 
@@ -182,7 +247,8 @@ impl Piece {
                 };
                 (knot.low_ns - bend, knot.high_ns + bend)
             }
-            (None, None) => (0.0, 0.0),
+            // The other direction would bound it, and there is none.
+            (None, None) => (f64::NEG_INFINITY, f64::INFINITY),
         };
         Difference {
             ahead_ns: self.line.at(time_ns).max(low_ns).min(high_ns),
@@ -422,8 +488,15 @@ impl Clocks {
         }
     }
 
-    /// How far the clock of `to` is ahead of that of `from` at a time of `from`.
+    /// How far the clock of `to` is ahead of that of `from` at a time of `from`, where that is
+    /// bounded.
     pub(super) fn difference(&self, from: u32, to: u32, time_ns: i64) -> Option<Difference> {
+        let estimate = self.estimate(from, to, time_ns);
+        estimate.filter(Difference::is_bounded)
+    }
+
+    /// The same, also where nothing bounds it.
+    pub(super) fn estimate(&self, from: u32, to: u32, time_ns: i64) -> Option<Difference> {
         let nodes = (self.node(from), self.node(to));
         if nodes.0 == nodes.1 {
             return Some(Difference::default());

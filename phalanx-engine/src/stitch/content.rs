@@ -99,6 +99,24 @@ impl Content {
         std::mem::swap(&mut self.streams.client, &mut self.streams.server);
     }
 
+    /// Content of these chunks: of each side, hashes and times.
+    #[cfg(test)]
+    pub(super) fn of_chunks(chunks: Sides<Vec<(u64, i64)>>) -> Self {
+        let stream = |chunks: Vec<(u64, i64)>| Stream {
+            chunks: chunks
+                .into_iter()
+                .map(|(hash, time_ns)| ContentChunk { hash, time_ns })
+                .collect(),
+            ..Stream::default()
+        };
+        Self {
+            streams: Sides {
+                client: stream(chunks.client),
+                server: stream(chunks.server),
+            },
+        }
+    }
+
     /// Chunks of both sides.
     pub(super) fn count(&self) -> usize {
         self.streams.client.chunks.len() + self.streams.server.chunks.len()

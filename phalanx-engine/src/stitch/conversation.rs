@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use phalanx_common::packet::protocol;
+
 use super::alignment::Item;
 use super::clock::AllSightings;
 use super::hull::Point;
 use super::leg::LegStory;
-use super::position::{Base, items};
+use super::position::{Base, items, settle_rounds};
 use super::scene::{Known, Scene};
 use super::sighting::{Common, Order};
 use super::trail::Trail;
@@ -131,7 +133,11 @@ impl Group {
             client: items(trail, Side::Client, base),
             server: items(trail, Side::Server, base),
         };
-        own.iter().zip(&bases).map(of).collect()
+        let mut packets: Vec<Packets> = own.iter().zip(&bases).map(of).collect();
+        if own.iter().any(|it| it.protocol == protocol::TCP) {
+            settle_rounds(&mut packets);
+        }
+        packets
     }
 
     /// Finds the order of the hops as far as packets alone tell it, and what tells of their clocks.

@@ -1,6 +1,8 @@
 //! Fates: what became of each packet of one direction on its way past the hops: arrived, lost and
 //! where, there and not captured, or a copy that the network made.
 
+use std::collections::BTreeSet;
+
 use phalanx_common::packet::TcpFlags;
 
 use super::alignment::Item;
@@ -44,6 +46,68 @@ pub(super) struct Circumstances<'a> {
     pub(super) acknowledged: &'a [Vec<(u64, i64)>],
     /// How far a later stop's clock is ahead of an earlier one's, and the delay, at its time.
     pub(super) arrival_ns: &'a dyn Fn(usize, usize, i64) -> i64,
+    /// Stops that lie side by side.
+    pub(super) beside: &'a Beside,
+}
+
+/// Which stops lie side by side, on ways of which a packet takes one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Beside {
+    /// Pairs of stops, the earlier first.
+    pairs: BTreeSet<(usize, usize)>,
+}
+
+/// Stops of which more than one packet in so many crossed both follow each other. A way that fewer
+/// took is none: their captures missed them.
+pub(super) const PATH_SHARE: u64 = 20;
+
+/// Fewest packets of either stop that tell that they lie side by side.
+const BESIDE_COUNT_MIN: u64 = 8;
+
+impl Beside {
+    /// From what either stop saw while both were watching: `is_watched(from, to, time)` tells
+    /// whether a packet that crossed a stop then would have been seen at another.
+    pub(super) fn of(
+        journeys: &Journeys,
+        items: &[&[Item]],
+        is_watched: impl Fn(usize, usize, i64) -> bool,
+    ) -> Self {
+        let mut pairs = BTreeSet::new();
+        for (first, second) in super::conversation::pairs(items.len()) {
+            let mut counts = [0_u64; 2];
+            let mut both = 0;
+            for journey in 0..journeys.len() {
+                let places = [first, second].map(|stop| journeys.place(journey, stop));
+                match places {
+                    [Some(_), Some(_)] => both += 1,
+                    [Some(place), None] => {
+                        let time_ns = items[first].get(place).map_or(0, |it| it.time_ns);
+                        counts[0] += u64::from(is_watched(first, second, time_ns));
+                    }
+                    [None, Some(_)] => counts[1] += 1,
+                    [None, None] => {}
+                }
+            }
+            let least = counts[0].min(counts[1]);
+            if least >= BESIDE_COUNT_MIN && both * PATH_SHARE < least {
+                pairs.insert((first, second));
+            }
+        }
+        Self { pairs }
+    }
+
+    pub(super) fn are_beside(&self, a: usize, b: usize) -> bool {
+        self.pairs.contains(&(a.min(b), a.max(b)))
+    }
+
+    /// Whether a packet went by a way on which a stop does not lie.
+    pub(super) fn passes_by(&self, journeys: &Journeys, journey: usize, stop: usize) -> bool {
+        !self.pairs.is_empty()
+            && journeys.place(journey, stop).is_none()
+            && journeys
+                .stops(journey)
+                .any(|seen| self.are_beside(seen, stop))
+    }
 }
 
 pub(super) struct Fates {
@@ -108,7 +172,8 @@ impl Judge<'_> {
         let Some(after) = self.journeys.stops(journey).next_back() else {
             return Fate::Arrived;
         };
-        if after == self.last {
+        // The last one on its own way.
+        if self.next(after).is_none() {
             return Fate::Arrived;
         }
         let sent_ns = self.time_ns(journey, after).unwrap_or_default();
@@ -175,9 +240,17 @@ impl Judge<'_> {
         list.get(at).map(|it| it.1)
     }
 
+    /// The stop that follows on the way of what crossed one.
+    fn next(&self, stop: usize) -> Option<usize> {
+        let beside = self.circumstances.beside;
+        (stop + 1..=self.last).find(|next| !beside.are_beside(stop, *next))
+    }
+
     /// Whether the next stop's capture covers the time at which a packet would have come there.
     fn is_watched(&self, after: usize, sent_ns: i64) -> bool {
-        let next = after + 1;
+        let Some(next) = self.next(after) else {
+            return false;
+        };
         let (first, last) = self.circumstances.windows_ns[next];
         let due_ns = (self.circumstances.arrival_ns)(after, next, sent_ns);
         (first..=last).contains(&due_ns)
@@ -225,13 +298,21 @@ impl Judge<'_> {
         for group in all.chunk_by(|a, b| (a.1.0, a.1.1) == (b.1.0, b.1.1)) {
             let stop = group[0].1.1;
             let begins = |journey: usize| self.journeys.stops(journey).next() == Some(stop);
-            let original = group.iter().find(|it| !begins(it.0)).map(|it| it.0);
-            let Some(original) = original.filter(|_| stop > 0) else {
+            let time_ns = |journey: usize| self.time_ns(journey, stop).unwrap_or_default();
+            let (copied, originals): (Vec<usize>, Vec<usize>) =
+                group.iter().map(|it| it.0).partition(|it| begins(*it));
+            if stop == 0 {
                 continue;
-            };
-            for copy in group.iter().map(|it| it.0).filter(|it| begins(*it)) {
-                if self.is_copy(copy, original, stop) {
-                    let of = original;
+            }
+            // Both are in the order of time: the nearest to either side.
+            for copy in copied {
+                let after = originals.partition_point(|it| time_ns(*it) <= time_ns(copy));
+                let near = originals
+                    .iter()
+                    .take(after + 1)
+                    .skip(after.saturating_sub(1));
+                let near = near.min_by_key(|it| time_ns(**it).abs_diff(time_ns(copy)));
+                if let Some(of) = near.copied().filter(|of| self.is_copy(copy, *of, stop)) {
                     copies.push((copy, Origin::Copied { before: stop, of }));
                 }
             }

@@ -82,12 +82,41 @@ impl Hull {
 
     /// Where the tightest line of a slope that leaves all points on their side meets `origin_ns`.
     fn support(&self, slope: f64, origin_ns: i64) -> f64 {
-        let lift = |it: &Point| it.ahead_ns as f64 - slope * (it.time_ns - origin_ns) as f64;
-        let lifts = self.corners.iter().map(lift);
+        let lift =
+            |it: &Point| it.ahead_ns as f64 - slope * it.time_ns.saturating_sub(origin_ns) as f64;
+        let (at, _) = self.touched(slope);
+        // The neighbours too, as edges of nearly the same slope are told apart by rounding.
+        let near = self.corners.get(at.saturating_sub(1)..).unwrap_or_default();
+        let lifts = near.iter().take(3).map(lift);
         match self.face {
             Face::Lower => lifts.fold(f64::INFINITY, f64::min),
             Face::Upper => lifts.fold(f64::NEG_INFINITY, f64::max),
         }
+    }
+
+    /// The corner that a line of a slope touches, and how many edges were looked at to find it: the
+    /// slopes of edges rise along a lower hull and fall along an upper one, so they are halved.
+    /// Whoever makes times up cannot make it long.
+    fn touched(&self, slope: f64) -> (usize, u32) {
+        let (mut low, mut high) = (0, self.corners.len().saturating_sub(1));
+        let mut looked_count = 0;
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            let (a, b) = (self.corners[middle], self.corners[middle + 1]);
+            let run = b.time_ns.saturating_sub(a.time_ns) as f64;
+            let rise = b.ahead_ns.saturating_sub(a.ahead_ns) as f64;
+            let is_before = match self.face {
+                Face::Lower => rise < slope * run,
+                Face::Upper => rise > slope * run,
+            };
+            (low, high) = if is_before {
+                (middle + 1, high)
+            } else {
+                (low, middle)
+            };
+            looked_count += 1;
+        }
+        (low, looked_count)
     }
 
     /// The slope of the edge over a time.
@@ -283,4 +312,40 @@ fn largest((mut low, mut high): (f64, f64), of: impl Fn(f64) -> f64) -> f64 {
         }
     }
     most
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As many corners as points can have: a parabola, with slopes from −100 to 100 ppm.
+    fn bowl(count: i64, sign: i64) -> Vec<Point> {
+        let point = |index: i64| Point {
+            time_ns: index * 1_000_000_000,
+            ahead_ns: sign * (index - count / 2) * (index - count / 2) + sign * 1_000_000,
+        };
+        (0..count).map(point).collect()
+    }
+
+    #[test]
+    fn corners_are_found_by_halving_however_many_there_are() {
+        const COUNT: usize = crate::limits::SIGHTING_COUNT_MAX;
+        for face in [Face::Lower, Face::Upper] {
+            let sign = if face == Face::Lower { 1 } else { -1 };
+            let points = bowl(COUNT as i64, sign);
+            let hull = Hull::of(face, points.iter().copied());
+            assert_eq!(hull.corners.len(), COUNT);
+            for ppm in [-300, -250, -99, -1, 0, 3, 77, 250] {
+                let slope = f64::from(ppm) * 1e-6;
+                let (_, looked_count) = hull.touched(slope);
+                assert!(looked_count <= COUNT.ilog2() + 1, "{looked_count}");
+                let lift = |it: &Point| it.ahead_ns as f64 - slope * it.time_ns as f64;
+                let brute = match face {
+                    Face::Lower => points.iter().map(lift).fold(f64::INFINITY, f64::min),
+                    Face::Upper => points.iter().map(lift).fold(f64::NEG_INFINITY, f64::max),
+                };
+                assert_eq!(hull.support(slope, 0), brute, "{ppm}");
+            }
+        }
+    }
 }

@@ -78,57 +78,75 @@ pub enum RungEnd {
 /// How the time of a hop reads on the reference's clock, and what that may be off by.
 pub(super) type Reading<'a> = &'a dyn Fn(u32, i64) -> (i64, Option<i64>);
 
+/// One direction of a conversation.
+pub(super) struct Told<'a> {
+    pub(super) side: Side,
+    pub(super) course: &'a Course<'a>,
+    /// By stop: whether what is missing behind it was lost.
+    pub(super) is_missing_lost: Vec<bool>,
+}
+
+impl Told<'_> {
+    /// When a journey was first seen, by the reference's clock.
+    fn begin_ns(
+        &self,
+        journey: usize,
+        hop: &dyn Fn(usize) -> u32,
+        reading: Reading<'_>,
+    ) -> Option<i64> {
+        let course = self.course;
+        let stop = course.journeys.stops(journey).next()?;
+        let item = course.items[stop].get(course.journeys.place(journey, stop)?)?;
+        Some(reading(hop(course.members[stop]), item.time_ns).0)
+    }
+}
+
 impl Ladder {
     /// The packets of both directions; `hop` gives the number of a member.
     pub(super) fn of(
         hops: Vec<u32>,
-        courses: &[(Side, &Course<'_>)],
+        ways: &[Told<'_>],
         hop: &dyn Fn(usize) -> u32,
         reading: Reading<'_>,
         most: usize,
     ) -> Self {
-        let mut rungs: Vec<Rung> = Vec::new();
-        for (side, course) in courses {
-            let first = rungs.len();
-            let links = Links::of(course);
-            for journey in 0..course.journeys.len() {
-                rungs.push(rung(course, *side, journey, hop, reading));
-            }
-            links.apply(first, course, hop, &mut rungs);
+        // All are put in order, and those alone are made that are shown.
+        let mut order: Vec<(Option<i64>, usize, usize)> = Vec::new();
+        let mut all_links = Vec::new();
+        for (way, told) in ways.iter().enumerate() {
+            let count = told.course.journeys.len();
+            let begins: Vec<Option<i64>> = (0..count)
+                .map(|journey| told.begin_ns(journey, hop, reading))
+                .collect();
+            all_links.push(Links::of(told.course, &begins));
+            order.extend(begins.into_iter().enumerate().map(|(at, it)| (it, way, at)));
         }
-        let mut order: Vec<usize> = (0..rungs.len()).collect();
-        let begin = |it: &Rung| it.crossings.first().map(|it| it.reference_ns);
-        order.sort_by_key(|place| (begin(&rungs[*place]), *place));
+        order.sort_unstable();
         let left_out = order.len().saturating_sub(most) as u64;
         order.truncate(most);
+        let places: BTreeMap<(usize, usize), usize> =
+            order.iter().map(|it| (it.1, it.2)).zip(0..).collect();
+        let make = |(_, way, journey): &(Option<i64>, usize, usize)| {
+            let (told, links) = (&ways[*way], &all_links[*way]);
+            let place = |of: &usize| places.get(&(*way, *of)).copied();
+            let stop = links.overtaken.get(journey);
+            Rung {
+                repeats: links.repeats.get(journey).and_then(place),
+                copy_of: links.copies.get(journey).and_then(place),
+                overtaken_before: stop.map(|stop| hop(told.course.members[*stop])),
+                ..rung(told, *journey, hop, reading)
+            }
+        };
         Self {
             hops,
-            rungs: renumber(&order, rungs),
+            rungs: order.iter().map(make).collect(),
             left_out,
         }
     }
 }
 
-/// The rungs in their order, with places of others as they are then.
-fn renumber(order: &[usize], rungs: Vec<Rung>) -> Vec<Rung> {
-    let places: BTreeMap<usize, usize> = order.iter().copied().zip(0..).collect();
-    let mut all: Vec<Option<Rung>> = rungs.into_iter().map(Some).collect();
-    let take = |place: &usize| {
-        let mut rung = all.get_mut(*place)?.take()?;
-        rung.repeats = rung.repeats.and_then(|it| places.get(&it).copied());
-        rung.copy_of = rung.copy_of.and_then(|it| places.get(&it).copied());
-        Some(rung)
-    };
-    order.iter().filter_map(take).collect()
-}
-
-fn rung(
-    course: &Course<'_>,
-    side: Side,
-    journey: usize,
-    hop: &dyn Fn(usize) -> u32,
-    reading: Reading<'_>,
-) -> Rung {
+fn rung(told: &Told<'_>, journey: usize, hop: &dyn Fn(usize) -> u32, reading: Reading<'_>) -> Rung {
+    let (course, side) = (told.course, told.side);
     let journeys: &Journeys = &course.journeys;
     let hop_at = |stop: usize| hop(course.members[stop]);
     let mut crossings = Vec::new();
@@ -171,6 +189,9 @@ fn rung(
         crossings,
         end: match course.fates.fates[journey] {
             Fate::Arrived => RungEnd::Arrived,
+            Fate::Missing { after } if !told.is_missing_lost[after] => {
+                RungEnd::Unknown(hop_at(after))
+            }
             Fate::Lost { after } | Fate::Missing { after } => RungEnd::Lost(hop_at(after)),
             Fate::Uncaptured { after } => RungEnd::Uncaptured(hop_at(after)),
             Fate::Open { after } => RungEnd::Unknown(hop_at(after)),
@@ -191,7 +212,8 @@ struct Links {
 }
 
 impl Links {
-    fn of(course: &Course<'_>) -> Self {
+    /// `begins` are the times by the reference's clock at which each was first seen.
+    fn of(course: &Course<'_>, begins: &[Option<i64>]) -> Self {
         let journeys = &course.journeys;
         let mut copies = BTreeMap::new();
         for (journey, origin) in course.fates.origins.iter().enumerate() {
@@ -207,14 +229,9 @@ impl Links {
         }
         // By first byte: the first that carried it. What was cut differently is found by where its
         // first byte lies.
-        let begin = |journey: usize| {
-            let stop = journeys.stops(journey).next()?;
-            let item = course.items[stop].get(journeys.place(journey, stop)?)?;
-            Some((item.time_ns, item.crossing.frame))
-        };
         let mut order: Vec<usize> = (0..journeys.len()).collect();
         order.retain(|it| !journeys.range(*it).is_empty() && !copies.contains_key(it));
-        order.sort_by_key(|it| begin(*it));
+        order.sort_by_key(|it| (begins[*it], *it));
         let mut carried: BTreeMap<u64, (u64, usize)> = BTreeMap::new();
         let mut repeats = BTreeMap::new();
         for journey in order {
@@ -233,24 +250,6 @@ impl Links {
             repeats,
             copies,
             overtaken,
-        }
-    }
-
-    fn apply(
-        &self,
-        first: usize,
-        course: &Course<'_>,
-        hop: &dyn Fn(usize) -> u32,
-        rungs: &mut [Rung],
-    ) {
-        for (journey, of) in &self.repeats {
-            rungs[first + journey].repeats = Some(first + of);
-        }
-        for (journey, of) in &self.copies {
-            rungs[first + journey].copy_of = Some(first + of);
-        }
-        for (journey, stop) in &self.overtaken {
-            rungs[first + journey].overtaken_before = Some(hop(course.members[*stop]));
         }
     }
 }

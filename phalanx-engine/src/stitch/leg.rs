@@ -4,7 +4,8 @@ use hashbrown::HashMap;
 
 use super::alignment::Item;
 use super::clock::Difference;
-use super::fate::{Fate, Fates, Origin};
+use super::fate::{Beside, Fate, Fates, Origin, PATH_SHARE};
+use super::hull::{Point, SKEW_MAX, robust_slope};
 use super::journey::Journeys;
 use crate::distribution::Distribution;
 
@@ -55,11 +56,32 @@ const LEAST_DELAY_NS: i64 = 60_000_000_000;
 /// nothing else tells of.
 const CAPTURE_LOSS_FACTOR: u128 = 3;
 
+/// Packets of one direction that passed a hop, and those of them that it did not see.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Unseen {
+    unseen: u64,
+    all: u64,
+}
+
+/// Whether what is missing may as well not have been captured, since the far end misses as much of
+/// what passed: of this direction, or so much of the other one that there is a way around it.
+fn may_be_missed(missing: u64, other: Unseen, leg: &LegWay) -> bool {
+    let passed = leg.packets - leg.lost - leg.unresolved - missing;
+    let [missed, passed, not_captured, packets] =
+        [missing, passed, leg.not_captured, leg.packets].map(u128::from);
+    let is_missed = missed * passed <= CAPTURE_LOSS_FACTOR * not_captured * packets;
+    let is_passed_by = other.unseen > 0 && other.unseen * PATH_SHARE >= other.all;
+    let [unseen, all] = [other.unseen, other.all].map(u128::from);
+    let is_unseen = is_passed_by && missed * all <= CAPTURE_LOSS_FACTOR * unseen * packets;
+    (is_missed && leg.not_captured > 0) || is_unseen
+}
+
 /// One direction of a conversation, with all that was found out of it.
 pub(super) struct Way<'a> {
     pub(super) items: &'a [&'a [Item]],
     pub(super) journeys: &'a Journeys,
     pub(super) fates: &'a Fates,
+    pub(super) beside: &'a Beside,
     /// Payload of a full segment where segments are the smallest.
     pub(super) segment_length: u64,
 }
@@ -93,27 +115,52 @@ impl Way<'_> {
     }
 
     /// What happened between two stops that follow each other; `difference` is that of their
-    /// clocks at a time of the first.
+    /// clocks at a time of the first, and `unseen` what the far end did not see of the other
+    /// direction.
     pub(super) fn leg(
         &self,
         from: usize,
+        unseen: Unseen,
         difference: impl Fn(i64) -> Option<Difference>,
     ) -> LegWay {
         let to = from + 1;
-        let mut leg = LegWay::default();
-        let mut missing = 0;
-        for journey in 0..self.journeys.len() {
-            self.count(journey, from, &mut leg, &mut missing);
+        let (mut leg, missing) = self.counts(from);
+        if may_be_missed(missing, unseen, &leg) {
+            leg.unresolved += missing;
+        } else {
+            leg.lost += missing;
         }
-        self.settle(missing, &mut leg);
         leg.reordered = self.overtaken([from, to]).len() as u64;
         self.delays([from, to], difference, &mut leg);
         leg
     }
 
+    /// Whether what is missing behind a stop counts as lost on the leg from it.
+    pub(super) fn is_missing_lost(&self, from: usize, unseen: Unseen) -> bool {
+        let (leg, missing) = self.counts(from);
+        !may_be_missed(missing, unseen, &leg)
+    }
+
+    /// Packets of the leg from a stop, and those that are missing.
+    fn counts(&self, from: usize) -> (LegWay, u64) {
+        let mut leg = LegWay::default();
+        let mut missing = 0;
+        for journey in 0..self.journeys.len() {
+            self.count(journey, from, &mut leg, &mut missing);
+        }
+        (leg, missing)
+    }
+
     fn count(&self, journey: usize, from: usize, leg: &mut LegWay, missing: &mut u64) {
         let to = from + 1;
         let weight = self.weight(journey);
+        // What went by another way has nothing to do with this one.
+        if [from, to]
+            .iter()
+            .any(|stop| self.beside.passes_by(self.journeys, journey, *stop))
+        {
+            return;
+        }
         if let Origin::Copied { before, .. } = self.fates.origins[journey]
             && before >= to
         {
@@ -143,17 +190,24 @@ impl Way<'_> {
         }
     }
 
-    /// What is missing was lost, unless the capture at the far end misses as much of what passed.
-    fn settle(&self, missing: u64, leg: &mut LegWay) {
-        let passed = leg.packets - leg.lost - leg.unresolved - missing;
-        let [missed, passed, not_captured, packets] =
-            [missing, passed, leg.not_captured, leg.packets].map(u128::from);
-        let is_vetoed = missed * passed <= CAPTURE_LOSS_FACTOR * not_captured * packets;
-        if is_vetoed && leg.not_captured > 0 {
-            leg.unresolved += missing;
-        } else {
-            leg.lost += missing;
+    /// What a stop did not see of all that passed it.
+    pub(super) fn unseen(&self, stop: usize) -> Unseen {
+        let mut unseen = Unseen::default();
+        for journey in 0..self.journeys.len() {
+            let weight = self.weight(journey);
+            let is_seen = self.journeys.place(journey, stop).is_some();
+            let is_beyond = self.journeys.stops(journey).next_back() > Some(stop);
+            let is_copy = matches!(self.fates.origins[journey], Origin::Copied { .. });
+            let is_past =
+                matches!(self.fates.fates[journey], Fate::Uncaptured { after } if after < stop);
+            if is_seen {
+                unseen.all += weight;
+            } else if (is_beyond || is_past) && !is_copy {
+                unseen.all += weight;
+                unseen.unseen += weight;
+            }
         }
+        unseen
     }
 
     /// Journeys that a later one overtook between two stops; the pieces of one packet count once.
@@ -187,6 +241,8 @@ impl Way<'_> {
         leg: &mut LegWay,
     ) {
         let mut ahead: Vec<(i64, i64)> = Vec::new();
+        // By clocks that cannot be compared.
+        let mut raw: Vec<(i64, i64)> = Vec::new();
         let mut error_ns = 0.0_f64;
         for journey in 0..self.journeys.len() {
             if !self.is_timed(journey, [from, to]) {
@@ -198,21 +254,44 @@ impl Way<'_> {
             };
             let raw_ns = seen_ns.saturating_sub(sent_ns);
             match difference(sent_ns) {
+                // What nothing bounds is no delay, and still one that can be compared with others.
+                Some(difference) if !difference.is_bounded() => {
+                    ahead.push((sent_ns, raw_ns.saturating_sub(difference.ahead_ns as i64)));
+                }
                 Some(difference) => {
                     error_ns = error_ns.max(difference.error_ns());
                     let delay_ns = raw_ns.saturating_sub(difference.ahead_ns as i64);
                     leg.delay.add(delay_ns);
                     ahead.push((sent_ns, delay_ns));
                 }
-                None => ahead.push((sent_ns, raw_ns)),
+                None => raw.push((sent_ns, raw_ns)),
             }
         }
         if leg.delay.count() > 0 {
             leg.delay_error_ns = Some(error_ns.ceil() as i64);
         }
+        ahead.extend(without_skew(raw));
         ahead.sort_unstable();
         beyond_least(&ahead, &mut leg.queueing);
     }
+}
+
+/// Takes out of differences by time what they grow by evenly: one clock is faster.
+fn without_skew(mut times: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
+    times.sort_unstable();
+    let point = |it: &(i64, i64)| Point {
+        time_ns: it.0,
+        ahead_ns: it.1,
+    };
+    let points: Vec<Point> = times.iter().map(point).collect();
+    let slope = robust_slope(&points, true).unwrap_or_default();
+    let slope = slope.clamp(-SKEW_MAX, SKEW_MAX);
+    let first_ns = times.first().map_or(0, |it| it.0);
+    for (time_ns, ahead_ns) in &mut times {
+        let grown_ns = slope * time_ns.saturating_sub(first_ns) as f64;
+        *ahead_ns = ahead_ns.saturating_sub(grown_ns as i64);
+    }
+    times
 }
 
 /// What each is beyond the least of the minute before it.

@@ -3,7 +3,7 @@
 //! client says is seen on the client's side first, what the server says on the server's. So whoever
 //! fetches the same twice is no proxy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -34,55 +34,187 @@ struct Common {
 /// Chunks that two conversations share, by side.
 type Shared = BTreeMap<(usize, usize), [Vec<Common>; 2]>;
 
-/// Finds conversations that carry the content of one another; `groups` are the trails of each.
+/// Finds conversations that carry the content of one another; `groups` are the trails of each. Of a
+/// chain of proxies each pair of neighbours is told. Where several may be meant, none is.
 pub(super) fn link(groups: &[&[usize]], trails: &[Trail], clocks: &Clocks) -> Vec<ProxyLink> {
     let mut links: Vec<ProxyLink> = Vec::new();
     for ((a, b), sides) in share(groups, trails, clocks) {
-        // Which of both is nearer to the client: seen first there, and answered last.
-        for conversations in [[a, b], [b, a]] {
-            let is_first = conversations[0] == a;
-            let passes = |side: Side| {
-                let mine = sides[side as usize].iter().filter(|it| {
-                    let (later_ns, error_ns) = it.later_ns;
-                    let is_onward = (side == Side::Client) == is_first;
-                    let passed_ns = if is_onward { later_ns } else { -later_ns };
-                    passed_ns >= -error_ns
-                });
-                longest_rise(mine.map(|it| it.places))
-            };
-            let chunks = [passes(Side::Client), passes(Side::Server)];
-            let total = chunks[0] + chunks[1];
-            let shared_count = sides[0].len() + sides[1].len();
-            if chunks.iter().all(|it| *it > 0)
-                && total >= CONTENT_SHARED_COUNT_MIN
-                && 2 * total as usize > shared_count
-            {
-                links.push(ProxyLink {
-                    conversations,
-                    chunks,
-                });
-                break;
-            }
+        if !are_siblings([groups[a], groups[b]], trails) {
+            links.extend(directed([a, b], &sides));
         }
     }
-    // The best of each conversation; where two are equally good, none is told.
-    let total = |it: &ProxyLink| it.chunks[0] + it.chunks[1];
-    let mut best: BTreeMap<usize, (u32, usize)> = BTreeMap::new();
-    for link in &links {
-        for conversation in link.conversations {
-            let (most, count) = best.entry(conversation).or_default();
-            match total(link).cmp(most) {
-                std::cmp::Ordering::Greater => (*most, *count) = (total(link), 1),
-                std::cmp::Ordering::Equal => *count += 1,
-                std::cmp::Ordering::Less => {}
-            }
+    skip_ends_of_chains(&mut links);
+    let mut told = match_best(links);
+    break_circles(&mut told, groups, trails);
+    told
+}
+
+/// A chain does not come to one server twice: of one that seems to, only those links stand that go
+/// on from the host that the one before went to.
+fn break_circles(links: &mut Vec<ProxyLink>, groups: &[&[usize]], trails: &[Trail]) {
+    let onward: BTreeMap<usize, usize> = links
+        .iter()
+        .map(|it| (it.conversations[0], it.conversations[1]))
+        .collect();
+    let reached: BTreeSet<usize> = onward.values().copied().collect();
+    let mut doubted: BTreeSet<usize> = BTreeSet::new();
+    for first in onward.keys().filter(|it| !reached.contains(it)) {
+        let chain: Vec<usize> =
+            std::iter::successors(Some(*first), |it| onward.get(it).copied()).collect();
+        let servers = || {
+            let members = chain.iter().flat_map(|it| groups[*it]);
+            members.map(|it| (trails[*it].hop, trails[*it].ends.server))
+        };
+        if servers().collect::<BTreeSet<_>>().len() < servers().count() {
+            doubted.extend(chain);
         }
     }
-    links.retain(|it| {
-        let mine = it.conversations.iter().map(|of| best.get(of).copied());
-        mine.into_iter().all(|best| best == Some((total(it), 1)))
+    links.retain(|link| {
+        let [near, far] = link.conversations.map(|it| groups[it]);
+        let goes_on = near.iter().any(|a| {
+            let host = trails[*a].ends.server.address;
+            far.iter().any(|b| trails[*b].ends.client.address == host)
+        });
+        goes_on || !doubted.contains(&link.conversations[0])
     });
-    links
+}
+
+/// Whether two conversations go to the same server and port past the same hop: then none is the
+/// other's beyond a proxy, which would go to itself.
+fn are_siblings(groups: [&[usize]; 2], trails: &[Trail]) -> bool {
+    let there = |it: &usize| (trails[*it].hop, trails[*it].ends.server);
+    let first = groups[0].iter().map(there);
+    first
+        .into_iter()
+        .any(|here| groups[1].iter().any(|other| there(other) == here))
+}
+
+/// The two with the one nearer to the client first: what the client says is seen first there, and
+/// what the server says last.
+fn directed([a, b]: [usize; 2], sides: &[Vec<Common>; 2]) -> Option<ProxyLink> {
+    let shared_count = sides[0].len() + sides[1].len();
+    let passing = |conversations: [usize; 2]| {
+        let is_first = conversations[0] == a;
+        let passes = |side: Side| {
+            let mine = sides[side as usize].iter().filter(|it| {
+                let (later_ns, error_ns) = it.later_ns;
+                let is_onward = (side == Side::Client) == is_first;
+                let passed_ns = if is_onward { later_ns } else { -later_ns };
+                passed_ns >= -error_ns
+            });
+            longest_rise(mine.map(|it| it.places))
+        };
+        let chunks = [passes(Side::Client), passes(Side::Server)];
+        let total = chunks[0] + chunks[1];
+        let is_telling = chunks.iter().all(|it| *it > 0)
+            && total >= CONTENT_SHARED_COUNT_MIN
+            && 2 * total as usize > shared_count;
+        is_telling.then_some(ProxyLink {
+            conversations,
+            chunks,
+        })
+    };
+    // Where the bounds of the clocks allow both, what is likelier comes first.
+    let later = |side: Side| -> f64 { sides[side as usize].iter().map(|it| it.later_ns.0).sum() };
+    let is_likely = later(Side::Client) - later(Side::Server) >= 0.0;
+    let order = if is_likely {
+        [[a, b], [b, a]]
+    } else {
+        [[b, a], [a, b]]
+    };
+    order.into_iter().find_map(passing)
+}
+
+fn total(link: &ProxyLink) -> u32 {
+    link.chunks[0] + link.chunks[1]
+}
+
+/// Leaves links out that others lead around: the two ends of a chain are no neighbours.
+fn skip_ends_of_chains(links: &mut Vec<ProxyLink>) {
+    let mut onward: BTreeMap<usize, BTreeMap<usize, u32>> = BTreeMap::new();
+    for link in links.iter() {
+        let [from, to] = link.conversations;
+        onward.entry(from).or_default().insert(to, total(link));
+    }
+    links.retain(|link| {
+        let [from, to] = link.conversations;
+        let between = onward.get(&from).into_iter().flatten();
+        let is_led_around = |(middle, first): (&usize, &u32)| {
+            let second = onward.get(middle).and_then(|it| it.get(&to));
+            second.is_some_and(|second| *first.min(second) >= total(link))
+        };
+        !between.filter(|it| *it.0 != to).any(is_led_around)
+    });
+}
+
+/// An end of a link: whether it is the one nearer to the server, and the conversation.
+type End = (bool, usize);
+
+fn ends(link: &ProxyLink) -> [End; 2] {
+    let [near, far] = link.conversations;
+    [(false, near), (true, far)]
+}
+
+/// The best links of each conversation to either side, where it is clear which belong together.
+fn match_best(mut links: Vec<ProxyLink>) -> Vec<ProxyLink> {
+    links.sort_by_key(|it| (std::cmp::Reverse(total(it)), it.conversations));
+    let mut told: Vec<ProxyLink> = Vec::new();
+    let mut taken: BTreeSet<End> = BTreeSet::new();
+    for equals in links.chunk_by(|a, b| total(a) == total(b)) {
+        let mut partners: BTreeMap<End, BTreeSet<End>> = BTreeMap::new();
+        for link in equals {
+            let [near, far] = ends(link);
+            if !taken.contains(&near) && !taken.contains(&far) {
+                partners.entry(near).or_default().insert(far);
+                partners.entry(far).or_default().insert(near);
+            }
+        }
+        taken.extend(partners.keys());
+        let pairs = pair_up(&partners);
+        let is_told = |link: &&ProxyLink| {
+            let [near, far] = ends(link);
+            pairs.get(&near) == Some(&far)
+        };
+        told.extend(equals.iter().filter(is_told));
+    }
+    told.sort_by_key(|it| it.conversations);
+    told
+}
+
+/// Pairs up what belongs together, where there is one way alone to give each a partner: whoever has
+/// one alone gets it, again and again. Where somebody is left without, nothing is told of all that
+/// hang together.
+fn pair_up(partners: &BTreeMap<End, BTreeSet<End>>) -> BTreeMap<End, End> {
+    let mut left = partners.clone();
+    let mut pairs: BTreeMap<End, End> = BTreeMap::new();
+    let mut waiting: Vec<End> = partners.keys().copied().collect();
+    while let Some(end) = waiting.pop() {
+        let only = left.get(&end).filter(|it| it.len() == 1);
+        let Some(partner) = only.and_then(|it| it.first().copied()) else {
+            continue;
+        };
+        pairs.extend([(end, partner), (partner, end)]);
+        left.remove(&end);
+        for other in left.remove(&partner).unwrap_or_default() {
+            if let Some(theirs) = left.get_mut(&other) {
+                theirs.remove(&partner);
+                waiting.push(other);
+            }
+        }
+    }
+    // All that hang together with somebody who has nobody.
+    let lonely = partners.keys().filter(|it| !pairs.contains_key(it));
+    let mut waiting: Vec<End> = lonely.copied().collect();
+    let mut seen: BTreeSet<End> = waiting.iter().copied().collect();
+    while let Some(end) = waiting.pop() {
+        pairs.remove(&end);
+        for other in partners.get(&end).into_iter().flatten() {
+            if seen.insert(*other) {
+                waiting.push(*other);
+            }
+        }
+    }
+    pairs
 }
 
 fn share(groups: &[&[usize]], trails: &[Trail], clocks: &Clocks) -> Shared {

@@ -14,9 +14,9 @@ pub struct ClockReading {
     pub offset_ns: i64,
     /// How much more it gets ahead, in parts per million.
     pub skew_ppm: f64,
-    /// What the two together may be off by at most, in nanoseconds: a hard bound where both
-    /// directions were seen.
-    pub error_ns: i64,
+    /// What the two together may be off by at most, in nanoseconds: a hard bound. `None` where
+    /// packets of one direction alone were seen since the clock was set, which bound nothing.
+    pub error_ns: Option<i64>,
 }
 
 impl ClockReading {
@@ -80,7 +80,7 @@ pub(super) fn readings(reference: u32, hops: &[StitchHop], clocks: &Clocks) -> V
         let is_shared = hop.hop != reference && clocks.are_one(hop.hop, reference);
         let (first, last) = hop.window_ns;
         let ahead = |time_ns: i64| {
-            let difference = clocks.difference(hop.hop, reference, time_ns)?;
+            let difference = clocks.estimate(hop.hop, reference, time_ns)?;
             Some(difference.reversed())
         };
         let mut times = vec![first];
@@ -105,7 +105,7 @@ pub(super) fn readings(reference: u32, hops: &[StitchHop], clocks: &Clocks) -> V
 fn jumps(hop: &StitchHop, clocks: &Clocks, ahead: &impl Fn(i64) -> Option<Difference>) -> Vec<i64> {
     let (first, last) = hop.window_ns;
     let here = |((of, _), cut_ns): ((u32, u32), i64)| {
-        let difference = clocks.difference(of, hop.hop, cut_ns)?;
+        let difference = clocks.estimate(of, hop.hop, cut_ns)?;
         let time_ns = cut_ns.saturating_add(difference.ahead_ns as i64);
         // The difference just after the cut is that of the new clock: the jump lies at most its
         // own size away, and where it is, is found by halving.
@@ -168,7 +168,7 @@ fn reading(
         from_ns,
         offset_ns: first.ahead_ns.round() as i64,
         skew_ppm: skew * 1e6,
-        error_ns: error_ns.ceil() as i64,
+        error_ns: error_ns.is_finite().then_some(error_ns.ceil() as i64),
     })
 }
 

@@ -11,10 +11,10 @@ use super::clock::{Clocks, Difference};
 use super::conversation::{
     Alignment, Group, Packets, PathCount, Rewrite, RewriteField, StitchedConversation, pairs,
 };
-use super::fate::{Circumstances, Fate, Fates, Origin};
+use super::fate::{Beside, Circumstances, Fate, Fates, Origin, PATH_SHARE};
 use super::journey::{Journeys, Stop};
-use super::ladder::Ladder;
-use super::leg::{LegStory, LegWay, Way, round_trips};
+use super::ladder::{Ladder, Told};
+use super::leg::{LegStory, Unseen, Way, round_trips};
 use super::path::arrange;
 use super::sighting::{Common, Order};
 use super::trail::Trail;
@@ -45,6 +45,7 @@ pub(super) struct Course<'a> {
     pub(super) items: Vec<&'a [Item]>,
     pub(super) journeys: Journeys,
     pub(super) fates: Fates,
+    beside: Beside,
     pub(super) is_tcp: bool,
     segment_length: u64,
 }
@@ -55,6 +56,7 @@ impl Course<'_> {
             items: &self.items,
             journeys: &self.journeys,
             fates: &self.fates,
+            beside: &self.beside,
             segment_length: self.segment_length,
         }
     }
@@ -62,6 +64,12 @@ impl Course<'_> {
     /// Where two members stand next to each other on the way.
     fn neighbours(&self, first: usize, second: usize) -> Option<usize> {
         self.members.windows(2).position(|it| it == [first, second])
+    }
+
+    /// What a member did not see of this direction.
+    fn unseen(&self, member: usize) -> Unseen {
+        let place = self.members.iter().position(|it| *it == member);
+        place.map_or_else(Unseen::default, |stop| self.way().unseen(stop))
     }
 
     fn stops(&self, members: [usize; 2]) -> Option<[usize; 2]> {
@@ -141,22 +149,42 @@ impl<'a> Scene<'a> {
             }
         }
         let reading =
-            |hop: u32, time_ns: i64| match self.known.clocks.difference(hop, reference, time_ns) {
+            |hop: u32, time_ns: i64| match self.known.clocks.estimate(hop, reference, time_ns) {
                 Some(it) => {
                     let reference_ns = time_ns.saturating_add(it.ahead_ns as i64);
-                    (reference_ns, Some(it.error_ns().ceil() as i64))
+                    let error_ns = it.is_bounded().then(|| it.error_ns().ceil() as i64);
+                    (reference_ns, error_ns)
                 }
                 None => (time_ns, None),
             };
-        let courses = [
-            (Side::Client, self.course(&members.client, Side::Client)),
-            (Side::Server, self.course(&members.server, Side::Server)),
+        let forward = self.course(&members.client, Side::Client);
+        let reverse = self.course(&members.server, Side::Server);
+        let told = |side: Side, course: &'_ Option<Course<'_>>, other: &'_ Option<Course<'_>>| {
+            let course = course.as_ref()?;
+            let is_missing_lost = |at: usize| {
+                let far = course.members.get(at + 1);
+                let unseen = far.zip(other.as_ref()).map(|(far, it)| it.unseen(*far));
+                far.is_some() && course.way().is_missing_lost(at, unseen.unwrap_or_default())
+            };
+            let stops = 0..course.members.len();
+            Some((side, stops.map(is_missing_lost).collect::<Vec<bool>>()))
+        };
+        let ways = [
+            (told(Side::Client, &forward, &reverse), forward.as_ref()),
+            (told(Side::Server, &reverse, &forward), reverse.as_ref()),
         ];
-        let courses: Vec<(Side, &Course<'_>)> = courses
-            .iter()
-            .filter_map(|(side, course)| Some((*side, course.as_ref()?)))
+        let ways: Vec<Told<'_>> = ways
+            .into_iter()
+            .filter_map(|(told, course)| {
+                let (side, is_missing_lost) = told?;
+                Some(Told {
+                    side,
+                    course: course?,
+                    is_missing_lost,
+                })
+            })
             .collect();
-        Ladder::of(hops, &courses, &hop, &reading, most)
+        Ladder::of(hops, &ways, &hop, &reading, most)
     }
 
     pub(super) fn fill(&self, conversation: &mut StitchedConversation) {
@@ -200,10 +228,16 @@ impl<'a> Scene<'a> {
         self.known.clocks.difference(from, to, time_ns)
     }
 
+    /// The same, also where nothing bounds it.
+    fn estimate(&self, from: usize, to: usize, time_ns: i64) -> Option<Difference> {
+        let (from, to) = (self.trail(from).hop, self.trail(to).hop);
+        self.known.clocks.estimate(from, to, time_ns)
+    }
+
     /// How far the clock of a member is ahead of another's: where that is not known, with the least
     /// delay in it.
     fn ahead_ns(&self, from: usize, to: usize, side: Side, time_ns: i64) -> i64 {
-        if let Some(difference) = self.difference(from, to, time_ns) {
+        if let Some(difference) = self.estimate(from, to, time_ns) {
             return difference.ahead_ns as i64;
         }
         let range = self.common(from, to).and_then(|(common, is_swapped)| {
@@ -286,6 +320,11 @@ impl<'a> Scene<'a> {
         };
         let acknowledged = self.acknowledged(members, side, &items);
         let windows: Vec<(i64, i64)> = members.iter().map(|it| self.window_ns(*it)).collect();
+        let is_watched = |from: usize, to: usize, time_ns: i64| {
+            let (first, last) = windows[to];
+            (first..=last).contains(&arrival(from, to, time_ns))
+        };
+        let beside = Beside::of(&journeys, &items, is_watched);
         let fates = Fates::of(
             &journeys,
             &Circumstances {
@@ -293,6 +332,7 @@ impl<'a> Scene<'a> {
                 windows_ns: &windows,
                 acknowledged: &acknowledged,
                 arrival_ns: &arrival,
+                beside: &beside,
             },
         );
         Some(Course {
@@ -302,6 +342,7 @@ impl<'a> Scene<'a> {
             items,
             journeys,
             fates,
+            beside,
         })
     }
 
@@ -357,17 +398,18 @@ impl<'a> Scene<'a> {
         forward: Option<&Course<'_>>,
         reverse: Option<&Course<'_>>,
     ) -> LegStory {
-        let way = |course: Option<&Course<'_>>, from: usize, to: usize| -> Option<LegWay> {
+        let way = |[course, other]: [Option<&Course<'_>>; 2], from: usize, to: usize| {
             let course = course?;
             let at = course.neighbours(from, to)?;
-            let difference = |time_ns: i64| self.difference(from, to, time_ns);
-            Some(course.way().leg(at, difference))
+            let difference = |time_ns: i64| self.estimate(from, to, time_ns);
+            let unseen = other.map_or_else(Unseen::default, |it| it.unseen(to));
+            Some(course.way().leg(at, unseen, difference))
         };
         let mut leg = LegStory {
             from: self.trail(first).hop,
             to: self.trail(second).hop,
-            forward: way(forward, first, second),
-            reverse: way(reverse, second, first),
+            forward: way([forward, reverse], first, second),
+            reverse: way([reverse, forward], second, first),
             ..LegStory::default()
         };
         if let (Some(forward), Some(reverse)) = (forward, reverse)
@@ -465,9 +507,6 @@ impl<'a> Scene<'a> {
 /// How much less than the least delay of one packet that of another may be, in nanoseconds; of
 /// several, by their number less.
 const FEW_DELAYS_NS: i64 = 20_000_000;
-
-/// A way that fewer than one packet in so many took is none: their captures missed them.
-const PATH_SHARE: u64 = 20;
 
 /// Members that follow each other on either way, the one nearer to the client first.
 fn pairs_of_ways(onward: &[usize], back: &[usize]) -> Vec<[usize; 2]> {

@@ -54,6 +54,9 @@ impl Order {
 /// that do not agree are then two sendings of the same bytes.
 const AGREEING_SHARE: usize = 2;
 
+/// Fewest pairs by which IP ids are told to be rewritten, none of them agreeing.
+const REWRITTEN_COUNT_MIN: usize = 4;
+
 /// Windows in which round trips are compared, in nanoseconds: in one of them a skew of 250 ppm
 /// makes 25 µs.
 const WINDOW_NS: i64 = 100_000_000;
@@ -76,9 +79,17 @@ impl Common {
             let stamps_survive = has_stamps && survives(stamps_agree);
             *common.ids_survive.get_mut(side) = ids_survive;
             *common.stamps_survive.get_mut(side) = stamps_survive;
+            // Whether ids are rewritten, only many pairs can tell: what few say may as well be of a
+            // packet and of its repetition, of which either hop saw one.
+            let are_few = !ids_survive && pairs.len() < REWRITTEN_COUNT_MIN;
+            let may_repeat = |x: &Item, y: &Item| {
+                let is_told = stamps_survive && stamps_agree(x, y);
+                are_few && !is_told && !ids_agree(&x.crossing, &y.crossing)
+            };
             let is_sure = |it: &&(&Item, &Item)| {
                 (!stamps_survive || stamps_agree(it.0, it.1))
                     && (!ids_survive || ids_agree(&it.0.crossing, &it.1.crossing))
+                    && !may_repeat(it.0, it.1)
             };
             let sighting = |(x, y): &(&Item, &Item)| Sighting {
                 times_ns: [x.time_ns, y.time_ns],

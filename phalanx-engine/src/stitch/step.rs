@@ -30,6 +30,7 @@ pub(super) fn cuts(above: &[Point], below: &[Point]) -> Vec<i64> {
     let windows = windows(above, below);
     let mut cuts: Vec<i64> = jumps(&windows)
         .into_iter()
+        .take(CLOCK_PIECE_COUNT_MAX - 1)
         .map(|(from_ns, to_ns)| place(above, below, from_ns, to_ns))
         .collect();
     cuts.dedup();
@@ -116,12 +117,8 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 /// The time within a stretch at which the largest move is: between the two packets of either
 /// direction that differ most.
 fn place(above: &[Point], below: &[Point], from_ns: i64, to_ns: i64) -> i64 {
-    let within = |points: &[Point]| -> Vec<Point> {
-        let inside = |it: &&Point| from_ns <= it.time_ns && it.time_ns < to_ns;
-        points.iter().filter(inside).copied().collect()
-    };
     let mut best = (0, i64::midpoint(from_ns, to_ns));
-    for points in [within(above), within(below)] {
+    for points in [within(above, from_ns, to_ns), within(below, from_ns, to_ns)] {
         for pair in points.windows(2) {
             let jump = pair[1].ahead_ns.abs_diff(pair[0].ahead_ns);
             if jump > best.0 {
@@ -132,35 +129,61 @@ fn place(above: &[Point], below: &[Point], from_ns: i64, to_ns: i64) -> i64 {
     best.1
 }
 
-/// Cuts where no line passes between both directions: bisects for the longest stretch that one
-/// passes, again and again.
+/// The points of a stretch, of points in the order of time.
+fn within(points: &[Point], from_ns: i64, to_ns: i64) -> &[Point] {
+    let from = points.partition_point(|it| it.time_ns < from_ns);
+    let to = points.partition_point(|it| it.time_ns < to_ns);
+    points.get(from..to).unwrap_or_default()
+}
+
+/// Whether a line passes between both directions in a stretch, or one of them has no points.
+fn passes(above: &[Point], below: &[Point], from_ns: i64, to_ns: i64) -> bool {
+    let (above, below) = (within(above, from_ns, to_ns), within(below, from_ns, to_ns));
+    above.is_empty()
+        || below.is_empty()
+        || Corridor::of(above.iter().copied(), below.iter().copied()).is_some()
+}
+
+/// Cuts where no line passes between both directions: looks for the longest stretch that one
+/// passes, again and again. The stretch is doubled until none does and then halved, so that the
+/// work is that of its own points, however many follow.
 fn contradictions(above: &[Point], below: &[Point], cuts: &mut Vec<i64>) {
+    let mut times: Vec<i64> = above.iter().chain(below).map(|it| it.time_ns).collect();
+    times.sort_unstable();
+    times.dedup();
     let mut from_ns = i64::MIN;
     let mut at = 0;
     while cuts.len() < CLOCK_PIECE_COUNT_MAX - 1 {
         let to_ns = cuts.get(at).copied().unwrap_or(i64::MAX);
-        let passes = |until_ns: i64| {
-            let inside = move |it: &Point| from_ns <= it.time_ns && it.time_ns < until_ns;
-            let of = |points: &[Point]| points.iter().copied().filter(inside).collect::<Vec<_>>();
-            let (above, below) = (of(above), of(below));
-            above.is_empty()
-                || below.is_empty()
-                || Corridor::of(above.into_iter(), below.into_iter()).is_some()
-        };
-        if passes(to_ns) {
+        if passes(above, below, from_ns, to_ns) {
             if to_ns == i64::MAX {
                 return;
             }
             (from_ns, at) = (to_ns, at + 1);
             continue;
         }
-        let mut times: Vec<i64> = above.iter().chain(below).map(|it| it.time_ns).collect();
-        times.retain(|time| from_ns <= *time && *time < to_ns);
-        times.sort_unstable();
-        times.dedup();
-        let count = times.partition_point(|time| passes(time.saturating_add(1)));
+        let first = times.partition_point(|it| *it < from_ns);
+        let last = times.partition_point(|it| *it < to_ns);
+        let stretch = times.get(first..last).unwrap_or_default();
+        let passes_to = |count: usize| {
+            let until = stretch.get(count - 1).map(|it| it.saturating_add(1));
+            until.is_none_or(|until_ns| passes(above, below, from_ns, until_ns))
+        };
+        let mut fails = 1;
+        while fails < stretch.len() && passes_to(fails) {
+            fails = (2 * fails).min(stretch.len());
+        }
+        let mut holds = fails / 2;
+        while fails - holds > 1 {
+            let count = usize::midpoint(holds, fails);
+            if passes_to(count) {
+                holds = count;
+            } else {
+                fails = count;
+            }
+        }
         // At least one time is in the piece, so that this ends.
-        let Some(cut_ns) = times.get(count.max(1)).copied() else {
+        let Some(cut_ns) = stretch.get(holds.max(1)).copied() else {
             return;
         };
         cuts.insert(at, cut_ns);

@@ -1,6 +1,15 @@
 //! The clocks, the alignment and the association on values made for them. Real traffic:
 //! `phalanx/tests/network_hops.rs`; thousands of flows: `phalanx/tests/hops_association.rs`.
 
+mod clocks;
+mod equal;
+mod ladders;
+mod middlebox;
+mod number;
+mod part;
+mod proxies;
+mod way;
+
 use phalanx_common::packet::{TcpFlags, protocol};
 use proptest::prelude::*;
 
@@ -282,8 +291,10 @@ fn trail(
         crossings,
         initial: Sides::default(),
         syn: Sides::default(),
+        handshake: super::trail::Handshake::default(),
         content: Box::default(),
         left_out: 0,
+        parts: Vec::new(),
     }
 }
 
@@ -323,7 +334,7 @@ fn three_hops_without_beginning_behind_a_nat_are_one_conversation() {
     }
     let far = &stitched.clocks[2].readings[0];
     assert!(
-        (far.offset_ns + 40 * SECOND).abs() <= far.error_ns,
+        (far.offset_ns + 40 * SECOND).abs() <= far.error_ns.expect("both directions"),
         "{far:?}"
     );
     let ladder = stitched.ladder(0, 10);

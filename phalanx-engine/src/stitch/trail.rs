@@ -59,6 +59,16 @@ pub struct SynOptions {
     pub has_timestamps: bool,
 }
 
+/// SYNs of other numbers than the first of their side, which may be spoofed, or the first may: what
+/// the other side acknowledges counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Handshake {
+    /// The latest of other numbers, with what it announced.
+    others: Sides<Option<(u32, SynOptions)>>,
+    /// Sides of which the other one has acknowledged the initial number.
+    is_settled: Sides<bool>,
+}
+
 /// One flow at one hop.
 #[derive(Clone, Debug)]
 pub struct Trail {
@@ -78,10 +88,15 @@ pub struct Trail {
     pub initial: Sides<Option<u32>>,
     /// What the SYNs announced.
     pub syn: Sides<Option<SynOptions>>,
+    /// What is not settled of the handshake.
+    pub handshake: Handshake,
     /// What it carries, where payload was captured (TCP).
     pub content: Box<Content>,
     /// Packets that were not kept, since there was no room.
     pub left_out: u64,
+    /// First frames of what this hop took for other flows though it is this one: their packets
+    /// stand here.
+    pub parts: Vec<u64>,
 }
 
 impl Trail {
@@ -108,8 +123,10 @@ impl Trail {
             crossings: Sides::default(),
             initial: Sides::default(),
             syn: Sides::default(),
+            handshake: Handshake::default(),
             content: Box::default(),
             left_out: 0,
+            parts: Vec::new(),
         }
     }
 
@@ -129,20 +146,46 @@ impl Trail {
 
     fn note_handshake(&mut self, record: &PacketRecord<'_>, side: Side) {
         let (flags, headers) = (record.flags(), record.headers);
+        if flags.any(TcpFlags::ACK) && !flags.any(TcpFlags::RST) {
+            self.settle(side.other(), headers.acknowledgement.wrapping_sub(1));
+        }
         if !flags.any(TcpFlags::SYN) {
             return;
         }
-        *self.initial.get_mut(side) = Some(headers.sequence);
-        if flags.any(TcpFlags::ACK) {
-            let peer = self.initial.get_mut(side.other());
-            peer.get_or_insert(headers.acknowledgement.wrapping_sub(1));
-        }
-        *self.syn.get_mut(side) = Some(SynOptions {
+        let announced = SynOptions {
             mss: record.options.mss,
             window_scale_plus_one: record.options.window_scale_plus_one,
             sack_permitted: record.options.sack_permitted,
             has_timestamps: record.options.has_timestamps,
-        });
+        };
+        let initial = self.initial.get_mut(side).get_or_insert(headers.sequence);
+        if *initial == headers.sequence {
+            self.syn.get_mut(side).get_or_insert(announced);
+        } else if !self.handshake.is_settled.get(side) {
+            *self.handshake.others.get_mut(side) = Some((headers.sequence, announced));
+        }
+        if flags.any(TcpFlags::ACK) {
+            let peer = self.initial.get_mut(side.other());
+            peer.get_or_insert(headers.acknowledgement.wrapping_sub(1));
+        }
+    }
+
+    /// Takes in that the number of a side's SYN may have been acknowledged.
+    fn settle(&mut self, side: Side, number: u32) {
+        let is_settled = self.handshake.is_settled.get_mut(side);
+        if *is_settled {
+            return;
+        }
+        let initial = self.initial.get_mut(side);
+        if *initial == Some(number) {
+            *is_settled = true;
+        } else if let Some((other, announced)) = *self.handshake.others.get(side)
+            && other == number
+        {
+            *is_settled = true;
+            *initial = Some(other);
+            *self.syn.get_mut(side) = Some(announced);
+        }
     }
 
     /// Turns the roles round: who is the client was guessed wrongly here.
@@ -154,6 +197,8 @@ impl Trail {
         swap(&mut self.crossings);
         swap(&mut self.initial);
         swap(&mut self.syn);
+        swap(&mut self.handshake.others);
+        swap(&mut self.handshake.is_settled);
         self.content.turn_round();
     }
 

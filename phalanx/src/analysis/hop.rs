@@ -134,9 +134,11 @@ pub(super) fn notes(
     notes: &Notes,
     fragments: &FragmentCounts,
     back_count: u64,
+    unkept_count: u64,
 ) -> BTreeMap<String, u64> {
     let named = [
         ("time_went_back", back_count),
+        ("not_compared", unkept_count),
         ("unknown_interface", notes.unknown_interface),
         ("surplus_interface", notes.surplus_interface),
         ("surplus_interfaces", notes.surplus_interfaces),

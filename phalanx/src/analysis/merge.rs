@@ -109,7 +109,7 @@ impl MergeHop {
     /// the two could not be compared.
     fn reference_ns(&self, time_ns: i64) -> (i64, Option<i64>) {
         match ClockReading::at(&self.readings, time_ns) {
-            Some(reading) => (reading.reference_ns(time_ns), Some(reading.error_ns)),
+            Some(reading) => (reading.reference_ns(time_ns), reading.error_ns),
             None => (time_ns, None),
         }
     }

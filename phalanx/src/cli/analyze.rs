@@ -243,7 +243,9 @@ fn warn_of_hops(stitched: &Stitched, report: &Report) {
     match stitched.ambiguous_count {
         0 => {}
         count => say(&format!(
-            "phalanx: {count} pairs of flows look alike and were not joined"
+            "phalanx: {count} pairs of flows look alike and were not joined; {} things that tell \
+             flows apart are those of too many",
+            stitched.crowded_key_count
         )),
     }
 }

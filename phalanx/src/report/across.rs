@@ -43,6 +43,8 @@ pub struct FlowAt {
     pub ends: Sides<Endpoint>,
     /// Its packets, copies that the capture made aside.
     pub packets: u64,
+    /// First frames of what that hop took for other flows though it is this one.
+    pub parts: Vec<u64>,
 }
 
 /// The flows of all hops of a report.
@@ -103,7 +105,9 @@ impl Report {
         let links = stitched.proxies.iter();
         let proxied: BTreeSet<usize> = links.flat_map(|it| it.conversations).collect();
         for (place, conversation) in stitched.conversations.iter().enumerate() {
-            let joined = conversation.flows.len().saturating_sub(1) as u64;
+            let flows = conversation.flows.iter();
+            let flows = flows.map(|it| 1 + stitched.trails[*it].parts.len() as u64);
+            let joined = flows.sum::<u64>().saturating_sub(1);
             self.totals.conversations = self.totals.conversations.saturating_sub(joined);
             let across = Across::of(conversation, place, &stitched.trails);
             let has_proxy = proxied.contains(&place);
@@ -125,9 +129,14 @@ impl Report {
             .filter_map(|it| Some((place(it)?, it.id.clone())))
             .collect();
         let mut partners = BTreeMap::new();
+        // In a chain each tells of the next one towards the server, the last of the one before it.
         for link in &stitched.proxies {
             let [a, b] = link.conversations;
-            partners.extend([(a, (b, link.chunks)), (b, (a, link.chunks))]);
+            partners.entry(b).or_insert((a, link.chunks));
+        }
+        for link in &stitched.proxies {
+            let [a, b] = link.conversations;
+            partners.insert(a, (b, link.chunks));
         }
         for across in self
             .conversations
@@ -155,6 +164,7 @@ impl Across {
                 protocol: trail.protocol,
                 ends: trail.ends,
                 packets: trail.packet_count() as u64 + trail.left_out,
+                parts: trail.parts.clone(),
             }
         };
         Self {
@@ -172,10 +182,13 @@ impl Across {
         has_proxy: bool,
     ) -> Option<ConversationReport> {
         let mut told: BTreeMap<u32, ConversationReport> = BTreeMap::new();
+        let mut parts: Vec<ConversationReport> = Vec::new();
         for flow in &self.flows {
             if let Some(report) = reports.remove(&(flow.hop, flow.flow)) {
                 told.insert(flow.hop, report);
             }
+            let of_parts = flow.parts.iter();
+            parts.extend(of_parts.filter_map(|it| reports.remove(&(flow.hop, *it))));
         }
         let mut in_order: Vec<u32> = self.joined.path.clone();
         in_order.extend(self.joined.return_path.iter().rev());
@@ -188,7 +201,8 @@ impl Across {
         let first = in_order.iter().find(agrees);
         let first = first.or_else(|| in_order.iter().find(|hop| told.contains_key(hop)));
         let first = first.copied().or_else(|| told.keys().next().copied())?;
-        let worst = told.values().max_by(|a, b| a.score.total_cmp(&b.score));
+        let worst = told.values().chain(&parts);
+        let worst = worst.max_by(|a, b| a.score.total_cmp(&b.score));
         let worst = worst.map(|it| (it.score, it.worst_because.clone()));
         let mut report = told.remove(&first)?;
         if let Some((score, because)) = worst.filter(|it| it.0 > report.score) {

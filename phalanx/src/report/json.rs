@@ -204,7 +204,8 @@ struct Clock<'a> {
     reference: &'a str,
     offset_ns: i64,
     skew_ppm: f64,
-    error_ns: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_ns: Option<i64>,
     #[serde(skip_serializing_if = "is_false")]
     shared: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -217,7 +218,8 @@ struct ClockStep {
     at: String,
     offset_ns: i64,
     skew_ppm: f64,
-    error_ns: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_ns: Option<i64>,
 }
 
 impl<'a> Clock<'a> {
@@ -227,7 +229,7 @@ impl<'a> Clock<'a> {
             reference,
             offset_ns: 0,
             skew_ppm: 0.0,
-            error_ns: 0,
+            error_ns: Some(0),
             shared: false,
             steps: Vec::new(),
         }

@@ -151,7 +151,7 @@ fn clock(offset_ns: i64, error_ns: i64) -> ClockReport {
             from_ns: START_NS,
             offset_ns,
             skew_ppm: 0.0,
-            error_ns,
+            error_ns: Some(error_ns),
         }],
     }
 }
@@ -178,6 +178,7 @@ fn across(hops: u32) -> Across {
             server: end("10.0.1.2", 8_080),
         },
         packets: 2_234,
+        parts: Vec::new(),
     };
     let rewrite = Rewrite {
         from: 1,
@@ -267,7 +268,7 @@ pub(crate) fn report() -> Report {
         from_ns: START_NS + 1_000 * MS,
         offset_ns: 3_000 * MS,
         skew_ppm: -0.4,
-        error_ns: 52_000,
+        error_ns: Some(52_000),
     });
     Report {
         hops: vec![

@@ -40,7 +40,7 @@ impl<'a> Lane<'a> {
             *was_set_back |= back_ns > 0 && is_near && drop_ns > back_ns / 2;
         }
         let reading = &readings[self.reading(time_ns)];
-        (reading.reference_ns(time_ns), Some(reading.error_ns))
+        (reading.reference_ns(time_ns), reading.error_ns)
     }
 
     /// The place of the reading that holds.
@@ -93,7 +93,7 @@ mod tests {
             from_ns,
             offset_ns,
             skew_ppm: 0.0,
-            error_ns: 5,
+            error_ns: Some(5),
         };
         MergeHop {
             name: "host".to_owned(),

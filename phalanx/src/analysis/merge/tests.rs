@@ -61,7 +61,7 @@ fn ahead(offset_ns: i64) -> ClockReading {
         from_ns: START_NS,
         offset_ns,
         skew_ppm: 0.0,
-        error_ns: 12_001,
+        error_ns: Some(12_001),
     }
 }
 

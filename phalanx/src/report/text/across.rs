@@ -310,13 +310,16 @@ fn apart(reading: &ClockReading) -> String {
 }
 
 fn doubt(reading: &ClockReading) -> String {
-    let error = word::duration(reading.error_ns);
+    let error = match reading.error_ns {
+        Some(error_ns) => format!("within {}", word::duration(error_ns)),
+        None => "with no bound".to_owned(),
+    };
     let skew = reading.skew_ppm;
     // Below that it is not more than the rounding of its digits.
     const SKEW_MIN_PPM: f64 = 0.05;
     match skew {
-        _ if skew.abs() < SKEW_MIN_PPM => format!(", within {error}"),
-        _ if skew > 0.0 => format!(", gaining {skew:.1} ppm, within {error}"),
-        _ => format!(", losing {:.1} ppm, within {error}", -skew),
+        _ if skew.abs() < SKEW_MIN_PPM => format!(", {error}"),
+        _ if skew > 0.0 => format!(", gaining {skew:.1} ppm, {error}"),
+        _ => format!(", losing {:.1} ppm, {error}", -skew),
     }
 }
