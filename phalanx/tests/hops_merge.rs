@@ -172,24 +172,23 @@ fn all_packets_are_there_by_one_clock() {
     assert_eq!(interfaces.len(), 3);
 }
 
-/// A clock that is set in the middle of a capture is put right from there on. One that was set back
-/// has shown the same times twice; no third hop is judged by way of it, as its bounds may not hold
-/// meanwhile.
+/// A clock that is set in the middle of a capture is put right from there on, also where it was set
+/// back and has shown the same times twice.
 #[test]
 fn a_clock_that_was_set_is_put_right() {
-    for (by_ns, hops) in [(2_000_000_000, 3), (-2_000_000_000, 2), (-50_000_000, 2)] {
+    for by_ns in [2_000_000_000, -2_000_000_000, -50_000_000] {
         let mut clocks = CLOCKS;
         clocks[1].step = Some(Step {
             after_ns: 9_000_000_000,
             by_ns,
         });
         let made = retimed("merge-step", clocks);
-        let run = merge(&made.folder.0, &NAMES[..hops], &[]);
+        let run = merge(&made.folder.0, &NAMES, &[]);
         assert_eq!(run.code, Some(0), "{}", run.errors);
         let (all, _) = packets(&made.path("merged.pcapng"));
         check_in_order(&all);
         let merged = by_interface(&all);
-        for (hop, merged) in merged.iter().enumerate().take(hops) {
+        for (hop, merged) in merged.iter().enumerate() {
             let (count, error_ns) = check_hop(hop, merged, &made);
             println!("{by_ns}: a{hop}: {count} put right, by ±{error_ns} ns");
         }

@@ -80,6 +80,11 @@ impl Difference {
     }
 }
 
+/// What a clock that was set adds to the doubt of its pair, in nanoseconds: more than the difference
+/// of any other pair may be off by, so that others are not compared by way of it where there is
+/// another way.
+const SET_DOUBT_NS: f64 = 1e12;
+
 impl PairClock {
     /// From what both saw; `None` where packets of one direction are missing, or where nothing
     /// agrees.
@@ -125,7 +130,9 @@ impl PairClock {
         ends.take(self.pieces.len().saturating_sub(1))
     }
 
-    /// What the difference may be off by in the middle of its longest stretch, in nanoseconds.
+    /// What the difference may be off by in the middle of its longest stretch, in nanoseconds; more
+    /// with each time that a clock was set: near it the difference is known badly, and a clock that
+    /// was set back shows times twice.
     fn doubt_ns(&self) -> f64 {
         let longest = self.pieces.iter().max_by_key(|it| {
             let (first, last) = (it.knots.first(), it.knots.last());
@@ -135,7 +142,8 @@ impl PairClock {
             times.unwrap_or_default()
         });
         let middle = longest.and_then(|it| it.knots.get(it.knots.len() / 2));
-        middle.map_or(f64::INFINITY, |knot| (knot.high_ns - knot.low_ns) / 2.0)
+        let doubt_ns = middle.map_or(f64::INFINITY, |knot| (knot.high_ns - knot.low_ns) / 2.0);
+        doubt_ns + self.cuts().count() as f64 * SET_DOUBT_NS
     }
 
     /// The difference at a time of the first hop.

@@ -181,13 +181,13 @@ mod tests {
             from_ns: 1_000_000_000,
             offset_ns: 5_000,
             skew_ppm: 100.0,
-            error_ns: 7,
+            error_ns: Some(7),
         },
         ClockReading {
             from_ns: 3_000_000_000,
             offset_ns: -400,
             skew_ppm: 0.0,
-            error_ns: 9,
+            error_ns: Some(9),
         },
     ];
 
@@ -216,7 +216,7 @@ mod tests {
             from_ns: i64::MIN,
             offset_ns,
             skew_ppm,
-            error_ns: 0,
+            error_ns: Some(0),
         };
         assert_eq!(reading(i64::MAX, 0.0).reference_ns(i64::MIN), i64::MIN);
         assert_eq!(reading(i64::MIN, 0.0).reference_ns(i64::MAX), i64::MAX);

@@ -241,7 +241,15 @@ impl Job {
         let grown = bytes.len() - packet.bytes.len();
         let grown_length = u32::try_from(grown).unwrap_or_default();
         let wire_length = packet.frame_length.saturating_add(grown_length);
-        match port.program.decide(bytes, wire_length) {
+        let request = &self.wanted.request;
+        // Others may have asked for the payload of the same packet: it is not for this one, neither
+        // to be kept nor to be asked about.
+        let length = match request.snaplen as usize {
+            0 => usize::from(packet.payload_offset) + grown,
+            snaplen => snaplen,
+        };
+        let kept = &bytes[..bytes.len().min(length)];
+        match port.program.decide(kept, wire_length) {
             Decision::Match => port.statistics.matched += 1,
             Decision::NoMatch => return Ok(Taken::LeftOut),
             Decision::Undecided => {
@@ -249,13 +257,6 @@ impl Job {
                 return Ok(Taken::No);
             }
         }
-        let request = &self.wanted.request;
-        // Others may have asked for the payload of the same packet.
-        let length = match request.snaplen as usize {
-            0 => usize::from(packet.payload_offset) + grown,
-            snaplen => snaplen,
-        };
-        let kept = &bytes[..bytes.len().min(length)];
         if sheet.writer.byte_count() + kept.len() as u64 + reserve > self.wanted.bytes_max {
             return Ok(Taken::End(EndReason::MaxBytes));
         }
