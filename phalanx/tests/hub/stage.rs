@@ -137,8 +137,13 @@ impl Hub {
         child.try_wait().unwrap().is_none()
     }
 
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     pub(crate) fn resident_bytes(&self) -> u64 {
-        let pid = self.child.as_ref().unwrap().id();
+        let pid = self.id();
         let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let mut fields = text.lines().filter_map(|line| line.split_once(':'));
         let (_, value) = fields.find(|(name, _)| *name == "VmRSS").unwrap();
