@@ -10,6 +10,7 @@ mod authority;
 mod directory;
 mod listen;
 mod log;
+mod openers;
 mod position;
 mod registry;
 mod roster;

@@ -76,20 +76,22 @@ impl Probe {
         Ok(())
     }
 
-    /// Forgets what was seen until now, so that the start is not measured.
+    /// How many updates were seen.
     pub(crate) fn len(&self) -> usize {
         self.seen.len()
     }
 
-    /// Ends it: the times until updates were seen after the first `skipped`, sorted.
-    pub(crate) fn end(self, skipped: usize) -> Result<Vec<Duration>> {
+    /// Ends it: the times until updates were seen after the first `skipped`, sorted, and how many
+    /// packets were told of.
+    pub(crate) fn end(self, skipped: usize) -> Result<(Vec<Duration>, u64)> {
         self.is_over.store(true, Ordering::Relaxed);
         let ended = self.thread.join();
         ended.map_err(|_| anyhow::anyhow!("the probe panicked"))??;
         let mut seen = self.seen;
         let mut seen = seen.split_off(skipped.min(seen.len()));
         seen.sort_unstable();
-        Ok(seen)
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok((seen, made.len() as u64))
     }
 }
 
@@ -99,6 +101,11 @@ struct Telling {
 }
 
 impl Telling {
+    fn note(&self) {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.push(Instant::now());
+    }
+
     /// Makes updates and closes batches when they are due, as the loop of an agent does.
     fn run(self, options: UplinkOptions) -> Result<()> {
         let uplink = start_uplink(options, Reading::take().wall_ns)?;
@@ -108,9 +115,7 @@ impl Telling {
         while !self.is_over.load(Ordering::Relaxed) {
             version += 1;
             let update = &update(NUMBER, 0, version);
-            let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-            made.push(Instant::now());
-            drop(made);
+            self.note();
             let input = Input::Update {
                 hop: HopId(1),
                 update,
@@ -124,6 +129,12 @@ impl Telling {
                     .blocking_send(batch.context("an empty batch")?)?;
             }
             std::thread::sleep(INTERVAL);
+        }
+        let now = Reading::take();
+        let mut batch = batcher.close(Monotonic(now.monotonic_ns), now.wall_ns)?;
+        if let Some(batch) = &mut batch {
+            batch.is_last = true;
+            uplink.batches.blocking_send(batch.clone())?;
         }
         drop(uplink.batches);
         let ended = uplink.thread.join();

@@ -15,6 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::authority::Authority;
+use super::openers::Openers;
 use super::registry::{Registered, Registry};
 use super::store::{Arrived, Order};
 use super::token::Tokens;
@@ -27,7 +28,7 @@ use crate::link::protocol::hub_server::Hub;
 use crate::link::protocol::{
     AgentMessage, Batch, EnrollRequest, EnrollResponse, Hello, HubMessage, Welcome,
 };
-use crate::link::{PROTOCOL_VERSION, explain_versions, open};
+use crate::link::{PROTOCOL_VERSION, explain_versions};
 
 /// Acknowledgements that wait for an agent to read; full: they are added up.
 const OUTBOX_COUNT_MAX: usize = 8;
@@ -61,6 +62,7 @@ pub(crate) struct Shared {
     pub(crate) tokens: Tokens,
     pub(crate) orders: SyncSender<Order>,
     pub(crate) places: Arc<Semaphore>,
+    openers: Openers,
     session_last: AtomicU64,
     /// By agent; bounded by the registry.
     facts: Mutex<BTreeMap<String, SessionFacts>>,
@@ -80,6 +82,7 @@ impl Shared {
             tokens,
             orders,
             places: Arc::new(Semaphore::new(OPEN_COUNT_MAX)),
+            openers: Openers::default(),
             session_last: AtomicU64::new(0),
             facts: Mutex::default(),
             enrolling: Mutex::default(),
@@ -390,7 +393,7 @@ impl Session {
         self.slow_down(u64::from(batch.item_count)).await;
         let place = Arc::clone(&self.shared.places).acquire_owned().await;
         let place = place.map_err(|_| Status::unavailable("the hub is stopping"))?;
-        let opened = open(&batch).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let opened = self.shared.openers.open(&batch)?;
         let arrived = Box::new(Arrived {
             batch,
             opened,
