@@ -48,6 +48,8 @@ const FEW_SECONDS: u64 = 20;
 const WARM_UP: Duration = Duration::from_secs(15);
 /// How long what was acknowledged may take to be counted.
 const SETTLE: Duration = Duration::from_secs(20);
+/// Between two lines that tell how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// Between two looks at the API.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -156,6 +158,18 @@ impl Sample {
         })
     }
 
+    /// Prints how far the load is.
+    fn tell(&self, load: &Load, resident: u64, latency: Option<Duration>) {
+        println!(
+            "{:4.0?}: {} updates made, {} acknowledged, {} MB resident, {:.0?} to the API",
+            self.at.elapsed(),
+            count(&load.last.made),
+            count(&load.last.acknowledged),
+            resident / 1_000_000,
+            latency.unwrap_or_default()
+        );
+    }
+
     /// Prints what it cost from here to another; the rate.
     fn report(&self, later: &Self, who: &str) -> f64 {
         let updates = (later.acknowledged - self.acknowledged) as f64;
@@ -197,6 +211,7 @@ fn bear_many() -> Result<()> {
     );
     let mut warm = None;
     let mut last = Sample::take(&hub, &load)?;
+    let mut tell_next = PROGRESS_INTERVAL;
     let skipped = probe.len();
     while load.look() && first.at.elapsed() < Duration::from_secs(SECONDS) {
         if warm.is_none() && first.at.elapsed() >= WARM_UP {
@@ -206,6 +221,10 @@ fn bear_many() -> Result<()> {
             last = Sample::take(&hub, &load)?;
         }
         probe.look(&hub)?;
+        if first.at.elapsed() >= tell_next {
+            tell_next += PROGRESS_INTERVAL;
+            first.tell(&load, hub.resident_bytes(), probe.last());
+        }
         std::thread::sleep(LOOK_INTERVAL);
     }
     let resident = hub.resident_bytes();

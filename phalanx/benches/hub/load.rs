@@ -200,7 +200,8 @@ impl Agent {
                     _ = turn.tick() => {}
                 }
             }
-            let elapsed = begin.elapsed();
+            // The last turn ends after its time.
+            let elapsed = begin.elapsed().min(end - begin);
             self.tell_due(order.rate.map(|rate| due(rate, elapsed)))
                 .await?;
         }

@@ -76,6 +76,11 @@ impl Probe {
         Ok(())
     }
 
+    /// How long the last update took that was seen.
+    pub(crate) fn last(&self) -> Option<Duration> {
+        self.seen.last().copied()
+    }
+
     /// How many updates were seen.
     pub(crate) fn len(&self) -> usize {
         self.seen.len()

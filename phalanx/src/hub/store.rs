@@ -21,9 +21,9 @@ use crate::link::protocol::hub_message::Message as FromHub;
 use crate::link::protocol::{Ack, Batch, HubMessage};
 
 /// Orders that wait for the store; full: sessions wait, and their agents run out of credit.
-pub(crate) const ORDER_COUNT_MAX: usize = 64;
-/// Batches that are written together at most.
-const GROUP_COUNT_MAX: usize = 64;
+pub(crate) const ORDER_COUNT_MAX: usize = 1_024;
+/// Batches that are written together at most: one of each agent.
+const GROUP_COUNT_MAX: usize = 1_024;
 /// How long the store gathers at least, from one write to the next: with many agents that tell a
 /// little each, waiting for the disk and waking others is most of what a batch costs.
 const GROUP_INTERVAL: Duration = Duration::from_millis(5);
