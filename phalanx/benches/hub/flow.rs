@@ -105,7 +105,13 @@ impl Flows {
             half.ttl_min = 60;
             half.ttl_max = 64;
         }
-        (1 + mix(bits) % LIFETIME_MAX, update)
+        let [life, other] = [1, 2].map(|salt| mix(bits ^ salt) % LIFETIME_MAX);
+        // Of those that are there at the start what is left: long ones are met more often.
+        let lifetime = match generation {
+            0 => mix(bits ^ 3) % (life.max(other) + 1),
+            _ => life,
+        };
+        (1 + lifetime, update)
     }
 
     /// The next update, of one connection after the other.
