@@ -186,7 +186,7 @@ fn carry(half: &mut HalfCounters, bits: u64, now_ns: u64) -> u64 {
     half.window_plus_one = 400 + (bits >> 20) as u32 % 200;
     half.seen_tick = tick(now_ns - bits % 1_000_000);
     half.next_sequence_tick = half.seen_tick;
-    if bits % 32 == 0 {
+    if bits.is_multiple_of(32) {
         half.retransmitted_packets += 1;
         half.retransmitted_bytes += 1_460;
     }

@@ -218,7 +218,7 @@ impl Agent {
             let message = self.inbox.message().await?;
             self.hear(message)?;
         }
-        if self.number % 2 == 0 {
+        if self.number.is_multiple_of(2) {
             let packets = self.flows.packet_count;
             self.progress.packets.fetch_add(packets, Ordering::Relaxed);
         }
