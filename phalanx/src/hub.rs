@@ -12,6 +12,7 @@ mod directory;
 mod lines;
 mod listen;
 mod log;
+mod openers;
 mod position;
 mod registry;
 mod roster;

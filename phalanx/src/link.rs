@@ -11,7 +11,7 @@ pub mod limits;
 pub mod told;
 mod translate;
 
-pub use batch::{Batcher, Opened, open};
+pub use batch::{Batcher, Opened, Opener};
 pub use told::Told;
 pub(crate) use translate::{link_of, name_of, status_of};
 

@@ -6,6 +6,10 @@
 mod capture;
 #[path = "hub/hostile.rs"]
 mod hostile;
+#[path = "hub/jump.rs"]
+mod jump;
+#[path = "hub/moments.rs"]
+mod moments;
 #[path = "hub/refusal.rs"]
 mod refusal;
 #[path = "hub/stage.rs"]
@@ -16,7 +20,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use stage::{Feeder, Folder, Hub, Wire, await_that, options};
+use stage::{Feeder, Folder, Hub, Way, Wire, await_that, options};
 
 /// A pseudo-random pause: the same at each run of the tests.
 fn pause(seed: u64) -> Duration {
@@ -69,6 +73,48 @@ fn a_hub_that_is_killed_at_any_moment_loses_nothing_and_counts_nothing_twice() {
     feeder.end();
 }
 
+/// Waits until an agent knows that its session has ended.
+fn await_found_out(feeder: &Feeder, sessions: u64) {
+    use phalanx::agent::UplinkState;
+    await_that("the agent has found out", || {
+        let state = feeder.uplink.status.state();
+        matches!(state, UplinkState::Failed(_))
+            || feeder.uplink.status.sessions.load(Ordering::Relaxed) > sessions + 1
+    });
+}
+
+#[test]
+fn a_network_that_is_cut_one_way_loses_nothing_and_counts_nothing_twice() {
+    let folder = Folder::new("cut-one-way");
+    let mut hub = Hub::make(&folder, "hub");
+    hub.start();
+    let directory = hub.enroll(&folder, "web-1");
+    let wire = Wire::new(hub.agents);
+    let mut feeder = Feeder::start(options(&directory, wire.address), 1, 500);
+    for way in [Way::ToAgent, Way::ToHub] {
+        let sessions = feeder.uplink.status.sessions.load(Ordering::Relaxed);
+        feeder.feed(500);
+        feeder.await_acknowledged();
+        wire.cut_one(way);
+        feeder.feed(500);
+        if matches!(way, Way::ToAgent) {
+            // What was told comes, what is answered does not.
+            await_that("the hub has it", || packets(&hub) == feeder.packet_count());
+            let waiting = &feeder.uplink.status.memory_batches;
+            assert_ne!(
+                waiting.load(Ordering::Relaxed),
+                0,
+                "the agent knows nothing of it"
+            );
+        }
+        await_found_out(&feeder, sessions);
+        wire.mend();
+        feeder.await_acknowledged();
+        check_whole(&hub, &feeder, "web-1");
+    }
+    feeder.end();
+}
+
 #[test]
 fn a_network_that_is_cut_loses_nothing_and_counts_nothing_twice() {
     let folder = Folder::new("cut");
@@ -89,12 +135,7 @@ fn a_network_that_is_cut_loses_nothing_and_counts_nothing_twice() {
         wire.cut();
         feeder.feed(1_000);
         // Found out by asking: nobody says that the wire is cut.
-        await_that("the agent has found out", || {
-            use phalanx::agent::UplinkState;
-            let state = feeder.uplink.status.state();
-            matches!(state, UplinkState::Failed(_))
-                || feeder.uplink.status.sessions.load(Ordering::Relaxed) > sessions + 1
-        });
+        await_found_out(&feeder, sessions);
         wire.mend();
     }
     feeder.await_acknowledged();

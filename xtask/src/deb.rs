@@ -121,18 +121,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_unit_starts_the_installed_program_with_the_installed_configuration() {
-        let unit = command::workspace().join("examples/systemd/phalanx.service");
-        let words = exec_start(&std::fs::read_to_string(unit).unwrap()).unwrap();
-        assert_eq!(
-            words,
-            [
-                "/usr/bin/phalanx",
-                "up",
-                "--config",
-                "/etc/phalanx/phalanx.toml"
-            ]
-        );
+    fn the_units_start_the_installed_program_with_the_installed_configuration() {
+        let folder = command::workspace().join("examples/systemd");
+        for (unit, verb) in [
+            ("phalanx.service", "up"),
+            ("phalanx-agent.service", "agent"),
+            ("phalanx-hub.service", "hub"),
+        ] {
+            let unit = std::fs::read_to_string(folder.join(unit)).unwrap();
+            let words = exec_start(&unit).unwrap();
+            let configuration = "/etc/phalanx/phalanx.toml";
+            assert_eq!(words, ["/usr/bin/phalanx", verb, "--config", configuration]);
+        }
         assert!(exec_start("[Service]\nType=notify\n").is_err());
     }
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use prost::Message;
 
-use super::position::{Position, Positions};
+use super::position::{Before, Position, Positions};
 use crate::disk::{Records, frame, make_directory};
 use crate::link::limits::BATCH_BYTES_MAX;
 
@@ -134,15 +134,15 @@ impl Log {
     pub(crate) fn append(
         &mut self,
         entries: &[Entry],
-        positions: &Positions,
+        before: &Before<'_>,
         now_ns: u64,
     ) -> std::io::Result<()> {
-        let records: Vec<u8> = entries
-            .iter()
-            .flat_map(|entry| frame(&entry.encode_to_vec()))
-            .collect();
+        let mut records = Vec::new();
+        for entry in entries {
+            records.append(&mut frame(&entry.encode_to_vec()));
+        }
         loop {
-            match self.write(&records, positions, now_ns) {
+            match self.write(&records, before, now_ns) {
                 Ok(()) => break,
                 Err(error) if self.segments.len() > 1 => {
                     tracing::warn!(%error, "the log takes no more: its oldest segment goes");
@@ -155,7 +155,7 @@ impl Log {
         Ok(())
     }
 
-    fn write(&mut self, records: &[u8], before: &Positions, now_ns: u64) -> std::io::Result<()> {
+    fn write(&mut self, records: &[u8], before: &Before<'_>, now_ns: u64) -> std::io::Result<()> {
         let is_full = |segment: &Segment| segment.bytes >= SEGMENT_BYTES_MAX;
         if self.open.is_none() || self.segments.back().is_none_or(is_full) {
             self.begin(before, now_ns)?;
@@ -178,12 +178,12 @@ impl Log {
     }
 
     /// Begins a segment with how far each agent had come before it.
-    fn begin(&mut self, before: &Positions, now_ns: u64) -> std::io::Result<()> {
+    fn begin(&mut self, before: &Before<'_>, now_ns: u64) -> std::io::Result<()> {
         self.open = None;
         let number = self.segments.back().map_or(1, |segment| segment.number + 1);
         let entry = Entry {
             at_ns: now_ns,
-            positions: Some(message(before)),
+            positions: Some(message(&before.positions())),
             ..Entry::default()
         };
         let head = frame(&entry.encode_to_vec());

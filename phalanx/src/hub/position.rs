@@ -100,6 +100,36 @@ impl Positions {
     }
 }
 
+/// Positions as they were before some batches: those now, and what those batches moved. A copy of
+/// all of them is made where it is asked for, which is once a segment of the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Before<'a> {
+    pub(crate) now: &'a Positions,
+    /// Agents and where they were, the latest move last; none: nowhere yet.
+    pub(crate) moved: &'a [(String, Option<Position>)],
+}
+
+impl Before<'_> {
+    /// How far each agent had come.
+    pub(crate) fn positions(&self) -> Positions {
+        let mut positions = self.now.clone();
+        positions.put_back(self.moved);
+        positions
+    }
+}
+
+impl Positions {
+    /// Takes moves back.
+    pub(crate) fn put_back(&mut self, moved: &[(String, Option<Position>)]) {
+        for (agent, position) in moved.iter().rev() {
+            match position {
+                Some(position) => self.0.insert(agent.clone(), *position),
+                None => self.0.remove(agent),
+            };
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,6 +182,28 @@ mod tests {
         assert_eq!(position.lost_items, 20);
         let far = batch(5, 5, u64::MAX, 0);
         assert!(positions.take("a", &far).is_err());
+    }
+
+    #[test]
+    fn moves_are_taken_back_in_their_order() {
+        let mut positions = Positions::default();
+        positions.take("a", &batch(5, 1, 0, 0)).unwrap();
+        let before = positions.clone();
+        let mut moved = Vec::new();
+        for (agent, sequence, first_item) in [("a", 2, 10), ("b", 1, 0), ("a", 3, 20)] {
+            moved.push((agent.to_owned(), positions.0.get(agent).copied()));
+            positions
+                .take(agent, &batch(5, sequence, first_item, 0))
+                .unwrap();
+        }
+        assert_eq!(positions.get("a").sequence, 3);
+        let known = Before {
+            now: &positions,
+            moved: &moved,
+        };
+        assert_eq!(known.positions().0, before.0);
+        positions.put_back(&moved);
+        assert_eq!(positions.0, before.0);
     }
 
     #[test]

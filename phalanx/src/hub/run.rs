@@ -25,7 +25,7 @@ use super::position::{Positions, Standing};
 use super::registry::{Registered, Registry};
 use super::roster::{AgentState, AgentStatus, Roster, Taken};
 use super::session::Shared;
-use super::store::{ORDER_COUNT_MAX, Order, Store, Stored, TAKEN_COUNT_MAX};
+use super::store::{GROUP_TAKEN_COUNT_MAX, ORDER_COUNT_MAX, Order, Store, Stored};
 use super::token::Tokens;
 use crate::capture::{Keeping, PromotedPackets};
 use crate::clock::Clock;
@@ -34,8 +34,8 @@ use crate::daemon::{
     Core, DaemonHandle, FEED_COUNT_MAX, Feed, FeedClosed, Outlet, RECORD_BATCH_COUNT_MAX,
     REQUEST_COUNT_MAX, Request, Service, Signalled, Waker, block_signals, next_signal, notify,
 };
+use crate::link::Opener;
 use crate::link::credential::{Files, server_config};
-use crate::link::open;
 use crate::link::protocol::Batch;
 use crate::lookback::{Lookback, LookbackFeed, LookbackOptions};
 use crate::socket::load_names;
@@ -265,7 +265,7 @@ impl Turn {
         self.core
             .handle(Input::Names(names), Monotonic::default())?;
         let (log, positions) = self.replay(log)?;
-        let (stored, stored_end) = sync_channel(TAKEN_COUNT_MAX);
+        let (stored, stored_end) = sync_channel(GROUP_TAKEN_COUNT_MAX);
         let store = Store::new(log, positions, self.now);
         let storing = std::thread::Builder::new()
             .name("store".to_owned())
@@ -283,6 +283,7 @@ impl Turn {
     fn replay(&mut self, mut log: Log) -> anyhow::Result<(Log, Positions)> {
         let began = std::time::Instant::now();
         let mut positions = Positions::default();
+        let mut opener = Opener::new().context("prepare unpacking")?;
         let mut agents: std::collections::BTreeMap<String, Option<Arc<Registered>>> =
             std::collections::BTreeMap::new();
         let (mut batch_count, mut fault_count) = (0_u64, 0_u64);
@@ -306,7 +307,8 @@ impl Turn {
                 return Ok(());
             };
             let standing = positions.take(&agent.agent, &batch);
-            let (Ok(Standing::Next { is_new_run }), Ok(opened)) = (standing, open(&batch)) else {
+            let (Ok(Standing::Next { is_new_run }), Ok(opened)) = (standing, opener.open(&batch))
+            else {
                 fault_count += 1;
                 return Ok(());
             };
@@ -336,11 +338,13 @@ impl Turn {
     fn take_all(&mut self, stored: &Receiver<Stored>) -> anyhow::Result<()> {
         loop {
             match stored.recv_timeout(TICK) {
-                Ok(Stored::Batch { taken, place }) => {
-                    self.feed(*taken)?;
-                    drop(place);
+                Ok(Stored { batches, log_bytes }) => {
+                    for (taken, place) in batches {
+                        self.feed(taken)?;
+                        drop(place);
+                    }
+                    self.log_bytes = log_bytes;
                 }
-                Ok(Stored::LogBytes(bytes)) => self.log_bytes = bytes,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }

@@ -17,12 +17,15 @@ use tonic::{Request, Response, Status, Streaming};
 use super::authority::Authority;
 use super::capture::PathCaptures;
 use super::lines::Lines;
+use super::openers::Openers;
 use super::registry::{Registered, Registry};
 use super::store::{Arrived, Order};
 use super::token::Tokens;
 use crate::link::batch::Malformed;
 use crate::link::credential::Identity;
-use crate::link::limits::{BATCH_ITEM_COUNT_MAX, CREDIT_BYTES, HELLO_TIMEOUT};
+use crate::link::limits::{
+    BATCH_BYTES_MAX, BATCH_ITEM_COUNT_MAX, CREDIT_BYTES, HELLO_TIMEOUT, PLAIN_BYTES_MAX,
+};
 use crate::link::protocol::agent_message::Message as FromAgent;
 use crate::link::protocol::hub_message::Message as FromHub;
 use crate::link::protocol::hub_server::Hub;
@@ -30,12 +33,14 @@ use crate::link::protocol::{
     AgentMessage, Batch, CapturePart, CaptureReceipt, EnrollRequest, EnrollResponse, Hello,
     HubMessage, Welcome,
 };
-use crate::link::{PROTOCOL_VERSION, explain_versions, open};
+use crate::link::{PROTOCOL_VERSION, explain_versions};
 
 /// Acknowledgements that wait for an agent to read; full: they are added up.
 const OUTBOX_COUNT_MAX: usize = 8;
-/// Batches of all agents that are unpacked at once: 64 of 2 MiB, some three times that in memory.
-pub(crate) const OPEN_COUNT_MAX: usize = 64;
+/// What batches of all agents that are unpacked at once hold, in KiB: eight of the largest, 2 MiB
+/// each, or some thousands of those that most agents send; some three times that in memory. They
+/// are on their way to the engine: 16 MiB are a third of a second of 100,000 updates a second.
+const OPEN_KIB_MAX: usize = 8 * (PLAIN_BYTES_MAX >> 10);
 /// Items of one agent in a second; beyond, it waits. Far more than a kernel's ring gives.
 const ITEM_RATE_MAX: u64 = 400_000;
 /// Tries to enroll in a minute, of everybody together: a token cannot be guessed, and nobody is to
@@ -68,6 +73,7 @@ pub(crate) struct Shared {
     pub(crate) lines: Arc<Lines>,
     /// None where captures cannot be kept.
     pub(crate) captures: Option<Arc<PathCaptures>>,
+    openers: Openers,
     session_last: AtomicU64,
     /// By agent; bounded by the registry.
     facts: Mutex<BTreeMap<String, SessionFacts>>,
@@ -86,9 +92,10 @@ impl Shared {
             registry,
             tokens,
             orders,
-            places: Arc::new(Semaphore::new(OPEN_COUNT_MAX)),
             lines: Arc::default(),
             captures: None,
+            places: Arc::new(Semaphore::new(OPEN_KIB_MAX)),
+            openers: Openers::default(),
             session_last: AtomicU64::new(0),
             facts: Mutex::default(),
             enrolling: Mutex::default(),
@@ -419,9 +426,10 @@ impl Session {
             ));
         }
         self.slow_down(u64::from(batch.item_count)).await;
-        let place = Arc::clone(&self.shared.places).acquire_owned().await;
+        let places = Arc::clone(&self.shared.places);
+        let place = places.acquire_many_owned(open_kib(&batch)?).await;
         let place = place.map_err(|_| Status::unavailable("the hub is stopping"))?;
-        let opened = open(&batch).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let opened = self.shared.openers.open(&batch)?;
         let arrived = Box::new(Arrived {
             batch,
             opened,
@@ -457,6 +465,16 @@ impl Session {
             tokio::time::sleep(due - elapsed - Duration::from_secs(1)).await;
         }
     }
+}
+
+/// The room that a batch takes as long as it is unpacked.
+fn open_kib(batch: &Batch) -> Result<u32, Status> {
+    let bytes = batch.body.len().max(batch.plain_length as usize);
+    if bytes > BATCH_BYTES_MAX {
+        return Err(Status::invalid_argument(Malformed::Size(bytes).to_string()));
+    }
+    // Not more than the largest, which is far less than there is.
+    Ok(1 + (bytes >> 10) as u32)
 }
 
 /// Whether a session ended because of what its agent sent.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use phalanx_engine::Monotonic;
 use prost::Message;
@@ -13,7 +13,7 @@ use tonic::Status;
 
 use super::log::Log;
 use super::log::record::Entry;
-use super::position::{Position, Positions, Standing};
+use super::position::{Before, Position, Positions, Standing};
 use super::registry::Registered;
 use super::roster::Taken;
 use crate::link::Opened;
@@ -21,11 +21,15 @@ use crate::link::protocol::hub_message::Message as FromHub;
 use crate::link::protocol::{Ack, Batch, HubMessage};
 
 /// Orders that wait for the store; full: sessions wait, and their agents run out of credit.
-pub(crate) const ORDER_COUNT_MAX: usize = 64;
-/// Batches that are written together at most.
-const GROUP_COUNT_MAX: usize = 64;
-/// Batches that wait for the loop, with what they hold unpacked; full: the store waits.
-pub(crate) const TAKEN_COUNT_MAX: usize = 16;
+pub(crate) const ORDER_COUNT_MAX: usize = 1_024;
+/// Batches that are written together at most: one of each agent.
+const GROUP_COUNT_MAX: usize = 1_024;
+/// How long the store gathers at least, from one write to the next: with many agents that tell a
+/// little each, waiting for the disk and waking others is most of what a batch costs.
+const GROUP_INTERVAL: Duration = Duration::from_millis(5);
+/// Groups of batches that wait for the loop, with what they hold unpacked; full: the store waits.
+/// The batches of all groups are bounded by the places of sessions.
+pub(crate) const GROUP_TAKEN_COUNT_MAX: usize = 4;
 
 /// A batch that a session has checked.
 pub(crate) struct Arrived {
@@ -53,16 +57,12 @@ pub(crate) enum Order {
     Stop,
 }
 
-/// What the store tells the loop.
-pub(crate) enum Stored {
-    /// A batch is in the log.
-    Batch {
-        taken: Box<Taken>,
-        /// Given back when the engine has it.
-        place: OwnedSemaphorePermit,
-    },
+/// What the store tells the loop: batches that are in the log.
+pub(crate) struct Stored {
+    /// In order, each with its place, which is given back when the engine has it.
+    pub(crate) batches: Vec<(Taken, OwnedSemaphorePermit)>,
     /// Bytes that the log takes.
-    LogBytes(u64),
+    pub(crate) log_bytes: u64,
 }
 
 struct Session {
@@ -82,6 +82,8 @@ pub(crate) struct Store {
     /// The session of each agent that counts: the last one that began.
     current: BTreeMap<String, u64>,
     now: Monotonic,
+    /// When the last group was gathered.
+    written: Instant,
 }
 
 impl Store {
@@ -92,6 +94,7 @@ impl Store {
             sessions: BTreeMap::new(),
             current: BTreeMap::new(),
             now,
+            written: Instant::now(),
         }
     }
 
@@ -114,12 +117,23 @@ impl Store {
                     }
                 }
                 if group.len() < GROUP_COUNT_MAX {
-                    order = orders.try_recv().ok();
+                    order = self.gather(orders, !group.is_empty());
                 }
             }
+            self.written = Instant::now();
             if self.take(group, stored).is_err() {
                 return;
             }
+        }
+    }
+
+    /// The next order of a group, if one comes in time.
+    fn gather(&self, orders: &Receiver<Order>, may_wait: bool) -> Option<Order> {
+        let left = GROUP_INTERVAL.saturating_sub(self.written.elapsed());
+        if may_wait && !left.is_zero() {
+            orders.recv_timeout(left).ok()
+        } else {
+            orders.try_recv().ok()
         }
     }
 
@@ -194,12 +208,12 @@ impl Store {
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let wall_ns = wall.map_or(0, |it: Duration| it.as_nanos() as u64);
         self.now = self.now.max(Monotonic(wall_ns));
-        let before = self.positions.clone();
+        let mut moved = Vec::new();
         let mut entries = Vec::new();
         let mut taken = Vec::new();
         let mut acknowledged = Vec::new();
         for (number, arrived) in group {
-            let Some(standing) = self.judge(number, &arrived.batch) else {
+            let Some(standing) = self.judge(number, &arrived.batch, &mut moved) else {
                 continue;
             };
             acknowledged.push((
@@ -229,16 +243,17 @@ impl Store {
                 boot: u128::from_be_bytes(arrived.opened.boot),
                 contents: arrived.opened.contents,
             };
-            taken.push(Stored::Batch {
-                taken: Box::new(batch),
-                place: arrived.place,
-            });
+            taken.push((batch, arrived.place));
         }
+        let before = Before {
+            now: &self.positions,
+            moved: &moved,
+        };
         if !entries.is_empty()
             && let Err(error) = self.log.append(&entries, &before, self.now.0)
         {
             tracing::error!(%error, "the log takes nothing: agents keep what they have");
-            self.positions = before;
+            self.positions.put_back(&moved);
             let numbers = acknowledged.iter().map(|(number, _)| *number);
             for number in numbers.collect::<Vec<_>>() {
                 let text = format!("the hub cannot store anything now ({error})");
@@ -249,21 +264,31 @@ impl Store {
         for (number, ack) in acknowledged {
             self.acknowledge(number, ack);
         }
-        taken.push(Stored::LogBytes(self.log.bytes()));
-        for batch in taken {
-            stored.send(batch).map_err(|_| ())?;
-        }
-        Ok(())
+        let told = Stored {
+            batches: taken,
+            log_bytes: self.log.bytes(),
+        };
+        stored.send(told).map_err(|_| ())
     }
 
     /// What a batch is to its agent. None: its session has ended, or ends because of it.
-    fn judge(&mut self, number: u64, batch: &Batch) -> Option<Standing> {
+    fn judge(
+        &mut self,
+        number: u64,
+        batch: &Batch,
+        moved: &mut Vec<(String, Option<Position>)>,
+    ) -> Option<Standing> {
         let agent = Arc::clone(&self.sessions.get(&number)?.agent);
         if self.current.get(&agent.agent) != Some(&number) {
             return None;
         }
+        let before = self.positions.0.get(&agent.agent).copied();
         match self.positions.take(&agent.agent, batch) {
-            Ok(standing) => Some(standing),
+            Ok(Standing::Repeated) => Some(Standing::Repeated),
+            Ok(standing) => {
+                moved.push((agent.agent.clone(), before));
+                Some(standing)
+            }
             Err(disorder) => {
                 tracing::warn!(agent = agent.name, %disorder, "an agent tells out of order");
                 self.refuse(number, Status::invalid_argument(disorder.to_string()));

@@ -177,11 +177,37 @@ pub enum Malformed {
     Hop(u32),
 }
 
-/// Unpacks a batch and checks all of it.
-///
-/// # Errors
-/// The first thing that is wrong.
-pub fn open(batch: &Batch) -> Result<Opened, Malformed> {
+/// Opens batches, one after the other: unpacking takes tables of some 160 KB, which it keeps.
+pub struct Opener(zstd::bulk::Decompressor<'static>);
+
+impl std::fmt::Debug for Opener {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Opener").finish_non_exhaustive()
+    }
+}
+
+impl Opener {
+    /// Ready to open.
+    ///
+    /// # Errors
+    /// No memory for unpacking.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self(zstd::bulk::Decompressor::new()?))
+    }
+
+    /// Unpacks a batch and checks all of it.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn open(&mut self, batch: &Batch) -> Result<Opened, Malformed> {
+        open(batch, &mut self.0)
+    }
+}
+
+fn open(
+    batch: &Batch,
+    unpacker: &mut zstd::bulk::Decompressor<'static>,
+) -> Result<Opened, Malformed> {
     let packed_length = batch.body.len();
     if packed_length > BATCH_BYTES_MAX {
         return Err(Malformed::Size(packed_length));
@@ -191,7 +217,8 @@ pub fn open(batch: &Batch) -> Result<Opened, Malformed> {
         return Err(Malformed::Size(plain_length));
     }
     let boot = <[u8; 16]>::try_from(&*batch.boot).map_err(|_| Malformed::Length("a boot id"))?;
-    let plain = zstd::bulk::decompress(&batch.body, plain_length)
+    let plain = unpacker
+        .decompress(&batch.body, plain_length)
         .map_err(|error| Malformed::Packing(error.to_string()))?;
     if plain.len() != plain_length {
         return Err(Malformed::Count("bytes"));

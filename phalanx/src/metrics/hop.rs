@@ -83,9 +83,10 @@ impl Hops {
     }
 }
 
-/// The namespace and the interface.
-fn labels(hop: &Hop) -> [&str; 2] {
+/// The host, which at a hub is the name of the agent, the namespace and the interface.
+fn labels(hop: &Hop) -> [&str; 3] {
     [
+        &hop.host,
         hop.namespace_name.as_deref().unwrap_or("own"),
         &hop.interface,
     ]

@@ -108,7 +108,7 @@ table! {
     CONVERSATIONS_OPEN: Kind::Gauge, "phalanx_conversations_open"
         ["client" "server" "port" "protocol"]
         "Conversations that are open.";
-    FLOWS_OPEN: Kind::Gauge, "phalanx_flows_open" ["namespace" "interface"]
+    FLOWS_OPEN: Kind::Gauge, "phalanx_flows_open" ["host" "namespace" "interface"]
         "Flows that are open at an interface.";
     LABEL_OVERFLOW: Kind::Counter, "phalanx_label_overflow_total" ["label"]
         "Service pairs that found the label sets full and are counted under other instead.";

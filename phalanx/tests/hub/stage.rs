@@ -137,8 +137,13 @@ impl Hub {
         child.try_wait().unwrap().is_none()
     }
 
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     pub(crate) fn resident_bytes(&self) -> u64 {
-        let pid = self.child.as_ref().unwrap().id();
+        let pid = self.id();
         let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let mut fields = text.lines().filter_map(|line| line.split_once(':'));
         let (_, value) = fields.find(|(name, _)| *name == "VmRSS").unwrap();
@@ -279,6 +284,10 @@ pub(crate) struct Feeder {
     pub(crate) item_count: u64,
     batch_count: u64,
     next: usize,
+    /// When the flows were opened.
+    opened_ns: u64,
+    /// How far the wall clock of its host is from the right time.
+    pub(crate) wall_offset_ns: i64,
 }
 
 const HOP: HopId = HopId(1);
@@ -294,12 +303,14 @@ impl Feeder {
             item_count: 0,
             batch_count: 0,
             next: 0,
+            opened_ns: monotonic().0,
+            wall_offset_ns: 0,
         };
         feeder.tell(&Told::Input(Input::HopAppeared(hop())));
         feeder
     }
 
-    fn tell(&mut self, told: &Told<'_>) {
+    pub(crate) fn tell(&mut self, told: &Told<'_>) {
         self.item_count += 1;
         if self.batcher.tell(told, monotonic()) {
             self.close(false);
@@ -308,7 +319,8 @@ impl Feeder {
 
     /// Closes the batch under way, waiting for room on its way.
     pub(crate) fn close(&mut self, is_last: bool) {
-        if let Some(mut batch) = self.batcher.close(monotonic(), wall_ns()).unwrap() {
+        let wall_ns = wall_ns().saturating_add_signed(self.wall_offset_ns);
+        if let Some(mut batch) = self.batcher.close(monotonic(), wall_ns).unwrap() {
             batch.is_last = is_last;
             self.batch_count += 1;
             self.uplink.batches.blocking_send(batch).unwrap();
@@ -321,7 +333,8 @@ impl Feeder {
             let flow = self.next;
             self.next = (self.next + 1) % self.versions.len();
             self.versions[flow] += 1;
-            let update = update(self.number, flow, self.versions[flow]);
+            let mut update = update(self.number, flow, self.versions[flow]);
+            update.opened_ns = self.opened_ns;
             let update = &update;
             self.tell(&Told::Input(Input::Update { hop: HOP, update }));
         }
@@ -418,10 +431,18 @@ pub(crate) fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Way {
+    ToHub,
+    ToAgent,
+}
+
 /// A wire to the hub that can be cut: then nothing passes, and nobody is told.
 pub(crate) struct Wire {
     pub(crate) address: SocketAddr,
-    is_cut: Arc<AtomicBool>,
+    /// By [`Way`].
+    is_cut: [Arc<AtomicBool>; 2],
     pub(crate) connection_count: Arc<AtomicU64>,
 }
 
@@ -429,18 +450,18 @@ impl Wire {
     pub(crate) fn new(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let is_cut = Arc::new(AtomicBool::new(false));
+        let is_cut: [Arc<AtomicBool>; 2] = Default::default();
         let connection_count = Arc::new(AtomicU64::new(0));
-        let (cut, count) = (Arc::clone(&is_cut), Arc::clone(&connection_count));
+        let (cuts, count) = (is_cut.clone(), Arc::clone(&connection_count));
         std::thread::spawn(move || {
             for near in listener.incoming().map_while(Result::ok) {
                 count.fetch_add(1, Ordering::Relaxed);
                 let Ok(far) = TcpStream::connect(target) else {
                     continue;
                 };
-                for (from, to) in [(&near, &far), (&far, &near)] {
+                for ((from, to), cut) in [(&near, &far), (&far, &near)].iter().zip(&cuts) {
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-                    let cut = Arc::clone(&cut);
+                    let cut = Arc::clone(cut);
                     std::thread::spawn(move || carry(from, to, &cut));
                 }
             }
@@ -453,12 +474,20 @@ impl Wire {
     }
 
     pub(crate) fn cut(&self) {
-        self.is_cut.store(true, Ordering::Relaxed);
+        self.cut_one(Way::ToHub);
+        self.cut_one(Way::ToAgent);
+    }
+
+    /// Cuts it one way only.
+    pub(crate) fn cut_one(&self, way: Way) {
+        self.is_cut[way as usize].store(true, Ordering::Relaxed);
     }
 
     /// Mends it; the connections that were cut stay dead.
     pub(crate) fn mend(&self) {
-        self.is_cut.store(false, Ordering::Relaxed);
+        for is_cut in &self.is_cut {
+            is_cut.store(false, Ordering::Relaxed);
+        }
     }
 }
 
