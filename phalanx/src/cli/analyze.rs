@@ -50,7 +50,7 @@ const TOP_DEFAULT_JSON: usize = 10_000;
 
 /// Memory of a confined study in bytes: two captures of 1.4 million packets take 450 MB; addresses
 /// that are reserved and never used count as well.
-const CONFINED_BYTES_MAX: u64 = 4 << 30;
+const CONFINED_BYTES_MAX: u64 = 3 << 30;
 
 /// How the report is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -194,6 +194,8 @@ fn confine(file_bytes_max: u64) -> anyhow::Result<()> {
     use nix::sys::resource::{Resource, setrlimit};
     use nix::sys::signal::Signal;
     set_pdeathsig(Signal::SIGKILL).context("end with the daemon")?;
+    // Where memory is short, this goes first. Where that cannot be said, it may be the daemon.
+    drop(std::fs::write("/proc/self/oom_score_adj", "1000"));
     setrlimit(Resource::RLIMIT_FSIZE, file_bytes_max, file_bytes_max)
         .and_then(|()| setrlimit(Resource::RLIMIT_AS, CONFINED_BYTES_MAX, CONFINED_BYTES_MAX))
         .context("limit files and memory")

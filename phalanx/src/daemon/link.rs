@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use phalanx_engine::{Command, Input, Monotonic, Tally};
+use phalanx_engine::{Command, Monotonic, Tally};
 
 use tokio::sync::mpsc;
 
@@ -113,9 +113,7 @@ impl Remote {
 
 impl Link for Remote {
     fn tell(&mut self, told: Told<'_>, now: Monotonic) -> Result<(), FeedClosed> {
-        // Records stay here: captures are taken at the agent.
-        let is_record = matches!(told, Told::Input(Input::Record { .. }));
-        if !is_record && self.batcher.tell(&told, now) {
+        if self.batcher.tell(&told, now) {
             self.send(now, false);
         }
         self.direct.tell(told, now)

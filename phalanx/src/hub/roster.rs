@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use phalanx_common::abi::{Attempt, COUNTER_COUNT, FlowKey, FlowUpdate, RecordHeader};
+use phalanx_common::abi::{Attempt, COUNTER_COUNT, FlowKey, FlowUpdate};
 use phalanx_engine::{ClockId, Hop, HopId, Input, Monotonic, NamespaceId};
 use zerocopy::FromBytes;
 
@@ -405,14 +405,6 @@ fn feed_flow(
             shift.attempt(&mut attempt);
             let attempt = &attempt;
             core.handle(Input::Attempt { hop, attempt }, now)
-        }
-        Kind::Record(record) => {
-            let Ok(mut header) = RecordHeader::read_from_bytes(&record.header) else {
-                return Ok(());
-            };
-            shift.record(&mut header);
-            let (header, bytes) = (&header, &*record.frame);
-            core.handle(Input::Record { hop, header, bytes }, now)
         }
         Kind::HopAppeared(_)
         | Kind::HopVanished(_)

@@ -1,6 +1,6 @@
 //! [`Shift`]: from an agent's monotonic time to the hub's time, which is wall time.
 
-use phalanx_common::abi::{Attempt, FlowUpdate, RecordHeader};
+use phalanx_common::abi::{Attempt, FlowUpdate};
 use phalanx_engine::Monotonic;
 
 /// Nanoseconds of a tick of `phalanx_common::watch`.
@@ -46,10 +46,6 @@ impl Shift {
 
     pub(crate) fn attempt(self, attempt: &mut Attempt) {
         attempt.now_ns = self.instant(attempt.now_ns).0;
-    }
-
-    pub(crate) fn record(self, header: &mut RecordHeader) {
-        header.time_ns = self.instant(header.time_ns).0;
     }
 }
 

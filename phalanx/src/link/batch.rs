@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem::size_of;
 
 use bytes::Bytes;
-use phalanx_common::abi::{Attempt, FlowKey, FlowUpdate, RecordHeader};
+use phalanx_common::abi::{Attempt, FlowKey, FlowUpdate};
 use phalanx_engine::{Input, Monotonic};
 use prost::Message;
 
@@ -294,10 +294,6 @@ fn check_item(item: &Item, named: &BTreeSet<u32>) -> Result<(), Malformed> {
         }
         Some(Kind::Attempt(bytes)) => {
             of(bytes, size_of::<Attempt>(), "an attempt")?;
-            true
-        }
-        Some(Kind::Record(record)) => {
-            of(&record.header, size_of::<RecordHeader>(), "a record")?;
             true
         }
         Some(Kind::HopAppeared(_)) => true,

@@ -5,8 +5,7 @@ use std::time::Duration;
 /// Contents of a batch in bytes, unpacked: 2,000 updates of some 500 bytes.
 pub const BATCH_PLAIN_BYTES_MAX: usize = 1 << 20;
 
-/// What one item may add beyond it: a record of the largest snap length with its header, or the
-/// status of 4,096 hops of 200 bytes, or a long list of hops.
+/// What one item may add beyond it: the status of 4,096 hops of 200 bytes, or a long list of hops.
 pub const BATCH_PLAIN_SLACK: usize = 1 << 20;
 
 /// Contents of a batch in bytes as the hub takes them.

@@ -49,14 +49,8 @@ fn input_item(input: &Input<'_>) -> Option<protocol::Item> {
             (*hop, Kind::FlowGone(gone))
         }
         Input::Attempt { hop, attempt } => (*hop, Kind::Attempt(copy(attempt.as_bytes()))),
-        Input::Record { hop, header, bytes } => {
-            let record = protocol::PacketRecord {
-                header: copy(header.as_bytes()),
-                frame: copy(bytes),
-            };
-            (*hop, Kind::Record(record))
-        }
-        Input::HopHeard { .. } => return None,
+        // Packets travel as captures.
+        Input::Record { .. } | Input::HopHeard { .. } => return None,
         Input::Names(fact) => (HopId(0), Kind::Name(name_message(fact)?)),
     };
     Some(protocol::Item {
