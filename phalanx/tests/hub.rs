@@ -124,6 +124,7 @@ fn a_network_that_is_cut_loses_nothing_and_counts_nothing_twice() {
     let wire = Wire::new(hub.agents);
     let mut feeder = Feeder::start(options(&directory, wire.address), 1, 500);
     for round in 0..2 {
+        // Else the failure of the round before would be taken for one of this.
         await_that("the agent is connected", || {
             feeder.uplink.status.state() == phalanx::agent::UplinkState::Connected
         });
