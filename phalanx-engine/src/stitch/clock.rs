@@ -80,9 +80,9 @@ impl Difference {
     }
 }
 
-/// What a clock that was set adds to the doubt of its pair, in nanoseconds: more than the difference
-/// of any other pair may be off by, so that others are not compared by way of it where there is
-/// another way.
+/// What a clock that was set adds to the doubt of its pair, in nanoseconds: more than the
+/// difference of any other pair may be off by, so that others are not compared by way of it where
+/// there is another way.
 const SET_DOUBT_NS: f64 = 1e12;
 
 impl PairClock {

@@ -118,8 +118,8 @@ pub struct AnalyzeArguments {
     /// When to use colours
     #[arg(long, value_enum, default_value_t)]
     color: Colour,
-    /// For a daemon that studies captures of others: files of so many bytes at most, bounded memory,
-    /// and no longer than the daemon itself
+    /// For a daemon that studies captures of others: files of so many bytes at most, bounded
+    /// memory, and no longer than the daemon itself
     #[arg(long, value_name = "BYTES", hide = true)]
     confined: Option<u64>,
 }

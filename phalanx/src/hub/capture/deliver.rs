@@ -206,8 +206,8 @@ impl Delivery {
         }
     }
 
-    /// Everything is on disk. What could not be written is told by the next call only, and `sync_all`
-    /// tells of nothing before it.
+    /// Everything is on disk. What could not be written is told by the next call only, and
+    /// `sync_all` tells of nothing before it.
     async fn sync(&mut self) -> std::io::Result<()> {
         self.file.flush().await?;
         self.file.sync_all().await?;
