@@ -62,6 +62,8 @@ pub(crate) struct Hub {
     api: SocketAddr,
     /// No file grows beyond this.
     pub(crate) file_bytes_max: Option<u64>,
+    /// Settings of it, as KEY=VALUE.
+    pub(crate) settings: Vec<String>,
 }
 
 fn free_address() -> SocketAddr {
@@ -81,6 +83,7 @@ impl Hub {
             agents: free_address(),
             api: free_address(),
             file_bytes_max: None,
+            settings: Vec::new(),
         }
     }
 
@@ -96,6 +99,9 @@ impl Hub {
             .args(["--agents", &self.agents.to_string()])
             .args(["--listen", &self.api.to_string()])
             .stderr(Stdio::piped());
+        for setting in &self.settings {
+            command.args(["--set", setting]);
+        }
         if let Some(bytes_max) = self.file_bytes_max {
             limit_files(&mut command, bytes_max);
         }
