@@ -420,6 +420,22 @@ fn the_seconds_before_the_request_are_there_for_one_conversation() {
     let seen = report["conversations"][0]["client"]["port"].as_u64();
     assert_eq!(seen, wanted["client"]["port"].as_u64());
 
+    // The same to be handed on.
+    let output = stage.folder.0.join("redacted.pcapng");
+    let mut capture = stage.host("hub").command(BINARY).unwrap();
+    capture.args(["capture", "--api", &fleet.hub.api(), "--redact"]);
+    capture.args(["--path-of", wanted["id"].as_str().unwrap()]);
+    capture.args(["--lookback", "30s", "--duration", "1s", "-w"]);
+    let ran = capture.arg(&output).output().unwrap();
+    assert!(ran.status.success(), "{ran:?}");
+    let redacted = frames(std::fs::read(&output).unwrap());
+    assert_eq!(redacted.len() as u64, view["packets"].as_u64().unwrap());
+    let address = stage.host("client").ipv4().unwrap().octets();
+    let tells = |bytes: &[u8]| bytes.windows(4).any(|it| it == address);
+    assert!(!redacted.iter().any(|(_, bytes)| tells(bytes)));
+    let whole = fleet.merged(view["id"].as_str().unwrap());
+    assert!(whole.iter().all(|(_, bytes)| tells(bytes)));
+
     // What an agent does not allow, and what nobody has.
     let refused = fleet.begin(&json!({ "filter": "tcp", "snaplen": 512, "duration": 1 }));
     let view = fleet.ended(&refused);

@@ -69,6 +69,10 @@ pub struct CaptureArguments {
     /// Bytes of all hosts together at most, with a hub [default: 100 MB a host].
     #[arg(long, value_name = "BYTES")]
     max_total_bytes: Option<u64>,
+    /// Write it with stand-ins for addresses and without payload, to be handed on; once it has
+    /// ended.
+    #[arg(long)]
+    redact: bool,
     /// Where a report of the capture goes: what its conversations lost and how they were delayed
     /// between the hops, and their packets one by one. The name ends with .json, .svg, .html or
     /// .txt.
@@ -156,15 +160,26 @@ async fn capture(arguments: &CaptureArguments) -> anyhow::Result<CaptureView> {
     let path = format!("/api/v1/captures/{}", view.id);
     let bar = progress_bar(&view);
     let file = format!("{}?follow=true", view.file);
+    // What is redacted comes in one piece, at the end.
+    let mut nothing = std::io::sink();
+    let target: &mut dyn Write = match arguments.redact {
+        true => &mut nothing,
+        false => &mut output,
+    };
     let copied = tokio::select! {
-        copied = copy(&client, &file, &mut output) => copied,
+        copied = copy(&client, &file, target) => copied,
         () = show_progress(&client, &path, &bar) => Ok(()),
     };
     bar.finish_and_clear();
     // Also after an error here: nothing shall record for somebody who has gone.
     let stopped: anyhow::Result<CaptureView> = client.post(&format!("{path}/stop"), &()).await;
     copied?;
-    stopped
+    let view = stopped?;
+    if arguments.redact {
+        let file = format!("{}?redact=addresses", view.file);
+        copy(&client, &file, &mut output).await?;
+    }
+    Ok(view)
 }
 
 /// Writes the report that the API makes of a capture.
