@@ -6,6 +6,8 @@
 
 mod deliver;
 mod part;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -178,7 +178,7 @@ impl super::State {
     }
 
     /// Notes parts that ended for a reason of their own, before the time was over.
-    fn note_early(&mut self) {
+    pub(super) fn note_early(&mut self) {
         let is_stopped = self.stopped.is_some();
         let mut reasons = self.view.hosts.iter().map(|host| host.end_reason);
         let first = reasons.next().flatten();
@@ -208,7 +208,7 @@ impl super::State {
     }
 
     /// Notes parts that began long after the others: their agents were away then.
-    fn note_late(&mut self) {
+    pub(super) fn note_late(&mut self) {
         for host in &mut self.view.hosts {
             let created: Option<jiff::Timestamp> =
                 host.created.as_deref().and_then(|it| it.parse().ok());
