@@ -10,6 +10,7 @@ mod checksum;
 mod draft;
 mod export;
 mod link;
+mod mask;
 mod network;
 mod pseudonym;
 mod special;
@@ -23,10 +24,9 @@ use phalanx_common::packet::{Headers, Layers, LinkKind, Next, Station, Unparsed,
 use draft::Draft;
 
 pub use export::{Export, ExportError, Exported, Tally};
+pub use mask::MASK;
+pub(crate) use mask::{mask, parse_mask};
 pub use pseudonym::{Key, KeyError, Pseudonyms};
-
-/// What a masked byte of payload becomes.
-pub const MASK: u8 = b'*';
 
 /// What becomes of addresses.
 #[derive(Debug)]

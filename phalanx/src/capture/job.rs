@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::daemon::Record;
 use crate::lookback::RecentPacket;
 use crate::pcapng::{Interface, Packet, Statistics, WriteError, Writer, gso_comment};
+use crate::redaction::mask;
 
 /// How often the thread hands over what it has written.
 const TURN: Duration = Duration::from_millis(100);
@@ -260,6 +261,19 @@ impl Job {
         if sheet.writer.byte_count() + kept.len() as u64 + reserve > self.wanted.bytes_max {
             return Ok(Taken::End(EndReason::MaxBytes));
         }
+        let mut masked = Vec::new();
+        let kept = match &self.wanted.masks[..] {
+            [] => kept,
+            masks => {
+                masked.extend_from_slice(kept);
+                mask(
+                    &mut masked,
+                    usize::from(packet.payload_offset) + grown,
+                    masks,
+                );
+                &masked
+            }
+        };
         let comment = match packet.gso_segments {
             0 | 1 => String::new(),
             segments => gso_comment(segments, packet.gso_size),

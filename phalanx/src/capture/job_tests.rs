@@ -239,3 +239,24 @@ fn headers_alone_are_given_where_payload_was_kept_for_others() {
         assert_eq!(lengths, [length; 2]);
     }
 }
+
+#[test]
+fn what_is_masked_or_not_asked_for_is_neither_written_nor_decided_on() {
+    let with_payload = || {
+        let mut record = record(1, 1, 8);
+        record.bytes.extend_from_slice(b"password");
+        record.header.captured_length += 8;
+        record
+    };
+    let masked = r#"{"filter": "tcp", "snaplen": 512, "mask": ["0..4", "6..99"]}"#;
+    let (_, file, _) = play(masked, usize::MAX, vec![with_payload()]);
+    assert_eq!(&frames(&file)[0].bytes[54..], b"****wo**");
+    // Others have asked for the payload; the filter of headers cannot ask about it.
+    for byte in [b'p', b'x'] {
+        let request = format!(r#"{{"filter": "tcp[20] = {byte}"}}"#);
+        let (_, file, progress) = play(&request, usize::MAX, vec![with_payload()]);
+        assert_eq!(frames(&file).len(), 0);
+        assert_eq!(Progress::load(&progress.undecided), 1);
+        assert_eq!(Progress::load(&progress.filtered_out), 0);
+    }
+}

@@ -1,5 +1,6 @@
 //! What a client asks for, and what of it is acceptable.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use phalanx_common::limits::SNAP_CLASSES;
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::link::limits::HOST_LENGTH_MAX;
+use crate::redaction::parse_mask;
 
 /// Longest capture in seconds.
 pub const DURATION_MAX_S: u32 = 3_600;
@@ -20,6 +22,9 @@ pub(crate) const BYTES_MIN: u64 = 4 << 10;
 
 /// Interfaces that can be named.
 pub(crate) const INTERFACE_COUNT_MAX: usize = 64;
+
+/// Ranges that can be masked.
+const MASK_COUNT_MAX: usize = 16;
 
 /// Longest name of an interface: `IFNAMSIZ` less the zero.
 const INTERFACE_LENGTH_MAX: usize = 15;
@@ -62,6 +67,11 @@ pub struct CaptureRequest {
     #[serde(default)]
     #[schema(minimum = 0, maximum = 9216, default = 0)]
     pub snaplen: u32,
+    /// Ranges of bytes of each packet's payload that are overwritten, as `START..END`, such as
+    /// `0..64`; with `snaplen` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 16, min_items = 1)]
+    pub mask: Option<Vec<String>>,
     /// Packets at most; with a hub, of each host.
     #[serde(default = "packets_default")]
     #[schema(minimum = 1, maximum = 10_000_000, default = 1_000_000)]
@@ -127,6 +137,8 @@ pub struct Wanted {
     pub duration: Duration,
     /// Bytes of the file at most.
     pub bytes_max: u64,
+    /// Bytes of each packet's payload that are overwritten.
+    pub masks: Vec<Range<u32>>,
     /// As it came, with the bytes filled in.
     pub request: CaptureRequest,
 }
@@ -165,12 +177,14 @@ impl CaptureRequest {
         if let Some(total) = self.max_total_bytes {
             within("max_total_bytes", total, BYTES_MIN, bytes_max, "bytes")?;
         }
+        let masks = parse_masks(&self)?;
         let filter = parse(&self.filter)?;
         let duration = Duration::from_secs(u64::from(self.duration));
         Ok(Wanted {
             filter,
             duration,
             bytes_max: bytes,
+            masks,
             request: self,
         })
     }
@@ -230,6 +244,30 @@ fn check_interfaces(interfaces: Option<&[String]>) -> Result<(), BadField> {
         }
     }
     Ok(())
+}
+
+fn parse_masks(request: &CaptureRequest) -> Result<Vec<Range<u32>>, BadField> {
+    let Some(masks) = &request.mask else {
+        return Ok(Vec::new());
+    };
+    if masks.is_empty() || masks.len() > MASK_COUNT_MAX {
+        let detail = format!("{} ranges", masks.len());
+        let remedy = format!("name 1 to {MASK_COUNT_MAX}, or leave the field out");
+        return Err(BadField::new("mask", detail, remedy));
+    }
+    if request.snaplen == 0 {
+        let remedy = "ask for a snaplen, or leave mask out";
+        return Err(BadField::new(
+            "mask",
+            "a capture of headers has no payload",
+            remedy,
+        ));
+    }
+    let parse = |(index, text): (usize, &String)| {
+        let remedy = "bytes of payload are counted from 0";
+        parse_mask(text).map_err(|why| BadField::new(format!("mask[{index}]"), why, remedy))
+    };
+    masks.iter().enumerate().map(parse).collect()
 }
 
 /// Hops are told in one way.
@@ -328,6 +366,12 @@ mod tests {
                 "interfaces[1]",
             ),
             (r#"{"filter": "", "max_total_bytes": 1}"#, "max_total_bytes"),
+            (r#"{"filter": "", "mask": ["0..4"]}"#, "mask"),
+            (r#"{"filter": "", "snaplen": 512, "mask": []}"#, "mask"),
+            (
+                r#"{"filter": "", "snaplen": 512, "mask": ["0..4", "4..4"]}"#,
+                "mask[1]",
+            ),
             (r#"{"filter": "", "hops": []}"#, "hops"),
             (r#"{"filter": "", "hops": [""]}"#, "hops"),
             (

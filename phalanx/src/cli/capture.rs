@@ -55,6 +55,9 @@ pub struct CaptureArguments {
     /// Bytes of each packet; 0: headers only. More takes the role admin.
     #[arg(short, long, value_name = "BYTES", default_value_t = 0)]
     snaplen: u32,
+    /// Bytes of each packet's payload that are overwritten; repeats.
+    #[arg(long, value_name = "START..END", requires = "snaplen")]
+    mask: Vec<String>,
     /// Packets at most.
     #[arg(
         short = 'c',
@@ -137,6 +140,7 @@ async fn capture(arguments: &CaptureArguments) -> anyhow::Result<CaptureView> {
         duration: arguments.duration,
         lookback: arguments.lookback,
         snaplen: arguments.snaplen,
+        mask: (!arguments.mask.is_empty()).then(|| arguments.mask.clone()),
         max_packets: arguments.count,
         max_bytes: arguments.max_bytes,
         max_total_bytes: arguments.max_total_bytes,

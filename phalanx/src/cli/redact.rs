@@ -13,7 +13,9 @@ use super::selection::{EXIT_DAMAGED, hop_name};
 use super::{WrongUsage, say};
 use crate::capture_file::{self, OpenOptions};
 use crate::plain::plain;
-use crate::redaction::{Addresses, Export, Exported, Key, Payload, Pseudonyms, Redactor};
+use crate::redaction::{
+    Addresses, Export, Exported, Key, Payload, Pseudonyms, Redactor, parse_mask,
+};
 
 pub(super) const AFTER_HELP: &str = "\
 Examples:
@@ -56,7 +58,7 @@ pub struct RedactArguments {
     #[arg(long)]
     keep_payload: bool,
     /// Bytes of each packet's payload to write over, the first being 0; repeats
-    #[arg(long, value_name = "START..END", requires = "keep_payload", value_parser = parse_range)]
+    #[arg(long, value_name = "START..END", requires = "keep_payload", value_parser = parse_mask)]
     mask: Vec<Range<u32>>,
     /// Leaves names of interfaces as they are
     #[arg(long)]
@@ -186,30 +188,4 @@ fn report(file: &Path, exported: &Exported<Box<dyn Write>>) -> bool {
         say(&format!("{name}: {damage}"));
     }
     exported.damage.is_some()
-}
-
-fn parse_range(text: &str) -> Result<Range<u32>, String> {
-    let bad = || format!("{text:?} is no range: write START..END, such as 0..64");
-    let (start, end) = text.split_once("..").ok_or_else(bad)?;
-    let number = |text: &str| text.parse::<u32>().map_err(|_| bad());
-    let range = number(start)?..number(end)?;
-    if range.is_empty() {
-        return Err(bad());
-    }
-    Ok(range)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_have_two_ends() {
-        assert_eq!(parse_range("0..64"), Ok(0..64));
-        for bad in [
-            "", "5", "..", "5..", "..5", "5..5", "6..5", "-1..5", "0..=5",
-        ] {
-            assert!(parse_range(bad).is_err(), "{bad}");
-        }
-    }
 }
