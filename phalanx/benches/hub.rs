@@ -241,7 +241,8 @@ fn bear_many() -> Result<()> {
         std::thread::sleep(LOOK_INTERVAL);
     }
     let resident = hub.resident_bytes();
-    report_memory(warm.context("it was over too soon")?, resident);
+    let warm = warm.context("it was over too soon")?;
+    report_memory("1,000 agents", warm, resident);
     let rate = first.report(&last, "1,000 agents");
     let kept = format!("{rate:.0}/s");
     row(
@@ -353,24 +354,25 @@ fn bear_captures() -> Result<()> {
         "≥ 200000/s",
         rate >= RECORD_RATE_BUDGET,
     );
-    report_memory(warm.context("it was over too soon")?, resident);
+    let warm = warm.context("it was over too soon")?;
+    report_memory("captures", warm, resident);
     drop(load);
     Ok(())
 }
 
-fn report_memory(warm: u64, resident: u64) {
+fn report_memory(who: &str, warm: u64, resident: u64) {
     let megabytes = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
     let growth = (resident as f64 / warm as f64 - 1.0) * 100.0;
     println!(
-        "bench: hub, resident memory after 15 s | {} | - | -",
+        "bench: hub, {who}, resident memory after 15 s | {} | - | -",
         megabytes(warm)
     );
     println!(
-        "bench: hub, resident memory after 60 s | {} | - | -",
+        "bench: hub, {who}, resident memory after 60 s | {} | - | -",
         megabytes(resident)
     );
     row(
-        "hub, growth of memory from 15 to 60 s",
+        &format!("hub, {who}, growth of memory from 15 to 60 s"),
         &format!("{growth:.1} %"),
         &format!("< {GROWTH_PERCENT_BUDGET} %"),
         growth < GROWTH_PERCENT_BUDGET,
