@@ -110,7 +110,7 @@ impl Study {
         let _waiting = self.waiting.try_acquire().map_err(|_| StudyError::Busy)?;
         let place = self.reporting.acquire().await;
         let _place = place.context("the daemon is ending")?;
-        let mut arguments: Vec<OsString> = arguments(sources);
+        let mut arguments: Vec<OsString> = self.arguments(sources);
         arguments
             .extend(["--format", shape.name(), "--ladder", "--color", "never"].map(Into::into));
         arguments.push(format!("--top={CONVERSATION_COUNT_MAX}").into());
@@ -136,8 +136,9 @@ impl Study {
             .acquire()
             .await
             .context("the daemon is ending")?;
-        let mut arguments: Vec<OsString> = arguments(sources);
-        arguments.extend(["--top=1".into(), "--merge".into(), output.into()]);
+        let mut arguments: Vec<OsString> = self.arguments(sources);
+        let output_here = output.strip_prefix(&self.directory).unwrap_or(output);
+        arguments.extend(["--top=1".into(), "--merge".into(), output_here.into()]);
         let sizes = sources
             .iter()
             .filter_map(|it| std::fs::metadata(&it.path).ok());
@@ -160,6 +161,10 @@ impl Study {
         }
     }
 
+    fn arguments(&self, sources: &[Source]) -> Vec<OsString> {
+        arguments(sources, &self.directory)
+    }
+
     /// Runs it; what it says of captures that could not be read.
     async fn run(
         &self,
@@ -171,7 +176,7 @@ impl Study {
         let mut command = std::process::Command::new("/proc/self/exe");
         command.arg0("phalanx").arg("analyze").args(arguments);
         command.arg(format!("--confined={file_bytes_max}"));
-        command.env_clear();
+        command.env_clear().current_dir(&self.directory);
         command
             .stdin(Stdio::null())
             .stdout(output)
@@ -192,10 +197,7 @@ impl Study {
         }
         let told = String::from_utf8_lossy(&stderr);
         let lines: Vec<String> = told.lines().map(plain).collect();
-        // Where the daemon keeps its files is nobody's business.
-        let told = lines
-            .join("; ")
-            .replace(&format!("{}/", self.directory.display()), "");
+        let told = lines.join("; ");
         let told: String = told.chars().take(COMPLAINT_LENGTH_MAX).collect();
         match status.code() {
             Some(SOME_CODE) => Ok(Some(told)),
@@ -204,12 +206,13 @@ impl Study {
     }
 }
 
-/// The files and their clocks, as `phalanx analyze` takes them.
-fn arguments(sources: &[Source]) -> Vec<OsString> {
+/// The files, below a directory, and their clocks, as `phalanx analyze` takes them. Where the
+/// daemon keeps its files is nobody's business: it is run in that directory.
+fn arguments(sources: &[Source], directory: &Path) -> Vec<OsString> {
     let mut arguments = Vec::new();
     for source in sources {
         let mut argument = OsString::from(format!("--hop={}=", hop_name(&source.name)));
-        argument.push(&source.path);
+        argument.push(source.path.strip_prefix(directory).unwrap_or(&source.path));
         arguments.push(argument);
     }
     let mut clocks: Vec<&str> = sources
@@ -263,17 +266,17 @@ mod tests {
             source("db", Some("2")),
             source("edge", None),
         ];
-        let told: Vec<_> = arguments(&sources)
+        let told: Vec<_> = arguments(&sources, Path::new("/x"))
             .into_iter()
             .map(|it| it.into_string().unwrap())
             .collect();
         assert_eq!(
             told,
             [
-                "--hop=web=/x/web.pcapng",
-                "--hop=a_b_c=/x/a=b,c.pcapng",
-                "--hop=db=/x/db.pcapng",
-                "--hop=edge=/x/edge.pcapng",
+                "--hop=web=web.pcapng",
+                "--hop=a_b_c=a=b,c.pcapng",
+                "--hop=db=db.pcapng",
+                "--hop=edge=edge.pcapng",
                 "--same-clock=web,a_b_c",
             ]
         );
