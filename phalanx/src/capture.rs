@@ -25,10 +25,10 @@ pub use promoted::{PROMOTED_COUNT_MAX, PromotedFlow, PromotedPacket, PromotedPac
 pub(crate) use request::{BYTES_DEFAULT, BYTES_MIN, INTERFACE_COUNT_MAX};
 pub use request::{BadField, CaptureRequest, DURATION_MAX_S, Wanted};
 pub use store::Keeping;
-pub(crate) use store::{Store, overdue};
+pub(crate) use store::Store;
 pub(crate) use study::{Shape, Source, Study, StudyError};
-pub(crate) use view::count_captures;
 pub use view::{CaptureState, CaptureView, EndReason, HostPart, Loss, LossKind, PlanView};
+pub(crate) use view::{count_captures, latest_first};
 
 /// Captures that run at once.
 pub const RUNNING_COUNT_MAX: usize = 8;

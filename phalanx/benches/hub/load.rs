@@ -20,7 +20,7 @@ use phalanx::link::protocol::{AgentMessage, Hello, HubMessage};
 use phalanx::link::{Batcher, PROTOCOL_VERSION, Told};
 use phalanx::lookback::LookbackStatus;
 use phalanx_common::abi::{ABI_VERSION, COUNTER_COUNT};
-use phalanx_engine::{ClockId, Hop, HopId, Input, Link, Monotonic, NamespaceId, Tally};
+use phalanx_engine::{HopId, Input, Monotonic, Tally};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -29,6 +29,7 @@ use tonic::Streaming;
 
 use crate::fleet::Fleet;
 use crate::flow::Flows;
+use crate::stage::{hop, monotonic};
 
 /// Where a process of this program finds that it is the load.
 pub(crate) const ORDER: &str = "PHALANX_BENCH_LOAD";
@@ -306,23 +307,6 @@ impl Agent {
 
 fn due(rate: u64, elapsed: Duration) -> u64 {
     (rate as f64 * elapsed.as_secs_f64()) as u64
-}
-
-fn monotonic() -> Monotonic {
-    phalanx::clock::now()
-}
-
-fn hop() -> Hop {
-    Hop {
-        id: HOP,
-        host: "ignored".into(),
-        namespace: NamespaceId(4_026_531_840),
-        namespace_name: None,
-        interface: "eth0".into(),
-        ifindex: 2,
-        link: Link::Ethernet,
-        clock: ClockId::default(),
-    }
 }
 
 /// The status of an agent with one interface.

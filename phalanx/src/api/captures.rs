@@ -65,37 +65,13 @@ pub struct ReportQuery {
     /// How it is written; `json` where absent.
     #[serde(default)]
     #[param(inline)]
-    format: ReportFormat,
+    format: Shape,
     /// One conversation by its name in the report, such as `tcp-17`; the worst ones where absent.
     #[param(max_length = 300)]
     conversation: Option<String>,
 }
 
-/// How a report is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum ReportFormat {
-    /// As `docs/report.schema.json` says, with ladders.
-    #[default]
-    Json,
-    /// The ladder of one conversation as a picture.
-    Svg,
-    /// A page.
-    Html,
-    /// For a terminal.
-    Text,
-}
-
-impl ReportFormat {
-    const fn shape(self) -> Shape {
-        match self {
-            Self::Json => Shape::Json,
-            Self::Svg => Shape::Svg,
-            Self::Html => Shape::Html,
-            Self::Text => Shape::Text,
-        }
-    }
-
+impl Shape {
     const fn media_type(self) -> &'static str {
         match self {
             Self::Json => "application/json",
@@ -333,9 +309,7 @@ pub(super) async fn report(
     let captures = api.captures()?;
     need_for_payload(role, &captures.get(&id)?)?;
     let conversation = query.conversation()?;
-    let report = captures
-        .report(&id, query.format.shape(), conversation)
-        .await;
+    let report = captures.report(&id, query.format, conversation).await;
     let report = report.map_err(|failure| match failure {
         // It could not be read, or has not what was asked for.
         Failure::Unavailable(detail) => Problem::new(Kind::Conflict, detail)

@@ -16,9 +16,11 @@ use super::job::{Job, Outcome, Progress};
 use super::past::Past;
 use super::plan::{Plan, free_numbers};
 use super::request::{BadField, CaptureRequest, Wanted};
-use super::store::{Keeping, Store, overdue};
+use super::store::{Keeping, Store};
 use super::study::{Source, Study};
-use super::view::{CaptureState, CaptureView, EndReason, Loss, LossKind, count_captures};
+use super::view::{
+    CaptureState, CaptureView, EndReason, Loss, LossKind, count_captures, latest_first,
+};
 use super::{QUEUE_COUNT_MAX, RUNNING_COUNT_MAX};
 use crate::api::show::wall_time;
 use crate::clock::Reading;
@@ -577,9 +579,7 @@ impl Captures {
     /// All captures, the latest first.
     #[must_use]
     pub fn list(&self) -> Vec<CaptureView> {
-        let mut views: Vec<_> = self.lock().values().map(|capture| capture.show()).collect();
-        views.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| b.id.cmp(&a.id)));
-        views
+        latest_first(self.lock().values().map(|capture| capture.show()))
     }
 
     /// One capture.
@@ -670,12 +670,7 @@ impl Captures {
             let ended = capture.ended.get().copied().unwrap_or(now);
             (ended, view.id.clone(), view.bytes)
         });
-        for id in overdue(kept.collect(), &self.keeping, needed) {
-            if let Err(error) = self.store.delete(&id) {
-                tracing::warn!(%error, id, "delete an old capture");
-                continue;
-            }
-            tracing::info!(id, "deleted an old capture");
+        for id in self.store.clear(kept.collect(), &self.keeping, needed) {
             captures.remove(&id);
         }
     }

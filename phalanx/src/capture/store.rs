@@ -201,13 +201,32 @@ fn create(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
+impl Store {
+    /// Deletes kept captures that are overdue; the ids of those that are gone.
+    pub(crate) fn clear(
+        &self,
+        kept: Vec<(Age, String, u64)>,
+        keeping: &Keeping,
+        needed: u64,
+    ) -> Vec<String> {
+        let mut gone = overdue(kept, keeping, needed);
+        gone.retain(|id| match self.delete(id) {
+            Ok(()) => {
+                tracing::info!(id, "deleted an old capture");
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, id, "delete an old capture");
+                false
+            }
+        });
+        gone
+    }
+}
+
 /// Of kept captures, with the time of their end and their bytes, those that are to go: too old, or
 /// the oldest beyond the bounds, so that `needed` more bytes fit.
-pub(crate) fn overdue(
-    mut kept: Vec<(Age, String, u64)>,
-    keeping: &Keeping,
-    needed: u64,
-) -> Vec<String> {
+fn overdue(mut kept: Vec<(Age, String, u64)>, keeping: &Keeping, needed: u64) -> Vec<String> {
     let now = Age::now();
     kept.sort();
     let mut total: u64 = kept.iter().map(|(_, _, bytes)| bytes).sum();

@@ -10,8 +10,10 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use serde::Deserialize;
 use tokio::process::Command;
 use tokio::sync::Semaphore;
+use utoipa::ToSchema;
 
 use crate::plain::plain;
 
@@ -46,11 +48,17 @@ pub(crate) struct Source {
 }
 
 /// How a report is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Shape {
+    /// As `docs/report.schema.json` says, with ladders.
+    #[default]
     Json,
+    /// The ladder of one conversation as a picture.
     Svg,
+    /// A page.
     Html,
+    /// For a terminal.
     Text,
 }
 

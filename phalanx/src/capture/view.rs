@@ -192,6 +192,13 @@ impl CaptureView {
     }
 }
 
+/// Captures in the order in which they are listed.
+pub(crate) fn latest_first(views: impl Iterator<Item = CaptureView>) -> Vec<CaptureView> {
+    let mut views: Vec<_> = views.collect();
+    views.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| b.id.cmp(&a.id)));
+    views
+}
+
 /// Tells the metrics of all captures.
 pub(crate) fn count_captures(metrics: &DaemonMetrics, views: &[CaptureView]) {
     for state in [

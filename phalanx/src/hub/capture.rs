@@ -22,12 +22,13 @@ use tokio::task::JoinSet;
 
 use super::lines::Lines;
 use super::roster::AgentStatus;
+use super::run::nanoseconds;
 use crate::api::agents::boot_id;
 use crate::api::show::wall_time;
 use crate::capture::{
     Age, BYTES_DEFAULT, BYTES_MIN, BadField, CaptureRequest, CaptureState, CaptureView, EndReason,
     Failure, HostPart, INTERFACE_COUNT_MAX, Keeping, Loss, LossKind, PlanView, RUNNING_COUNT_MAX,
-    Source, Store, Study, Wanted, count_captures, overdue, plan_of,
+    Source, Store, Study, Wanted, count_captures, latest_first, plan_of,
 };
 use crate::clock::Reading;
 use crate::link::protocol::hub_message::Message as FromHub;
@@ -264,8 +265,7 @@ impl PathCaptures {
         plan: PlanView,
         sites: &BTreeMap<String, Site>,
     ) -> Result<Arc<PathCapture>, Failure> {
-        let now = self.outlook.clock.now();
-        let wall_ns = self.outlook.clock.wall_ns(now);
+        let wall_ns = self.wall_ns();
         let count = self.created_count.fetch_add(1, Ordering::Relaxed);
         let id = format!("{:x}-{count:x}", wall_ns / 1_000_000);
         let interfaces = sites.iter().flat_map(|(host, site)| {
@@ -347,9 +347,7 @@ impl PathCaptures {
 
     /// All captures, the latest first.
     pub(crate) fn list(&self) -> Vec<CaptureView> {
-        let mut views: Vec<_> = self.lock().values().map(|it| it.show()).collect();
-        views.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| b.id.cmp(&a.id)));
-        views
+        latest_first(self.lock().values().map(|it| it.show()))
     }
 
     /// One capture.
@@ -418,12 +416,7 @@ impl PathCaptures {
             let ended = capture.ended.get().copied().unwrap_or(now);
             (ended, view.id, bytes)
         });
-        for id in overdue(kept.collect(), &self.keeping, needed) {
-            if let Err(error) = self.store.delete(&id) {
-                tracing::warn!(%error, id, "delete an old capture");
-                continue;
-            }
-            tracing::info!(id, "deleted an old capture");
+        for id in self.store.clear(kept.collect(), &self.keeping, needed) {
             captures.remove(&id);
         }
     }
@@ -604,8 +597,4 @@ fn share(mut request: CaptureRequest, host_count: u64, bytes_max: u64) -> Result
     let part = request.max_bytes.unwrap_or(part).min(total);
     request.max_bytes = Some(part);
     request.check(bytes_max)
-}
-
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

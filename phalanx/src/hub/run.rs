@@ -427,6 +427,6 @@ fn wall_now() -> Monotonic {
     Monotonic(now.map_or(0, nanoseconds))
 }
 
-fn nanoseconds(duration: Duration) -> u64 {
+pub(super) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

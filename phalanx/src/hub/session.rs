@@ -48,7 +48,7 @@ const ITEM_RATE_MAX: u64 = 400_000;
 const ENROLL_RATE_MAX: u32 = 600;
 const ENROLL_WINDOW: Duration = Duration::from_secs(60);
 /// How often it is looked whether an agent was removed.
-const REGISTRY_INTERVAL: Duration = Duration::from_secs(2);
+pub(crate) const REGISTRY_INTERVAL: Duration = Duration::from_secs(2);
 /// Pause before the store is asked again while it is busy.
 const STORE_PAUSE: Duration = Duration::from_millis(2);
 

@@ -14,6 +14,7 @@ use tonic::{Status, Streaming};
 use super::{PathCapture, PathCaptures, State};
 use crate::capture::{CaptureState, CaptureView, EndReason, Loss, LossKind};
 use crate::hub::registry::{Registered, Registry};
+use crate::hub::session::REGISTRY_INTERVAL;
 use crate::link::limits::HELLO_TIMEOUT;
 use crate::link::protocol::capture_part::Part as FromAgent;
 use crate::link::protocol::{CaptureBegin, CapturePart, CaptureReceipt};
@@ -29,8 +30,6 @@ const PART_SLACK: u64 = 64 << 10;
 const PCAPNG_MAGIC: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
 /// How often an agent may say how its part stands, and what is said in between is left out.
 const VIEW_INTERVAL: Duration = Duration::from_millis(200);
-/// How often it is looked whether an agent was removed.
-const REGISTRY_INTERVAL: Duration = Duration::from_secs(2);
 /// Longest name that an agent may give its file, in bytes.
 const FILE_LENGTH_MAX: usize = 64;
 /// Longest wait for the delivery before this one to let go.
@@ -81,8 +80,11 @@ impl PathCaptures {
         let capture = self.find(&id).map_err(|_| unknown())?;
         let number = capture.lock().number_of(&agent.agent);
         let number = number.ok_or_else(unknown)?;
-        capture.lock().know(number, &file)?;
-        self.describe(&capture.show());
+        let is_new = capture.lock().know(number, &file)?;
+        // Once for a part: an agent may begin to deliver as often as it likes.
+        if is_new {
+            self.describe(&capture.show());
+        }
         let registry = (registry.clone(), agent.agent.clone());
         let mut delivery = Delivery::begin(self, capture, number, registry).await?;
         let (receipts, outgoing) = mpsc::channel(RECEIPT_COUNT_MAX);
@@ -335,17 +337,17 @@ impl Delivery {
 }
 
 impl State {
-    /// Whether a delivery is of the file that the ones before it were of.
-    fn know(&mut self, number: usize, file: &str) -> Result<(), Status> {
+    /// A delivery must be of the file that the ones before it were of; whether it is the first.
+    fn know(&mut self, number: usize, file: &str) -> Result<bool, Status> {
         if file.len() > FILE_LENGTH_MAX || file.contains(char::is_control) {
             return Err(Status::invalid_argument("the name of the file"));
         }
         let Some(host) = self.view.hosts.get_mut(number) else {
-            return Ok(());
+            return Ok(false);
         };
         // A refusal is of no file.
         if file.is_empty() || host.capture.as_deref() == Some(file) {
-            return Ok(());
+            return Ok(false);
         }
         if host.capture.is_some() {
             let restarted = "the agent was restarted while it captured";
@@ -353,7 +355,7 @@ impl State {
             return Err(Status::failed_precondition(restarted));
         }
         host.capture = Some(file.to_owned());
-        Ok(())
+        Ok(true)
     }
 }
 

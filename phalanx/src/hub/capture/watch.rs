@@ -129,9 +129,7 @@ impl PathCaptures {
         let of_parts = if is_one { first } else { EndReason::Duration };
         view.end_reason = Some(stopped.unwrap_or(of_parts));
         view.bytes = bytes;
-        view.ended = Some(wall_time(
-            self.outlook.clock.wall_ns(self.outlook.clock.now()),
-        ));
+        view.ended = Some(wall_time(self.wall_ns()));
         view.state = match view.losses.is_empty() {
             true => CaptureState::Complete,
             false => CaptureState::Partial,
