@@ -12,6 +12,7 @@
 
 mod alignment;
 mod association;
+mod beside;
 mod clock;
 mod content;
 mod conversation;

@@ -21,5 +21,7 @@ mod talk;
 mod told;
 #[path = "network_hops/truth.rs"]
 mod truth;
+#[path = "network_hops/ways.rs"]
+mod ways;
 #[path = "network_hops/wire.rs"]
 mod wire;

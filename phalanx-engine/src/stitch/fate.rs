@@ -1,11 +1,10 @@
 //! Fates: what became of each packet of one direction on its way past the hops: arrived, lost and
 //! where, there and not captured, or a copy that the network made.
 
-use std::collections::BTreeSet;
-
 use phalanx_common::packet::TcpFlags;
 
 use super::alignment::Item;
+use super::beside::Beside;
 use super::journey::Journeys;
 use super::trail::Crossing;
 use crate::limits::FATE_NEIGHBOUR_COUNT_MAX;
@@ -50,66 +49,6 @@ pub(super) struct Circumstances<'a> {
     pub(super) beside: &'a Beside,
 }
 
-/// Which stops lie side by side, on ways of which a packet takes one.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Beside {
-    /// Pairs of stops, the earlier first.
-    pairs: BTreeSet<(usize, usize)>,
-}
-
-/// Stops of which more than one packet in so many crossed both follow each other. A way that fewer
-/// took is none: their captures missed them.
-pub(super) const PATH_SHARE: u64 = 20;
-
-/// Fewest packets of either stop that tell that they lie side by side.
-const BESIDE_COUNT_MIN: u64 = 8;
-
-impl Beside {
-    /// From what either stop saw while both were watching: `is_watched(from, to, time)` tells
-    /// whether a packet that crossed a stop then would have been seen at another.
-    pub(super) fn of(
-        journeys: &Journeys,
-        items: &[&[Item]],
-        is_watched: impl Fn(usize, usize, i64) -> bool,
-    ) -> Self {
-        let mut pairs = BTreeSet::new();
-        for (first, second) in super::conversation::pairs(items.len()) {
-            let mut counts = [0_u64; 2];
-            let mut both = 0;
-            for journey in 0..journeys.len() {
-                let places = [first, second].map(|stop| journeys.place(journey, stop));
-                match places {
-                    [Some(_), Some(_)] => both += 1,
-                    [Some(place), None] => {
-                        let time_ns = items[first].get(place).map_or(0, |it| it.time_ns);
-                        counts[0] += u64::from(is_watched(first, second, time_ns));
-                    }
-                    [None, Some(_)] => counts[1] += 1,
-                    [None, None] => {}
-                }
-            }
-            let least = counts[0].min(counts[1]);
-            if least >= BESIDE_COUNT_MIN && both * PATH_SHARE < least {
-                pairs.insert((first, second));
-            }
-        }
-        Self { pairs }
-    }
-
-    pub(super) fn are_beside(&self, a: usize, b: usize) -> bool {
-        self.pairs.contains(&(a.min(b), a.max(b)))
-    }
-
-    /// Whether a packet went by a way on which a stop does not lie.
-    pub(super) fn passes_by(&self, journeys: &Journeys, journey: usize, stop: usize) -> bool {
-        !self.pairs.is_empty()
-            && journeys.place(journey, stop).is_none()
-            && journeys
-                .stops(journey)
-                .any(|seen| self.are_beside(seen, stop))
-    }
-}
-
 pub(super) struct Fates {
     pub(super) fates: Vec<Fate>,
     pub(super) origins: Vec<Origin>,
@@ -122,7 +61,6 @@ impl Fates {
         let judge = Judge {
             journeys,
             circumstances,
-            last: circumstances.items.len().saturating_sub(1),
         };
         let mut fates = vec![Fate::Arrived; journeys.len()];
         let mut origins = vec![Origin::Sent; journeys.len()];
@@ -141,7 +79,6 @@ impl Fates {
 struct Judge<'a> {
     journeys: &'a Journeys,
     circumstances: &'a Circumstances<'a>,
-    last: usize,
 }
 
 impl Judge<'_> {
@@ -173,7 +110,7 @@ impl Judge<'_> {
             return Fate::Arrived;
         };
         // The last one on its own way.
-        if self.next(after).is_none() {
+        if self.circumstances.beside.next(after).is_empty() {
             return Fate::Arrived;
         }
         let sent_ns = self.time_ns(journey, after).unwrap_or_default();
@@ -186,27 +123,21 @@ impl Judge<'_> {
             };
         }
         let acknowledged_ns = |stop: usize| self.acknowledged_ns(stop, range.end);
-        let seen = |of: usize| {
-            self.item(of, after)
-                .map(|it| (it.time_ns, it.crossing.frame))
-        };
         for other in others {
-            let is_after = seen(other).map(|it| Some(it) > seen(journey));
-            // Sent again later, from where this one was seen.
-            if let Some(again_ns) = self.time_ns(other, after)
-                && is_after == Some(true)
-            {
-                let was_needed = acknowledged_ns(after).is_none_or(|known| known > again_ns);
-                if was_needed || self.came_first(other, after, range.end) {
+            // The last that both crossed: behind it they may have gone different ways.
+            let Some((at, [mine, again])) = self.last_common(journey, other) else {
+                continue;
+            };
+            let when = |it: &Item| (it.time_ns, it.crossing.frame);
+            if when(again) > when(mine) {
+                // Sent again later, from where this one was seen.
+                let was_needed = acknowledged_ns(at).is_none_or(|known| known > again.time_ns);
+                if was_needed || self.came_first(other, at, range.end) {
                     return Fate::Lost { after };
                 }
-            }
-            // Sent before, and had come to the end when this was sent: this one was needless, and
-            // what became of it nobody can know but the stops.
-            if self.journeys.stops(other).next_back() > Some(after)
-                && is_after == Some(false)
-                && self.is_watched(after, sent_ns)
-            {
+            } else if self.came_farther(other, after) && self.is_watched(after, sent_ns) {
+                // Sent before, and had come to the end when this was sent: this one was needless,
+                // and what became of it nobody can know but the stops.
                 return Fate::Lost { after };
             }
         }
@@ -215,6 +146,22 @@ impl Judge<'_> {
             None if self.is_watched(after, sent_ns) => Fate::Lost { after },
             None => Fate::Open { after },
         }
+    }
+
+    /// The last stop that two packets crossed, and both there.
+    fn last_common(&self, one: usize, other: usize) -> Option<(usize, [&Item; 2])> {
+        let both = |stop: usize| Some([self.item(one, stop)?, self.item(other, stop)?]);
+        let mut stops = self.journeys.stops(one).rev();
+        stops.find_map(|stop| Some((stop, both(stop)?)))
+    }
+
+    /// Whether a packet came beyond a stop on the same way, or to the end of its own.
+    fn came_farther(&self, journey: usize, after: usize) -> bool {
+        let beside = self.circumstances.beside;
+        let last = self.journeys.stops(journey).next_back();
+        last.is_some_and(|last| {
+            (last > after && !beside.are_beside(last, after)) || beside.next(last).is_empty()
+        })
     }
 
     /// Whether another sending of the bytes came to a later stop before they were acknowledged
@@ -240,20 +187,16 @@ impl Judge<'_> {
         list.get(at).map(|it| it.1)
     }
 
-    /// The stop that follows on the way of what crossed one.
-    fn next(&self, stop: usize) -> Option<usize> {
-        let beside = self.circumstances.beside;
-        (stop + 1..=self.last).find(|next| !beside.are_beside(stop, *next))
-    }
-
-    /// Whether the next stop's capture covers the time at which a packet would have come there.
+    /// Whether the captures of the stops that come next cover the time at which a packet would have
+    /// come there.
     fn is_watched(&self, after: usize, sent_ns: i64) -> bool {
-        let Some(next) = self.next(after) else {
-            return false;
+        let next = self.circumstances.beside.next(after);
+        let covers = |next: &usize| {
+            let (first, last) = self.circumstances.windows_ns[*next];
+            let due_ns = (self.circumstances.arrival_ns)(after, *next, sent_ns);
+            (first..=last).contains(&due_ns)
         };
-        let (first, last) = self.circumstances.windows_ns[next];
-        let due_ns = (self.circumstances.arrival_ns)(after, next, sent_ns);
-        (first..=last).contains(&due_ns)
+        !next.is_empty() && next.iter().all(covers)
     }
 
     fn origin(&self, journey: usize, others: impl Iterator<Item = usize>) -> Origin {

@@ -29,8 +29,9 @@ pub(super) struct Stop<'a> {
 
 impl Journeys {
     /// Aligns the packets of all hops, in the order of the way. `ahead_ns` tells how far the clock
-    /// of a later stop is ahead of that of an earlier one, at a time of the earlier. `None` where
-    /// segments are cut so oddly that they are not aligned.
+    /// of a later stop is ahead of that of an earlier one, at a time of the earlier, and how much
+    /// longer the way is than what is expected. `None` where segments are cut so oddly that they
+    /// are not aligned.
     pub(super) fn of(
         stops: &[Stop<'_>],
         ahead_ns: impl Fn(usize, usize, i64) -> i64,

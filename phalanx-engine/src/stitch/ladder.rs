@@ -222,9 +222,9 @@ impl Links {
             }
         }
         let mut overtaken = BTreeMap::new();
-        for from in 0..course.items.len().saturating_sub(1) {
-            for journey in course.way().overtaken([from, from + 1]) {
-                overtaken.entry(journey).or_insert(from + 1);
+        for [from, to] in course.way().legs() {
+            for journey in course.way().overtaken([from, to]) {
+                overtaken.entry(journey).or_insert(to);
             }
         }
         // By first byte: the first that carried it. What was cut differently is found by where its

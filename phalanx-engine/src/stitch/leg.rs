@@ -3,8 +3,9 @@
 use hashbrown::HashMap;
 
 use super::alignment::Item;
+use super::beside::{Beside, Lies, PATH_SHARE};
 use super::clock::Difference;
-use super::fate::{Beside, Fate, Fates, Origin, PATH_SHARE};
+use super::fate::{Fate, Fates, Origin};
 use super::hull::{Point, SKEW_MAX, robust_slope};
 use super::journey::Journeys;
 use crate::distribution::Distribution;
@@ -16,6 +17,9 @@ pub struct LegWay {
     pub packets: u64,
     /// Of these, lost on the leg.
     pub lost: u64,
+    /// Lost here or on a leg beside it, where ways part and nothing tells which one they took: not
+    /// among `packets`, and told of each of these legs.
+    pub lost_here_or_beside: u64,
     /// Overtaken on the leg (RFC 4737 section 3.3): singletons that came after a later one.
     pub reordered: u64,
     /// Copies that came beside the original.
@@ -76,6 +80,16 @@ fn may_be_missed(missing: u64, other: Unseen, leg: &LegWay) -> bool {
     (is_missed && leg.not_captured > 0) || is_unseen
 }
 
+/// What was counted on a leg.
+#[derive(Default)]
+struct Count {
+    leg: LegWay,
+    /// Packets that are missing behind its first stop.
+    missing: u64,
+    /// The same, of those that may have taken a leg beside it.
+    missing_here_or_beside: u64,
+}
+
 /// One direction of a conversation, with all that was found out of it.
 pub(super) struct Way<'a> {
     pub(super) items: &'a [&'a [Item]],
@@ -119,56 +133,76 @@ impl Way<'_> {
     /// direction.
     pub(super) fn leg(
         &self,
-        from: usize,
+        stops: [usize; 2],
         unseen: Unseen,
         difference: impl Fn(i64) -> Option<Difference>,
     ) -> LegWay {
-        let to = from + 1;
-        let (mut leg, missing) = self.counts(from);
+        let Count {
+            mut leg,
+            missing,
+            missing_here_or_beside,
+        } = self.counts(stops);
         if may_be_missed(missing, unseen, &leg) {
             leg.unresolved += missing;
         } else {
             leg.lost += missing;
+            leg.lost_here_or_beside += missing_here_or_beside;
         }
-        leg.reordered = self.overtaken([from, to]).len() as u64;
-        self.delays([from, to], difference, &mut leg);
+        leg.reordered = self.overtaken(stops).len() as u64;
+        self.delays(stops, difference, &mut leg);
         leg
     }
 
-    /// Whether what is missing behind a stop counts as lost on the leg from it.
-    pub(super) fn is_missing_lost(&self, from: usize, unseen: Unseen) -> bool {
-        let (leg, missing) = self.counts(from);
-        !may_be_missed(missing, unseen, &leg)
+    /// Whether what is missing behind the first of two stops counts as lost on the leg.
+    pub(super) fn is_missing_lost(&self, stops: [usize; 2], unseen: Unseen) -> bool {
+        let count = self.counts(stops);
+        !may_be_missed(count.missing, unseen, &count.leg)
     }
 
-    /// Packets of the leg from a stop, and those that are missing.
-    fn counts(&self, from: usize) -> (LegWay, u64) {
-        let mut leg = LegWay::default();
-        let mut missing = 0;
+    /// Stops that follow each other on some way.
+    pub(super) fn legs(&self) -> impl Iterator<Item = [usize; 2]> + '_ {
+        self.beside.legs()
+    }
+
+    fn counts(&self, stops: [usize; 2]) -> Count {
+        let mut count = Count::default();
         for journey in 0..self.journeys.len() {
-            self.count(journey, from, &mut leg, &mut missing);
+            self.count(journey, stops, &mut count);
         }
-        (leg, missing)
+        count
     }
 
-    fn count(&self, journey: usize, from: usize, leg: &mut LegWay, missing: &mut u64) {
-        let to = from + 1;
+    fn lies(&self, journey: usize, stop: usize) -> Lies {
+        self.beside.lies(self.journeys, journey, stop)
+    }
+
+    fn count(&self, journey: usize, [from, to]: [usize; 2], count: &mut Count) {
         let weight = self.weight(journey);
-        // What went by another way has nothing to do with this one.
-        if [from, to]
-            .iter()
-            .any(|stop| self.beside.passes_by(self.journeys, journey, *stop))
-        {
-            return;
-        }
-        if let Origin::Copied { before, .. } = self.fates.origins[journey]
+        let leg = &mut count.leg;
+        if let Origin::Copied { before, of } = self.fates.origins[journey]
             && before >= to
         {
-            leg.duplicated += if before == to { weight } else { 0 };
+            let is_here = before == to && self.lies(of, from) == Lies::On;
+            leg.duplicated += if is_here { weight } else { 0 };
             return;
         }
-        let is_seen = self.journeys.place(journey, to).is_some();
-        match self.fates.fates[journey] {
+        let lies = [from, to].map(|stop| self.lies(journey, stop));
+        // What went by another way has nothing to do with this one.
+        if lies.contains(&Lies::Off) {
+            return;
+        }
+        let fate = self.fates.fates[journey];
+        if lies.contains(&Lies::Unknown) {
+            match fate {
+                Fate::Lost { after } if after == from => leg.lost_here_or_beside += weight,
+                Fate::Missing { after } if after == from => {
+                    count.missing_here_or_beside += weight;
+                }
+                _ => {}
+            }
+            return;
+        }
+        match fate {
             Fate::Lost { after } | Fate::Missing { after } | Fate::Open { after }
                 if after < from => {}
             Fate::Lost { after } if after == from => {
@@ -177,13 +211,14 @@ impl Way<'_> {
             }
             Fate::Missing { after } if after == from => {
                 leg.packets += weight;
-                *missing += weight;
+                count.missing += weight;
             }
             Fate::Open { after } if after == from => {
                 leg.packets += weight;
                 leg.unresolved += weight;
             }
             _ => {
+                let is_seen = self.journeys.place(journey, to).is_some();
                 leg.packets += weight;
                 leg.not_captured += if is_seen { 0 } else { weight };
             }
@@ -194,6 +229,9 @@ impl Way<'_> {
     pub(super) fn unseen(&self, stop: usize) -> Unseen {
         let mut unseen = Unseen::default();
         for journey in 0..self.journeys.len() {
+            if self.lies(journey, stop) != Lies::On {
+                continue;
+            }
             let weight = self.weight(journey);
             let is_seen = self.journeys.place(journey, stop).is_some();
             let is_beyond = self.journeys.stops(journey).next_back() > Some(stop);

@@ -7,11 +7,12 @@ use phalanx_common::packet::protocol;
 
 use super::StitchHop;
 use super::alignment::{Expectation, Item};
+use super::beside::{Beside, PATH_SHARE, Times};
 use super::clock::{Clocks, Difference};
 use super::conversation::{
     Alignment, Group, Packets, PathCount, Rewrite, RewriteField, StitchedConversation, pairs,
 };
-use super::fate::{Beside, Circumstances, Fate, Fates, Origin, PATH_SHARE};
+use super::fate::{Circumstances, Fate, Fates, Origin};
 use super::journey::{Journeys, Stop};
 use super::ladder::{Ladder, Told};
 use super::leg::{LegStory, Unseen, Way, round_trips};
@@ -61,9 +62,11 @@ impl Course<'_> {
         }
     }
 
-    /// Where two members stand next to each other on the way.
-    fn neighbours(&self, first: usize, second: usize) -> Option<usize> {
-        self.members.windows(2).position(|it| it == [first, second])
+    /// Members that follow each other on some way.
+    fn legs(&self) -> impl Iterator<Item = [usize; 2]> + '_ {
+        self.beside
+            .legs()
+            .map(|stops| stops.map(|it| self.members[it]))
     }
 
     /// What a member did not see of this direction.
@@ -162,9 +165,16 @@ impl<'a> Scene<'a> {
         let told = |side: Side, course: &'_ Option<Course<'_>>, other: &'_ Option<Course<'_>>| {
             let course = course.as_ref()?;
             let is_missing_lost = |at: usize| {
-                let far = course.members.get(at + 1);
-                let unseen = far.zip(other.as_ref()).map(|(far, it)| it.unseen(*far));
-                far.is_some() && course.way().is_missing_lost(at, unseen.unwrap_or_default())
+                let is_lost_before = |next: &usize| {
+                    let other = other.as_ref();
+                    let unseen = other.map(|it| it.unseen(course.members[*next]));
+                    let stops = [at, *next];
+                    course
+                        .way()
+                        .is_missing_lost(stops, unseen.unwrap_or_default())
+                };
+                let next = course.beside.next(at);
+                !next.is_empty() && next.iter().all(is_lost_before)
             };
             let stops = 0..course.members.len();
             Some((side, stops.map(is_missing_lost).collect::<Vec<bool>>()))
@@ -211,7 +221,9 @@ impl<'a> Scene<'a> {
         if ways(Side::Client) < 2 && ways(Side::Server) < 2 {
             conversation.paths.clear();
         }
-        for [first, second] in pairs_of_ways(&courses.client, &courses.server) {
+        let onward = legs(&courses.client, forward.as_ref());
+        let back = legs(&courses.server, reverse.as_ref());
+        for [first, second] in both_ways(onward, &back) {
             let leg = self.leg([first, second], forward.as_ref(), reverse.as_ref());
             conversation.legs.push(leg);
             let rewrite = self.rewrite(first, second);
@@ -253,27 +265,34 @@ impl<'a> Scene<'a> {
         Some((common, a > b))
     }
 
+    /// The delays that packets of a side had between two members, in nanoseconds, rising; by
+    /// clocks as far as they are known.
+    fn delays(&self, from: usize, to: usize, side: Side) -> Vec<i64> {
+        let Some((common, is_swapped)) = self.common(from, to) else {
+            return Vec::new();
+        };
+        let delay_ns = |times_ns: [i64; 2]| {
+            let [first, second] = times_ns;
+            let (sent_ns, seen_ns) = if is_swapped {
+                (second, first)
+            } else {
+                (first, second)
+            };
+            let ahead_ns = self.ahead_ns(from, to, side, sent_ns);
+            seen_ns.saturating_sub(sent_ns).saturating_sub(ahead_ns)
+        };
+        let sightings = common.sightings.get(side).iter();
+        let mut delays: Vec<i64> = sightings.map(|it| delay_ns(it.times_ns)).collect();
+        delays.sort_unstable();
+        delays
+    }
+
     /// What the packets of a side do between two members.
     fn expectation(&self, from: usize, to: usize, side: Side) -> Expectation {
-        let Some((common, is_swapped)) = self.common(from, to) else {
+        let Some((common, _)) = self.common(from, to) else {
             return Expectation::default();
         };
-        let mut delays: Vec<i64> = common
-            .sightings
-            .get(side)
-            .iter()
-            .map(|it| {
-                let [first, second] = it.times_ns;
-                let (sent_ns, seen_ns) = if is_swapped {
-                    (second, first)
-                } else {
-                    (first, second)
-                };
-                let ahead_ns = self.ahead_ns(from, to, side, sent_ns);
-                seen_ns.saturating_sub(sent_ns).saturating_sub(ahead_ns)
-            })
-            .collect();
-        delays.sort_unstable();
+        let delays = self.delays(from, to, side);
         let at = |percent: usize| delays.get(delays.len().saturating_sub(1) * percent / 100);
         let delay_ns = at(0).zip(at(95)).map(|(least_ns, usual_ns)| {
             // The least of a few is not the least of all.
@@ -288,6 +307,41 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// Whether two members saw the same packet of a side.
+    fn have_common(&self, a: usize, b: usize, side: Side) -> bool {
+        let common = self.common(a, b);
+        common.is_some_and(|(common, _)| !common.sightings.get(side).is_empty())
+    }
+
+    /// Which stop each one's packets come from: the last one before it that saw some of them.
+    fn stops_before(&self, members: &[usize], side: Side) -> Vec<usize> {
+        let before = |at: usize| {
+            let mut earlier = (0..at).rev();
+            let found = earlier.find(|it| self.have_common(members[*it], members[at], side));
+            found.unwrap_or(at.saturating_sub(1))
+        };
+        (0..members.len()).map(before).collect()
+    }
+
+    /// How much longer packets are on their way from a stop than from the one that others come
+    /// from, in nanoseconds, where these two lie on ways of their own: by stop, then by the first.
+    fn detours_ns(&self, members: &[usize], before: &[usize], side: Side) -> Vec<Vec<i64>> {
+        let least_ns = |from: usize, to: usize| {
+            let delays = self.delays(members[from], members[to], side);
+            delays.first().copied()
+        };
+        let detour_ns = |from: usize, to: usize| {
+            let usual = before[to];
+            if from == usual || self.have_common(members[from], members[usual], side) {
+                return 0;
+            }
+            let both = least_ns(from, to).zip(least_ns(usual, to));
+            both.map_or(0, |(this, that)| this.saturating_sub(that))
+        };
+        let of = |to: usize| (0..to).map(|from| detour_ns(from, to)).collect();
+        (0..members.len()).map(of).collect()
+    }
+
     /// Follows the packets of a side along its way.
     fn course<'b>(&'b self, members: &'b [usize], side: Side) -> Option<Course<'b>> {
         if members.is_empty() {
@@ -297,26 +351,31 @@ impl<'a> Scene<'a> {
             .iter()
             .map(|it| &self.packets[*it].get(side)[..])
             .collect();
+        let before = self.stops_before(members, side);
         let stops: Vec<Stop<'_>> = (0..members.len())
             .map(|at| Stop {
                 items: items[at],
                 expectation: match at {
                     0 => Expectation::default(),
-                    _ => self.expectation(members[at - 1], members[at], side),
+                    _ => self.expectation(members[before[at]], members[at], side),
                 },
             })
             .collect();
         let ahead = |from: usize, to: usize, time_ns: i64| {
             self.ahead_ns(members[from], members[to], side, time_ns)
         };
-        let journeys = Journeys::of(&stops, ahead)?;
+        let detours_ns = self.detours_ns(members, &before, side);
+        let due = |from: usize, to: usize, time_ns: i64| {
+            ahead(from, to, time_ns).saturating_add(detours_ns[to][from])
+        };
+        let journeys = Journeys::of(&stops, due)?;
         let usual: Vec<i64> = stops
             .iter()
             .map(|it| it.expectation.delay_ns.map_or(0, |it| it.1))
             .collect();
         let arrival = |from: usize, to: usize, time_ns: i64| {
-            let ahead_ns = ahead(from, to, time_ns);
-            time_ns.saturating_add(ahead_ns).saturating_add(usual[to])
+            let due_ns = time_ns.saturating_add(due(from, to, time_ns));
+            due_ns.saturating_add(usual[to])
         };
         let acknowledged = self.acknowledged(members, side, &items);
         let windows: Vec<(i64, i64)> = members.iter().map(|it| self.window_ns(*it)).collect();
@@ -324,7 +383,11 @@ impl<'a> Scene<'a> {
             let (first, last) = windows[to];
             (first..=last).contains(&arrival(from, to, time_ns))
         };
-        let beside = Beside::of(&journeys, &items, is_watched);
+        let times = Times {
+            is_watched: &is_watched,
+            arrival_ns: &arrival,
+        };
+        let beside = Beside::of(&journeys, &items, &times);
         let fates = Fates::of(
             &journeys,
             &Circumstances {
@@ -400,10 +463,11 @@ impl<'a> Scene<'a> {
     ) -> LegStory {
         let way = |[course, other]: [Option<&Course<'_>>; 2], from: usize, to: usize| {
             let course = course?;
-            let at = course.neighbours(from, to)?;
+            let is_leg = course.legs().any(|it| it == [from, to]);
+            let stops = course.stops([from, to]).filter(|_| is_leg)?;
             let difference = |time_ns: i64| self.estimate(from, to, time_ns);
             let unseen = other.map_or_else(Unseen::default, |it| it.unseen(to));
-            Some(course.way().leg(at, unseen, difference))
+            Some(course.way().leg(stops, unseen, difference))
         };
         let mut leg = LegStory {
             from: self.trail(first).hop,
@@ -508,16 +572,21 @@ impl<'a> Scene<'a> {
 /// several, by their number less.
 const FEW_DELAYS_NS: i64 = 20_000_000;
 
-/// Members that follow each other on either way, the one nearer to the client first.
-fn pairs_of_ways(onward: &[usize], back: &[usize]) -> Vec<[usize; 2]> {
-    let mut pairs: Vec<[usize; 2]> = onward.windows(2).map(|it| [it[0], it[1]]).collect();
-    let reversed: Vec<usize> = back.iter().rev().copied().collect();
-    for pair in reversed.windows(2).map(|it| [it[0], it[1]]) {
-        if !pairs.contains(&pair) {
-            pairs.push(pair);
-        }
+/// Members that follow each other on a way; where its packets were not followed, in its order.
+fn legs(members: &[usize], course: Option<&Course<'_>>) -> Vec<[usize; 2]> {
+    match course {
+        Some(course) => course.legs().collect(),
+        None => members.windows(2).map(|it| [it[0], it[1]]).collect(),
     }
-    pairs
+}
+
+/// The legs of both ways, the member nearer to the client first.
+fn both_ways(mut onward: Vec<[usize; 2]>, back: &[[usize; 2]]) -> Vec<[usize; 2]> {
+    let mut reversed: Vec<[usize; 2]> = back.iter().map(|[near, far]| [*far, *near]).collect();
+    reversed.reverse();
+    reversed.retain(|it| !onward.contains(it));
+    onward.append(&mut reversed);
+    onward
 }
 
 fn count_alignment(course: &Course<'_>, alignment: &mut Alignment) {

@@ -57,6 +57,10 @@ const AGREEING_SHARE: usize = 2;
 /// Fewest pairs by which IP ids are told to be rewritten, none of them agreeing.
 const REWRITTEN_COUNT_MIN: usize = 4;
 
+/// Where ids do not come through, one packet in so many has to be a pair between the first and the
+/// last of them: hops on ways of their own see now and then what was sent, and was sent again.
+const PAIRED_SHARE: usize = 4;
+
 /// Windows in which round trips are compared, in nanoseconds: in one of them a skew of 250 ppm
 /// makes 25 µs.
 const WINDOW_NS: i64 = 100_000_000;
@@ -95,7 +99,11 @@ impl Common {
                 times_ns: [x.time_ns, y.time_ns],
                 ttls: [x.crossing.ttl, y.crossing.ttl],
             };
-            let sightings: Vec<Sighting> = pairs.iter().filter(is_sure).map(sighting).collect();
+            let sightings: Vec<Sighting> = if ids_survive || !are_beside(xs, ys, &pairs) {
+                pairs.iter().filter(is_sure).map(sighting).collect()
+            } else {
+                Vec::new()
+            };
             let ahead = sightings
                 .iter()
                 .map(|it| it.times_ns[1].saturating_sub(it.times_ns[0]));
@@ -178,6 +186,20 @@ fn plain_pairs<'a>(xs: &'a [Item], ys: &'a [Item], links: &[Link]) -> Vec<(&'a I
         }
     }
     pairs
+}
+
+/// Whether pairs are so few among the packets around them that either hop saw another sending.
+fn are_beside(xs: &[Item], ys: &[Item], pairs: &[(&Item, &Item)]) -> bool {
+    let among = |items: &[Item], of: &dyn Fn(&(&Item, &Item)) -> i64| {
+        let times = || pairs.iter().map(of);
+        let (Some(first_ns), Some(last_ns)) = (times().min(), times().max()) else {
+            return 0;
+        };
+        let is_among = |it: &&Item| (first_ns..=last_ns).contains(&it.time_ns);
+        items.iter().filter(is_among).count()
+    };
+    let least = among(xs, &|it| it.0.time_ns).min(among(ys, &|it| it.1.time_ns));
+    PAIRED_SHARE * pairs.len() < least
 }
 
 fn stamps_agree(x: &Item, y: &Item) -> bool {

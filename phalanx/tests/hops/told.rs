@@ -103,6 +103,7 @@ pub(crate) struct Leg {
 pub(crate) struct Way {
     pub(crate) packets: u64,
     pub(crate) lost: u64,
+    pub(crate) lost_here_or_beside: u64,
     pub(crate) reordered: u64,
     pub(crate) duplicated: u64,
     pub(crate) not_captured: u64,
@@ -242,6 +243,7 @@ impl Way {
         value["packets"].is_u64().then(|| Self {
             packets: count("packets"),
             lost: count("lost"),
+            lost_here_or_beside: count("lost_here_or_beside"),
             reordered: count("reordered"),
             duplicated: count("duplicated"),
             not_captured: count("not_captured"),

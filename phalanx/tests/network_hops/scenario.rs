@@ -20,6 +20,8 @@ pub(crate) struct Scenario {
     pub(crate) return_path: Vec<&'static str>,
     pub(crate) impairments: Vec<(&'static str, [Impairment; 2])>,
     pub(crate) crossings: Vec<Crossing>,
+    /// Enter, leave, and 0 for what goes towards the server; empty: the neighbours of both ways.
+    pub(crate) legs: Vec<(&'static str, &'static str, usize)>,
     /// From, to, and twice the delay in milliseconds.
     pub(crate) round_trips: Vec<(&'static str, &'static str, f64)>,
     /// From, to, field.
@@ -48,10 +50,11 @@ const SHOWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 const SHOWN_PORT: u16 = 80;
 
 /// Of each link in milliseconds, one way.
-const FIRST_MS: f64 = 5.0;
+pub(crate) const FIRST_MS: f64 = 5.0;
 const SECOND_MS: f64 = 12.0;
 
-const SEGMENTS: &str = "offload: { tso: false, gso: false, gro: false, tx_checksum: false }";
+pub(crate) const SEGMENTS: &str =
+    "offload: { tso: false, gso: false, gro: false, tx_checksum: false }";
 
 /// client, near, left = first = right, middle = second = far, server: six places to capture.
 fn chain(client_offload: &str, near: &str, far: &str) -> String {
@@ -116,7 +119,7 @@ fn rounds() -> Vec<Round> {
 }
 
 /// Loses, lets overtake and copies, on top of its delay.
-fn faulty(delay_ms: f64) -> Impairment {
+pub(crate) fn faulty(delay_ms: f64) -> Impairment {
     Impairment {
         loss: 0.01,
         reorder: 0.01,
@@ -152,6 +155,7 @@ impl Scenario {
             topology,
             places: places.to_vec(),
             crossings: crossings.collect(),
+            legs: Vec::new(),
             impairments: vec![
                 ("first", [Impairment::delay(FIRST_MS); 2]),
                 ("second", [faulty(SECOND_MS); 2]),
@@ -172,6 +176,9 @@ impl Scenario {
 
     /// What packets enter and leave, hop by hop: enter, leave, direction.
     pub(crate) fn legs(&self) -> Vec<(&'static str, &'static str, usize)> {
+        if !self.legs.is_empty() {
+            return self.legs.clone();
+        }
         let ways = [&self.path, &self.return_path];
         let legs = ways.into_iter().enumerate().flat_map(|(direction, path)| {
             path.windows(2)
@@ -181,6 +188,11 @@ impl Scenario {
     }
 
     pub(crate) fn run(&self) -> Evidence {
+        self.run_with(&|_, _| {})
+    }
+
+    /// The same; `before` is told of each round before it begins.
+    pub(crate) fn run_with(&self, before: &dyn Fn(&Stage, usize)) -> Evidence {
         let stage = Stage::new(self.name, &self.topology);
         for (link, impairments) in &self.impairments {
             stage.impair(link, *impairments);
@@ -203,7 +215,10 @@ impl Scenario {
         let evidence = stage.record(&self.places, |stage| {
             let is_early = early.is_some();
             let talk = early.take().unwrap_or_else(|| open(stage));
-            self.rounds.iter().for_each(|round| talk.round(*round));
+            for (number, round) in self.rounds.iter().enumerate() {
+                before(stage, number);
+                talk.round(*round);
+            }
             if is_early {
                 late = Some(talk);
             } else {
@@ -215,7 +230,7 @@ impl Scenario {
         evidence
     }
 
-    fn check(&self) {
+    pub(crate) fn check(&self) {
         let evidence = self.run();
         let faults = judge::judge(self, &evidence);
         assert!(

@@ -52,7 +52,7 @@ fn json_of_what_several_hops_saw() {
 
 #[test]
 fn text_of_what_several_hops_saw() {
-    insta::assert_snapshot!(as_text(&report(), &options(140)));
+    insta::assert_snapshot!(as_text(&report(), &options(160)));
 }
 
 #[test]

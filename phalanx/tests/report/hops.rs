@@ -123,6 +123,7 @@ fn way(packets: u64, lost: u64) -> LegWay {
     LegWay {
         packets,
         lost,
+        lost_here_or_beside: 0,
         reordered: lost / 2,
         duplicated: lost / 3,
         not_captured: lost / 4,
@@ -240,6 +241,11 @@ pub(crate) fn report() -> Report {
     ways.joined.return_path = vec![3, 2, 0];
     ways.joined.rewrites.clear();
     ways.joined.legs[1].reverse = None;
+    ways.joined.legs[1]
+        .forward
+        .as_mut()
+        .unwrap()
+        .lost_here_or_beside = 3;
     ways.joined.legs[1].rtt = Distribution::default();
     ways.joined.legs[2].forward.as_mut().unwrap().delay = Distribution::default();
     ways.joined.legs[2].forward.as_mut().unwrap().delay_error_ns = None;

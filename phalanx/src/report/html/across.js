@@ -54,7 +54,9 @@ function proxyLines({ proxied }) {
 }
 
 function legsTable(it) {
-  const columns = [["Lost", (way) => `${number(way.lost)} of ${number(way.packets)}`],
+  const columns = [["Lost", (way) => `${number(way.lost)} of ${number(way.packets)}`
+      + (way.lost_here_or_beside
+        ? `, ${number(way.lost_here_or_beside)} here or beside` : "")],
     ["Overtaken", (way) => number(way.reordered)], ["Copied", (way) => number(way.duplicated)],
     ["Not captured", (way) => number(way.not_captured)],
     ["Unknown", (way) => number(way.unresolved)]];

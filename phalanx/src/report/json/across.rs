@@ -154,6 +154,8 @@ fn write_leg(leg: &LegStory, hops: HopNames<'_>, line: &mut Vec<u8>) -> serde_js
 fn write_way(way: &LegWay, mut out: Out<'_>) -> serde_json::Result<()> {
     out.put(name!("packets"), Some(way.packets))?;
     out.put(name!("lost"), Some(way.lost))?;
+    let beside = way.lost_here_or_beside;
+    out.put(name!("lost_here_or_beside"), (beside > 0).then_some(beside))?;
     out.put(name!("reordered"), Some(way.reordered))?;
     out.put(name!("duplicated"), Some(way.duplicated))?;
     out.put(name!("not_captured"), Some(way.not_captured))?;

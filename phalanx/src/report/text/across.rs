@@ -151,12 +151,13 @@ const HEADINGS: [&str; COLUMN_COUNT] = [
     "",
     "ONE WAY",
     "LOST",
+    "HERE OR BESIDE",
     "OVERTAKEN",
     "COPIED",
     "NOT CAPTURED",
     "UNKNOWN",
 ];
-const COLUMN_COUNT: usize = 10;
+const COLUMN_COUNT: usize = 11;
 const OPTIONAL_COLUMN: usize = 6;
 
 type Row = [String; COLUMN_COUNT];
@@ -224,6 +225,7 @@ fn leg_rows(leg: &LegStory, names: Names<'_>) -> Vec<Row> {
             arrow.to_owned(),
             one_way(way).unwrap_or_else(|| "-".to_owned()),
             lost(way),
+            word::thousands(way.lost_here_or_beside),
             word::thousands(way.reordered),
             word::thousands(way.duplicated),
             word::thousands(way.not_captured),
@@ -258,6 +260,7 @@ fn sentence(leg: &LegStory, names: Names<'_>) -> String {
         let mut parts: Vec<String> = one_way(way).into_iter().collect();
         parts.push(format!("{} lost", lost(way)));
         let counts = [
+            (way.lost_here_or_beside, "lost here or beside"),
             (way.reordered, "overtaken"),
             (way.duplicated, "copied"),
             (way.not_captured, "not captured"),

@@ -1,0 +1,205 @@
+//! Stops that lie side by side, on ways of which a packet takes one, and the way of each packet as
+//! far as it can be told.
+
+use std::collections::BTreeSet;
+
+use hashbrown::HashMap;
+
+use super::alignment::Item;
+use super::conversation::pairs;
+use super::journey::Journeys;
+
+/// Stops of which more than one packet in so many crossed both follow each other. A way that fewer
+/// took is none: their captures missed them.
+pub(super) const PATH_SHARE: u64 = 20;
+
+/// Fewest packets of either stop that tell that they lie side by side.
+const BESIDE_COUNT_MIN: u64 = 8;
+
+/// A run of packets on one way tells of those within it where chance makes such a run at most once
+/// in so many.
+const CHANCE_INVERSE: f64 = 100.0;
+
+/// Whether a stop lies on the way of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lies {
+    On,
+    Off,
+    /// On it or on one beside it.
+    Unknown,
+}
+
+/// What is known of the times at stops.
+pub(super) struct Times<'a> {
+    /// Whether a packet that crossed a stop at a time would have been seen at another.
+    pub(super) is_watched: &'a dyn Fn(usize, usize, i64) -> bool,
+    /// When it would have come there, by the clock of the other.
+    pub(super) arrival_ns: &'a dyn Fn(usize, usize, i64) -> i64,
+}
+
+/// Which stops lie side by side.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Beside {
+    /// Pairs of stops, the earlier first.
+    pairs: BTreeSet<(usize, usize)>,
+    /// By stop: those that come next on some way.
+    next: Vec<Vec<usize>>,
+    /// By journey and stop, where those before and after it tell of it.
+    by_others: HashMap<(usize, usize), Lies, foldhash::fast::FixedState>,
+}
+
+impl Beside {
+    /// From what either stop saw while both were watching.
+    pub(super) fn of(journeys: &Journeys, items: &[&[Item]], times: &Times<'_>) -> Self {
+        let is_beside = |pair: &(usize, usize)| are_beside(journeys, items, times, *pair);
+        let mut beside = Self {
+            pairs: pairs(items.len()).filter(is_beside).collect(),
+            ..Self::default()
+        };
+        beside.next = (0..items.len())
+            .map(|from| beside.find_next(from, items.len()))
+            .collect();
+        beside.by_others = (0..items.len())
+            .filter(|stop| beside.partners(*stop).next().is_some())
+            .flat_map(|stop| beside.ask_others(journeys, items, times, stop))
+            .collect();
+        beside
+    }
+
+    pub(super) fn are_beside(&self, a: usize, b: usize) -> bool {
+        self.pairs.contains(&(a.min(b), a.max(b)))
+    }
+
+    fn partners(&self, stop: usize) -> impl Iterator<Item = usize> + '_ {
+        let other = move |(a, b): &(usize, usize)| match stop {
+            _ if *a == stop => Some(*b),
+            _ if *b == stop => Some(*a),
+            _ => None,
+        };
+        self.pairs.iter().filter_map(other)
+    }
+
+    /// Stops before which no other one lies on a way that goes on from `from`.
+    fn find_next(&self, from: usize, count: usize) -> Vec<usize> {
+        let follows = |to: &usize| {
+            let is_off = |it: usize| self.are_beside(from, it) || self.are_beside(it, *to);
+            !self.are_beside(from, *to) && (from + 1..*to).all(is_off)
+        };
+        (from + 1..count).filter(follows).collect()
+    }
+
+    /// The stops that come next on some way, in the order of the stops; none behind the last one.
+    pub(super) fn next(&self, stop: usize) -> &[usize] {
+        &self.next[stop]
+    }
+
+    /// Pairs of stops that follow each other on some way.
+    pub(super) fn legs(&self) -> impl Iterator<Item = [usize; 2]> + '_ {
+        let from = self.next.iter().enumerate();
+        from.flat_map(|(from, next)| next.iter().map(move |to| [from, *to]))
+    }
+
+    /// Whether a stop lies on the way of a packet.
+    pub(super) fn lies(&self, journeys: &Journeys, journey: usize, stop: usize) -> Lies {
+        match self.lies_by_sight(journeys, journey, stop) {
+            Lies::Unknown => {
+                let told = self.by_others.get(&(journey, stop));
+                told.copied().unwrap_or(Lies::Unknown)
+            }
+            known => known,
+        }
+    }
+
+    /// The same, by the stops that saw the packet.
+    fn lies_by_sight(&self, journeys: &Journeys, journey: usize, stop: usize) -> Lies {
+        if self.pairs.is_empty() || journeys.place(journey, stop).is_some() {
+            return Lies::On;
+        }
+        let passes_by = |stop: usize| {
+            let mut seen = journeys.stops(journey);
+            seen.any(|seen| self.are_beside(seen, stop))
+        };
+        if passes_by(stop) {
+            Lies::Off
+        } else if self.partners(stop).all(passes_by) {
+            Lies::On
+        } else {
+            Lies::Unknown
+        }
+    }
+
+    /// Tells of packets that no stop saw where ways part, by those that came before and after.
+    fn ask_others(
+        &self,
+        journeys: &Journeys,
+        items: &[&[Item]],
+        times: &Times<'_>,
+        stop: usize,
+    ) -> Vec<((usize, usize), Lies)> {
+        let due_ns = |journey: usize| {
+            let first = journeys.stops(journey).next().filter(|it| *it <= stop)?;
+            let item = items[first].get(journeys.place(journey, first)?)?;
+            Some(match first == stop {
+                true => item.time_ns,
+                false => (times.arrival_ns)(first, stop, item.time_ns),
+            })
+        };
+        let (mut known, mut unknown) = (Vec::new(), Vec::new());
+        for journey in 0..journeys.len() {
+            let Some(due_ns) = due_ns(journey) else {
+                continue;
+            };
+            match self.lies_by_sight(journeys, journey, stop) {
+                Lies::Unknown => unknown.push((due_ns, journey)),
+                lies => known.push((due_ns, lies)),
+            }
+        }
+        known.sort_by_key(|it| it.0);
+        let Some(run) = telling_run(&known) else {
+            return Vec::new();
+        };
+        let tell = |(due_ns, journey): (i64, usize)| {
+            let at = known.partition_point(|it| it.0 < due_ns);
+            let near = &known[at.saturating_sub(run)..known.len().min(at + run)];
+            let lies = near.first()?.1;
+            let is_told = near.len() >= run && near.iter().all(|it| it.1 == lies);
+            is_told.then_some(((journey, stop), lies))
+        };
+        unknown.into_iter().filter_map(tell).collect()
+    }
+}
+
+/// How many packets in a row on one way are no chance, by the share of those on the rarer one.
+fn telling_run(known: &[(i64, Lies)]) -> Option<usize> {
+    let on = known.iter().filter(|it| it.1 == Lies::On).count();
+    let rarer = on.min(known.len() - on) as f64;
+    if rarer == 0.0 {
+        return None;
+    }
+    let usual_share = 1.0 - rarer / known.len() as f64;
+    Some((CHANCE_INVERSE.ln() / -usual_share.ln()).ceil() as usize)
+}
+
+fn are_beside(
+    journeys: &Journeys,
+    items: &[&[Item]],
+    times: &Times<'_>,
+    (first, second): (usize, usize),
+) -> bool {
+    let mut counts = [0_u64; 2];
+    let mut both = 0;
+    for journey in 0..journeys.len() {
+        let places = [first, second].map(|stop| journeys.place(journey, stop));
+        match places {
+            [Some(_), Some(_)] => both += 1,
+            [Some(place), None] => {
+                let time_ns = items[first].get(place).map_or(0, |it| it.time_ns);
+                counts[0] += u64::from((times.is_watched)(first, second, time_ns));
+            }
+            [None, Some(_)] => counts[1] += 1,
+            [None, None] => {}
+        }
+    }
+    let least = counts[0].min(counts[1]);
+    least >= BESIDE_COUNT_MIN && both * PATH_SHARE < least
+}
