@@ -411,13 +411,13 @@ fn cpu_s(daemon: &Daemon<'_>, thread: &str) -> f64 {
     f64::from(ticks) / 100.0
 }
 
-const CPU_PERCENT: u32 = 2;
+const CPU_PERCENT: u32 = 5;
 const MEASURED: Duration = Duration::from_secs(20);
 
 /// What part of a CPU the loop takes under a flood from many sources, and what the status says
 /// then.
 fn loop_share(feed: &str, port: u16) -> (f64, f64, Value) {
-    const RATE: f64 = 60_000.0;
+    const RATE: f64 = 100_000.0;
     let range = build(PLAIN);
     let (client, server) = (range.host("client").unwrap(), range.host("server").unwrap());
     let set = format!("lookback_feed={feed}");
