@@ -209,6 +209,9 @@ pub struct ConversationOpened {
 pub struct ConversationUpdated {
     /// Its number.
     pub conversation: ConversationId,
+    /// Client and server, as the hops nearest to them see them: NAT may have rewritten what others
+    /// see.
+    pub endpoints: Sides<Endpoint>,
     /// What runs at its ends.
     pub services: Sides<Arc<Service>>,
     /// Its service pair.

@@ -2,11 +2,12 @@
 //!
 //! The hops saw the same packets, so one flow leads: the one that shows most. What the others
 //! count beyond it is not added, and a change of the leader continues where the last one stood.
-//! Deliberately without order in the path, and without joining flows that NAT has rewritten.
+//! Flows whose addresses differ, since NAT has rewritten them, are joined by their [`Beginning`].
+//! Deliberately without order in the path.
 
 use std::sync::Arc;
 
-use phalanx_common::abi::{Direction, FlowKey};
+use phalanx_common::abi::{Direction, FlowKey, FlowUpdate, HalfCounters};
 
 use crate::change::CloseReason;
 use crate::feature::Features;
@@ -53,6 +54,48 @@ impl ConversationKey {
     }
 }
 
+/// How a TCP connection began, as a hop saw it: SYN, SYN-ACK, what acknowledges it, and nothing
+/// more yet. That is when the kernel opens a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Beginning {
+    /// What follows the initial sequence numbers: 64 bits that survive NAT, tunnels and clamped
+    /// segment sizes, and that no other connection has.
+    pub(crate) numbers: Sides<u32>,
+    /// TTLs of either side's packets: the more, the nearer.
+    pub(crate) ttls: Sides<u8>,
+}
+
+impl Beginning {
+    /// From a flow's first update; `None` where it tells of more, or of less.
+    pub(crate) fn of(update: &FlowUpdate, client: Direction) -> Option<Self> {
+        let [low, high] = &update.halves;
+        let (client, server) = match client {
+            Direction::FromLow => (low, high),
+            Direction::FromHigh => (high, low),
+        };
+        // Packets of an end beside its SYNs.
+        let others = |half: &HalfCounters| {
+            let mut half = *half;
+            half.settle();
+            let syns = Some(u64::from(half.syn_count)).filter(|it| *it > 0);
+            syns.and_then(|syns| half.packets.checked_sub(syns))
+        };
+        let is_first = update.key.protocol == TCP && update.version == 1;
+        let is_answered = client.acknowledged == server.next_sequence;
+        let is_beginning = (others(client), others(server)) == (Some(1), Some(0));
+        (is_first && is_answered && is_beginning).then_some(Self {
+            numbers: Sides {
+                client: client.next_sequence,
+                server: server.next_sequence,
+            },
+            ttls: Sides {
+                client: client.ttl_max,
+                server: server.ttl_max,
+            },
+        })
+    }
+}
+
 /// One flow of a conversation.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Member {
@@ -75,7 +118,9 @@ pub(crate) struct Conversation {
     pub(crate) endpoints: Sides<Endpoint>,
     pub(crate) client: Direction,
     pub(crate) role_basis: RoleBasis,
-    pub(crate) namespace: NamespaceId,
+    /// Of the hops that `endpoints` are of.
+    pub(crate) namespaces: Sides<NamespaceId>,
+    pub(crate) beginning: Option<Beginning>,
     pub(crate) opened: Monotonic,
     pub(crate) last: Monotonic,
     pub(crate) services: Sides<Arc<Service>>,
@@ -113,6 +158,7 @@ impl Keyed for Conversation {
 pub(crate) struct Opening {
     pub(crate) id: ConversationId,
     pub(crate) namespace: NamespaceId,
+    pub(crate) beginning: Option<Beginning>,
     pub(crate) services: Sides<Arc<Service>>,
     pub(crate) names_generation: u64,
     pub(crate) pair: PairId,
@@ -126,7 +172,11 @@ impl Conversation {
             endpoints: flow.endpoints(),
             client: flow.client,
             role_basis: flow.role_basis,
-            namespace: opening.namespace,
+            namespaces: Sides {
+                client: opening.namespace,
+                server: opening.namespace,
+            },
+            beginning: opening.beginning,
             opened: flow.opened,
             last: flow.opened,
             services: opening.services,
@@ -149,13 +199,50 @@ impl Conversation {
     }
 
     /// Whether a flow whose first packet was seen at `opened` can be this exchange at another hop.
-    pub(crate) fn admits(&self, opened: Monotonic, is_opener_known: bool) -> bool {
+    pub(crate) fn admits(
+        &self,
+        opened: Monotonic,
+        is_opener_known: bool,
+        beginning: Option<Beginning>,
+    ) -> bool {
+        // Whatever the clocks say. Other numbers may be of a middlebox that shifts them.
+        let numbers = |it: Option<Beginning>| it.map(|it| it.numbers);
+        if beginning.is_some() && numbers(beginning) == numbers(self.beginning) {
+            return true;
+        }
         let is_dated =
             self.key.protocol == TCP && is_opener_known && self.role_basis == RoleBasis::Opener;
         let apart_ns = opened
             .since_ns(self.opened)
             .max(self.opened.since_ns(opened));
         self.end.is_none_or(|_| is_dated) && (!is_dated || apart_ns <= JOIN_WINDOW_NS)
+    }
+
+    /// Takes over the ends that a flow shows from nearer: what NAT shows of them is farther away.
+    /// Whether they have changed.
+    pub(crate) fn come_nearer(
+        &mut self,
+        flow: &Flow,
+        beginning: Beginning,
+        namespace: NamespaceId,
+    ) -> bool {
+        let Some(known) = &mut self.beginning else {
+            return false;
+        };
+        let ends = flow.endpoints();
+        let mut has_changed = false;
+        for side in [Side::Client, Side::Server] {
+            if beginning.ttls.get(side) <= known.ttls.get(side) {
+                continue;
+            }
+            *known.ttls.get_mut(side) = *beginning.ttls.get(side);
+            if self.endpoints.get(side) != ends.get(side) {
+                *self.endpoints.get_mut(side) = *ends.get(side);
+                *self.namespaces.get_mut(side) = namespace;
+                has_changed = true;
+            }
+        }
+        has_changed
     }
 
     /// Takes a flow into the path; `false` where it is full.
@@ -203,6 +290,16 @@ impl Conversation {
         });
     }
 
+    /// The time of a flow's last packet, where need be by the clock of the first hop: both saw the
+    /// first packet.
+    fn on_own_clock(&self, flow: &Flow) -> Monotonic {
+        let apart = |a: Monotonic, b: Monotonic| a.since_ns(b).max(b.since_ns(a));
+        if apart(flow.opened, self.opened) <= JOIN_WINDOW_NS || self.beginning.is_none() {
+            return flow.last;
+        }
+        self.opened.plus_ns(flow.last.since_ns(flow.opened))
+    }
+
     pub(crate) fn path(&self) -> Vec<HopId> {
         self.path.clone()
     }
@@ -221,7 +318,7 @@ impl Conversation {
 
     /// Takes in what its leading flow saw; returns what no flow had counted before.
     pub(crate) fn grow(&mut self, flow: &Flow, growth: &Growth) -> Sides<Counts> {
-        self.last = self.last.max(flow.last);
+        self.last = self.last.max(self.on_own_clock(flow));
         let mut total = flow.counted;
         if let Some(missed) = &self.missed {
             total.client.add(&missed.client);

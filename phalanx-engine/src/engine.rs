@@ -8,6 +8,9 @@ mod record;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
 use self::record::Traces;
 use crate::attempt::PendingAttempt;
 use crate::change::{Change, ChangeKind};
@@ -21,6 +24,7 @@ use crate::limits::{
 use crate::name::Names;
 use crate::outbox::Outbox;
 use crate::pair::Pairs;
+use crate::side::Sides;
 use crate::table::{Slot, Table};
 use crate::tally::Tally;
 use crate::time::Monotonic;
@@ -122,6 +126,8 @@ pub struct Engine {
     flow_next: u64,
     closed: ClosedFlows,
     conversations: Table<Conversation>,
+    /// Those whose beginning was seen, by what follows the initial sequence numbers.
+    begun: HashMap<Sides<u32>, Slot, FixedState>,
     conversation_next: u64,
     pairs: Pairs,
     attempts: Table<PendingAttempt>,
@@ -144,6 +150,7 @@ impl Engine {
             closed: ClosedFlows::new(config.seed),
             // Each open conversation holds an open flow.
             conversations: Table::new(config.flow_count_max.max(1), config.seed),
+            begun: HashMap::with_hasher(FixedState::with_seed(config.seed)),
             conversation_next: 1,
             pairs: Pairs::default(),
             attempts: Table::new(ATTEMPT_COUNT_MAX, config.seed),

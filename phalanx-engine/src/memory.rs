@@ -24,7 +24,7 @@ use crate::limits::{
 use crate::name::{Service, Socket};
 use crate::pair::{DISTRIBUTION_COUNT, Pair, PairKey};
 use crate::segment::run_count_max;
-use crate::side::Side;
+use crate::side::{Side, Sides};
 use crate::table::Slot;
 use crate::time::Monotonic;
 use crate::timer::Timer;
@@ -103,7 +103,9 @@ fn memory_is_within_its_bound() {
         + tree(FLOW_COUNT_DEFAULT, size_of::<(Monotonic, Slot)>());
     let service = 16 + size_of::<Service>() + NAME;
     let conversations = table::<Conversation>(FLOW_COUNT_DEFAULT)
-        + FLOW_COUNT_DEFAULT * (4 * (size_of::<Member>() + size_of::<HopId>()) + 2 * service);
+        + FLOW_COUNT_DEFAULT * (4 * (size_of::<Member>() + size_of::<HopId>()) + 2 * service)
+        // By their initial sequence numbers: a control byte each, seven eighths full, doubling.
+        + FLOW_COUNT_DEFAULT * (size_of::<(Sides<u32>, Slot)>() + 1) * GROWTH * 8 / 7;
     let closed = table::<ClosedEntry>(CLOSED_COUNT_MAX) + CLOSED_COUNT_MAX * 8;
     let histograms = DISTRIBUTION_COUNT * 2 * BUCKET_COUNT * size_of::<u32>();
     let pair = size_of::<Pair>() + size_of::<PairKey>() + 2 * NAME_LENGTH_MAX + 100;

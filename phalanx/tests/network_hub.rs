@@ -139,3 +139,78 @@ fn what_two_agents_saw_is_one_conversation_of_two_hops() {
         assert_eq!(agent_of(&hub, name)["gaps"], 0);
     }
 }
+
+/// Both ends are rewritten between the agents.
+const TRANSLATED: &str = r#"
+nodes:
+  - name: client
+  - name: gate
+    kind: router
+    addresses: [10.99.0.1/32]
+    firewall: [{ verdict: dnat, protocol: tcp, port: 80, to: "10.77.2.2:8080" }]
+    nft: |
+      table ip own {
+        chain post {
+          type nat hook postrouting priority srcnat;
+          oifname "to-server" meta l4proto tcp masquerade to :20000-29999;
+        }
+      }
+  - name: server
+links:
+  - { a: { node: client }, b: { node: gate } }
+  - { a: { node: gate }, b: { node: server } }
+"#;
+
+#[test]
+#[ignore = "needs root: run by cargo xtask test --ring network"]
+fn what_was_translated_between_two_agents_is_one_conversation() {
+    let range = Range::build(&Topology::from_yaml_str(TRANSLATED).unwrap()).unwrap();
+    let (client, server) = (range.host("client").unwrap(), range.host("server").unwrap());
+    let folder = Folder::new("hub-translated");
+    let url = make_hub(&folder, server);
+    let hub = start_hub(&folder, server, 7486);
+    enroll(&folder, client, &url, "web-1");
+    enroll(&folder, server, &url, "db-1");
+    let near = start_agent(&folder, client, 7487, "web-1", &["-i", "to-gate"]);
+    let far = start_agent(&folder, server, 7488, "db-1", &["-i", "to-gate"]);
+    await_that("both agents are connected", || {
+        ["web-1", "db-1"]
+            .iter()
+            .all(|name| agent_of(&hub, name)["hop_count"] == 1)
+    });
+
+    let service = server.enter(|| Server::start(8080)).unwrap().unwrap();
+    let shown: SocketAddr = ([10, 99, 0, 1], 80).into();
+    let program = Program::RequestResponse(RequestResponse {
+        requests: REQUEST_COUNT,
+        response_bytes: 4_000,
+        ..RequestResponse::default()
+    });
+    let outcome = client.enter(|| run(&program, shown)).unwrap().unwrap();
+    assert_eq!(outcome.error, None);
+    drop(service);
+    await_that("the conversation has closed at the hub", || {
+        let found = conversations(&hub, 8080);
+        found.len() == 1 && found[0]["state"] == "closed"
+    });
+    // Each agent by itself sees what it sees; together they know both ends.
+    let (inside, outside) = (conversations(&near, 80), conversations(&far, 8080));
+    assert_eq!((inside.len(), outside.len()), (1, 1));
+    assert_ne!(
+        inside[0]["client"]["address"],
+        outside[0]["client"]["address"]
+    );
+    let found = conversations(&hub, 8080);
+    println!("{:#}", found[0]);
+    assert_eq!(found[0]["path"].as_array().unwrap().len(), 2);
+    for field in ["address", "port"] {
+        assert_eq!(found[0]["client"][field], inside[0]["client"][field]);
+        assert_eq!(found[0]["server"][field], outside[0]["server"][field]);
+    }
+    let told = &found[0]["features"]["client_packets"];
+    assert_eq!(
+        told, &inside[0]["features"]["client_packets"],
+        "counted once"
+    );
+    assert_eq!(conversations(&hub, 80).len(), 0);
+}

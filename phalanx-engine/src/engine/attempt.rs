@@ -9,6 +9,7 @@ use crate::conversation::ConversationKey;
 use crate::flow::endpoints;
 use crate::hop::HopId;
 use crate::limits::{ATTEMPT_FAILED_KEEP_NS, ATTEMPT_TIMEOUT_NS};
+use crate::side::Sides;
 use crate::table::Slot;
 use crate::time::Monotonic;
 use crate::timer::Timer;
@@ -114,7 +115,11 @@ impl Engine {
         self.timers.set(attempt.timer, Timer::Attempt(slot));
         let (hop, ends, started) = (attempt.hop, attempt.endpoints, attempt.started);
         let namespace = attempt.namespace;
-        let services = self.services(crate::flow::TCP, &ends, namespace);
+        let namespaces = Sides {
+            client: namespace,
+            server: namespace,
+        };
+        let services = self.services(crate::flow::TCP, &ends, namespaces);
         // A scan must not push out the pairs that talk.
         let pair = self.find_pair(crate::flow::TCP, &ends, &services, false);
         self.pairs
@@ -133,7 +138,7 @@ impl Engine {
 
     /// An open flow with packets of both ends ends the wait. One that the kernel opened only
     /// because SYNs went on does not.
-    pub(super) fn resolve_attempt(&mut self, conversation: Slot, flow: Slot) {
+    pub(super) fn resolve_attempt(&mut self, flow: Slot) {
         if self.attempts.count() == 0 {
             return;
         }
@@ -143,9 +148,10 @@ impl Engine {
         if flow.counted.client.packets == 0 || flow.counted.server.packets == 0 {
             return;
         }
-        let Some(key) = self.conversations.get(conversation).map(|held| held.key) else {
+        let Some(watched) = self.hops.get(&flow.hop) else {
             return;
         };
+        let key = ConversationKey::new(&flow.key, watched.hop.namespace);
         let Some(slot) = self.attempts.find(&key) else {
             return;
         };

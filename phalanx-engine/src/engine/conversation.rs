@@ -7,7 +7,9 @@ use crate::change::{
     ChangeKind, CloseReason, ConversationClosed, ConversationOpened, ConversationUpdated,
     PairUpdated,
 };
-use crate::conversation::{Conversation, ConversationId, ConversationKey, Member, Opening};
+use crate::conversation::{
+    Beginning, Conversation, ConversationId, ConversationKey, Member, Opening,
+};
 use crate::flow::{Flow, Growth};
 use crate::hop::NamespaceId;
 use crate::limits::MEASURE_INTERVAL_NS;
@@ -23,6 +25,7 @@ impl Engine {
         &mut self,
         slot: Slot,
         namespace: NamespaceId,
+        beginning: Option<Beginning>,
     ) -> Option<ConversationId> {
         let flow = self.flows.get(slot)?;
         let key = ConversationKey::new(&flow.key, namespace);
@@ -32,13 +35,14 @@ impl Engine {
         };
         let is_opener_known = flow.role_basis == RoleBasis::Opener;
         let opened = flow.opened;
-        let found = self.conversations.find(&key).filter(|found| {
+        let by_key = self.conversations.find(&key).filter(|found| {
             let conversation = self.conversations.get(*found);
-            conversation.is_some_and(|held| held.admits(opened, is_opener_known))
+            conversation.is_some_and(|held| held.admits(opened, is_opener_known, beginning))
         });
-        let found = match found {
+        let by_numbers = || beginning.and_then(|it| self.begun.get(&it.numbers).copied());
+        let found = match by_key.or_else(by_numbers) {
             Some(found) => found,
-            None => self.open_conversation(slot, namespace)?,
+            None => self.open_conversation(slot, namespace, beginning)?,
         };
         let conversation = self.conversations.get_mut(found)?;
         let is_member = conversation.join(member);
@@ -46,25 +50,50 @@ impl Engine {
         // A flow that found no room in the path is kept, but nothing is counted from it.
         flow.conversation = if is_member { found } else { Slot::MAX };
         self.outbox.tally.paths_full += u64::from(!is_member);
-        flow.client = conversation.client;
-        flow.role_basis = conversation.role_basis;
+        if key == conversation.key {
+            flow.client = conversation.client;
+            flow.role_basis = conversation.role_basis;
+        }
         let id = conversation.id;
-        if conversation.members.len() > 1 {
+        let is_nearer = beginning.is_some_and(|it| conversation.come_nearer(flow, it, namespace));
+        if is_nearer {
+            self.translate_conversation(found);
+        } else if conversation.members.len() > 1 {
             self.tell_conversation(found);
         }
         Some(id)
     }
 
-    fn open_conversation(&mut self, slot: Slot, namespace: NamespaceId) -> Option<Slot> {
+    /// Calls the ends of a conversation what they are called where they were seen from nearer.
+    fn translate_conversation(&mut self, found: Slot) {
+        let Some(conversation) = self.conversations.get(found) else {
+            return;
+        };
+        let (protocol, namespaces) = (conversation.key.protocol, conversation.namespaces);
+        let services = self.services(protocol, &conversation.endpoints, namespaces);
+        self.move_conversation(found, services);
+    }
+
+    fn open_conversation(
+        &mut self,
+        slot: Slot,
+        namespace: NamespaceId,
+        beginning: Option<Beginning>,
+    ) -> Option<Slot> {
         let flow = self.flows.get(slot)?;
         let (endpoints, protocol) = (flow.endpoints(), flow.key.protocol);
         let (role_basis, opened, hop) = (flow.role_basis, flow.opened, flow.hop);
-        let services = self.services(protocol, &endpoints, namespace);
+        let namespaces = Sides {
+            client: namespace,
+            server: namespace,
+        };
+        let services = self.services(protocol, &endpoints, namespaces);
         let pair = self.find_pair(protocol, &endpoints, &services, true);
         let id = ConversationId(self.conversation_next);
         let opening = Opening {
             id,
             namespace,
+            beginning,
             services: services.clone(),
             names_generation: self.names.generation(),
             pair,
@@ -73,6 +102,9 @@ impl Engine {
         conversation.told = self.outbox.now;
         let found = self.conversations.insert(conversation)?;
         self.conversation_next += 1;
+        if let Some(it) = beginning {
+            self.begun.insert(it.numbers, found);
+        }
         self.pairs
             .open_conversation(pair, self.outbox.now, &mut self.timers);
         let opened = ConversationOpened {
@@ -90,17 +122,17 @@ impl Engine {
         Some(found)
     }
 
-    /// What runs at two endpoints, as seen from a namespace.
+    /// What runs at two endpoints, each as seen from a namespace.
     pub(super) fn services(
         &self,
         protocol: u8,
         endpoints: &Sides<Endpoint>,
-        namespace: NamespaceId,
+        namespaces: Sides<NamespaceId>,
     ) -> Sides<Arc<Service>> {
-        let service = |end| self.names.service(protocol, end, namespace, None);
+        let service = |end, namespace| self.names.service(protocol, end, namespace, None);
         Sides {
-            client: service(endpoints.client),
-            server: service(endpoints.server),
+            client: service(endpoints.client, namespaces.client),
+            server: service(endpoints.server, namespaces.server),
         }
     }
 
@@ -127,7 +159,7 @@ impl Engine {
             return;
         };
         self.rename_conversation(found);
-        self.resolve_attempt(found, slot);
+        self.resolve_attempt(slot);
         let Some(flow) = self.flows.get(slot) else {
             return;
         };
@@ -175,12 +207,13 @@ impl Engine {
         }
         conversation.names_generation = generation;
         let protocol = conversation.key.protocol;
-        let (endpoints, namespace) = (conversation.endpoints, conversation.namespace);
+        let (endpoints, namespaces) = (conversation.endpoints, conversation.namespaces);
         let mut services = conversation.services.clone();
         let mut is_renamed = false;
         for side in [Side::Client, Side::Server] {
             let known = services.get_mut(side);
             let end = *endpoints.get(side);
+            let namespace = *namespaces.get(side);
             let service = self.names.service(protocol, end, namespace, Some(known));
             if service == *known {
                 continue;
@@ -228,6 +261,7 @@ impl Engine {
         conversation.told = self.outbox.now;
         let updated = ConversationUpdated {
             conversation: conversation.id,
+            endpoints: conversation.endpoints,
             services: conversation.services.clone(),
             pair: conversation.pair,
             path: conversation.path(),
@@ -265,6 +299,11 @@ impl Engine {
         let Some(conversation) = self.conversations.remove(flow.conversation) else {
             return;
         };
+        if let Some(it) = conversation.beginning
+            && self.begun.get(&it.numbers) == Some(&flow.conversation)
+        {
+            self.begun.remove(&it.numbers);
+        }
         self.pairs
             .close_conversation(conversation.pair, self.outbox.now, &mut self.timers);
         let (reason, ended) = conversation.end(reason);
@@ -279,5 +318,162 @@ impl Engine {
         };
         self.outbox
             .change(ChangeKind::ConversationClosed(Box::new(closed)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use phalanx_common::abi::{FlowKey, FlowUpdate};
+
+    use crate::change::ChangeKind;
+    use crate::fixture::{half, hop, key, update};
+    use crate::{Endpoint, Engine, EngineConfig, Expiry, HopId, Input, Monotonic, Sides};
+
+    const S: u64 = 1_000_000_000;
+
+    const PLAIN: ([u8; 4], u16, [u8; 4], u16) = ([10, 0, 0, 1], 50_000, [10, 0, 0, 2], 80);
+    /// Source and destination rewritten; the client's end has become the high one.
+    const TRANSLATED: ([u8; 4], u16, [u8; 4], u16) = ([10, 9, 9, 9], 8_080, [192, 0, 2, 1], 40_001);
+
+    fn key_of((low, low_port, high, high_port): ([u8; 4], u16, [u8; 4], u16)) -> FlowKey {
+        key(low, low_port, high, high_port, 6)
+    }
+
+    /// A handshake as a hop sees it: TTLs of both ends, and when.
+    fn begun(of: FlowKey, initiator: u32, ttls: [u8; 2], opened_ns: u64) -> FlowUpdate {
+        let mut update = FlowUpdate {
+            key: of,
+            initiator,
+            opened_ns,
+            now_ns: opened_ns,
+            ..update(1)
+        };
+        let client = usize::from(initiator == 2);
+        let ends = [(client, 2, 1_001, ttls[0]), (1 - client, 1, 9_001, ttls[1])];
+        for (at, packets, number, ttl) in ends {
+            update.halves[at] = half(packets, opened_ns);
+            update.halves[at].syn_count = 1;
+            update.halves[at].next_sequence = number;
+            (update.halves[at].ttl_min, update.halves[at].ttl_max) = (ttl, ttl);
+        }
+        update.halves[client].acknowledged = 9_001;
+        update
+    }
+
+    /// The same, after some data both ways.
+    fn grown(of: &FlowUpdate, packets: u64, after_ns: u64) -> FlowUpdate {
+        let mut update = *of;
+        update.version = 2;
+        update.now_ns += after_ns;
+        for half in &mut update.halves {
+            half.packets = packets;
+            half.bytes = packets * 100;
+            half.next_sequence += 1_000;
+            half.seen_tick = phalanx_common::watch::tick(update.now_ns);
+        }
+        update
+    }
+
+    struct Told {
+        opened: usize,
+        ends: Option<Sides<Endpoint>>,
+        path: Vec<HopId>,
+        packets: u64,
+        duration_s: Option<f64>,
+    }
+
+    fn tell(updates: &[(u32, FlowUpdate)]) -> Told {
+        let mut engine = Engine::new(EngineConfig {
+            expiry: Expiry::Told,
+            ..EngineConfig::default()
+        });
+        let now = Monotonic(100_000 * S);
+        for id in [1, 2, 3] {
+            engine.handle(Input::HopAppeared(hop(id, "eth0")), now);
+        }
+        for (hop, update) in updates {
+            let hop = HopId(*hop);
+            engine.handle(Input::Update { hop, update }, now);
+        }
+        for (hop, update) in updates {
+            let hop = HopId(*hop);
+            engine.handle(Input::FlowRead { hop, update }, now);
+        }
+        let mut told = Told {
+            opened: 0,
+            ends: None,
+            path: Vec::new(),
+            packets: 0,
+            duration_s: None,
+        };
+        for change in engine.changes() {
+            match change.kind {
+                ChangeKind::ConversationOpened(opened) => {
+                    told.opened += 1;
+                    told.ends.get_or_insert(opened.endpoints);
+                }
+                ChangeKind::ConversationUpdated(updated) => told.ends = Some(updated.endpoints),
+                ChangeKind::ConversationClosed(closed) => {
+                    told.path = closed.path;
+                    told.duration_s = closed.features.duration_s;
+                }
+                ChangeKind::PairUpdated(updated) => told.packets += updated.added.client.packets,
+                _ => {}
+            }
+        }
+        assert!(engine.begun.is_empty(), "forgotten with its conversation");
+        told
+    }
+
+    fn end(address: [u8; 4], port: u16) -> Endpoint {
+        let address = std::net::Ipv4Addr::from(address).into();
+        Endpoint { address, port }
+    }
+
+    /// Whichever hop tells of it first, and whatever its clock: the ends are those that were seen
+    /// from nearest, and packets count once.
+    #[test]
+    fn a_translated_connection_is_one_conversation() {
+        let hour = 3_600 * S;
+        let inside = begun(key_of(PLAIN), 1, [64, 60], S);
+        let outside = begun(key_of(TRANSLATED), 2, [62, 62], S + hour);
+        let seen = [(1, inside), (2, outside)];
+        for order in [[0, 1], [1, 0]] {
+            let mut updates: Vec<(u32, FlowUpdate)> = order.map(|it| seen[it]).to_vec();
+            updates.extend(order.map(|it| (seen[it].0, grown(&seen[it].1, 7, 2 * S))));
+            let told = tell(&updates);
+            assert_eq!((told.opened, told.packets), (1, 7), "{order:?}");
+            assert_eq!(told.path, [HopId(1), HopId(2)]);
+            let ends = Sides {
+                client: end([10, 0, 0, 1], 50_000),
+                server: end([10, 9, 9, 9], 8_080),
+            };
+            assert_eq!(told.ends, Some(ends), "{order:?}");
+            let duration_s = told.duration_s.expect("it was seen");
+            assert!((duration_s - 2.0).abs() < 0.1, "{duration_s}");
+        }
+    }
+
+    #[test]
+    fn hosts_whose_clocks_are_hours_apart_see_one_connection() {
+        let first = begun(key_of(PLAIN), 1, [64, 60], S);
+        let second = begun(key_of(PLAIN), 1, [63, 61], S + 3_600 * S);
+        assert_eq!(tell(&[(1, first), (2, second)]).opened, 1);
+        // Numbers of its own: a later connection of the same ports.
+        let mut later = second;
+        later.halves[0].next_sequence += 5;
+        assert_eq!(tell(&[(1, first), (2, later)]).opened, 2);
+    }
+
+    #[test]
+    fn what_is_known_of_less_than_the_beginning_joins_nothing() {
+        let inside = begun(key_of(PLAIN), 1, [64, 60], S);
+        let outside = begun(key_of(TRANSLATED), 2, [62, 62], S);
+        let told = tell(&[(1, inside), (2, grown(&outside, 3, S))]);
+        assert_eq!(told.opened, 2);
+        let mut retransmitted = outside;
+        retransmitted.halves[1].packets = 4;
+        retransmitted.halves[1].syn_count = 3;
+        assert_eq!(tell(&[(1, inside), (2, retransmitted)]).opened, 1);
     }
 }

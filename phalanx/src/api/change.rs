@@ -168,6 +168,8 @@ fn conversation_opened(opened: &ConversationOpened, clock: &Clock) -> Value {
 fn conversation_updated(updated: &ConversationUpdated) -> Value {
     json!({
         "conversation": updated.conversation.0.to_string(), "pair": updated.pair.0.to_string(),
+        "client": endpoint(&updated.endpoints.client, &updated.services.client),
+        "server": endpoint(&updated.endpoints.server, &updated.services.server),
         "services": sides(&updated.services, |service| json!(*service.name)),
         "path": path(&updated.path), "features": measured(&updated.features),
     })

@@ -252,6 +252,10 @@ fn open_conversations_move_with_their_pair() {
     assert_eq!(sum(&metrics, name, &["client=\"old\""]), 1.0);
     let updated = phalanx_engine::change::ConversationUpdated {
         conversation: ConversationId(1),
+        endpoints: Sides {
+            client: end,
+            server: end,
+        },
         services: Sides {
             client: Arc::clone(&service),
             server: service,

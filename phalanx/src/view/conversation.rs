@@ -61,6 +61,7 @@ impl Conversations {
         let Some(entry) = self.get_mut(updated.conversation) else {
             return;
         };
+        entry.endpoints = updated.endpoints;
         entry.services = updated.services.clone();
         entry.pair = updated.pair;
         entry.path.clone_from(&updated.path);
