@@ -1,0 +1,417 @@
+//! Proxies told by times alone: what a proxy does, and what only looks like it.
+
+use phalanx_common::packet::TcpFlags;
+
+use super::MS;
+use crate::limits::{EXCHANGE_COUNT_MAX, EXCHANGE_NESTED_COUNT_MAX};
+use crate::side::{Endpoint, Side, Sides};
+use crate::stitch::clock::Clocks;
+use crate::stitch::content::Content;
+use crate::stitch::conversation::StitchedConversation;
+use crate::stitch::proxy::{ProxyBasis, ProxyLink, link};
+use crate::stitch::trail::{Crossing, Trail};
+
+const CLIENT: u8 = 1;
+const PROXY: u8 = 2;
+const SERVER: u8 = 3;
+/// TTL of packets that routers have passed on.
+const ROUTED_TTL: u8 = 60;
+
+/// A request and its answer: when, in microseconds, and how many bytes.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    us: [i64; 2],
+    bytes: [u32; 2],
+}
+
+const fn turn(asked_us: i64, answered_us: i64) -> Turn {
+    Turn {
+        us: [asked_us, answered_us],
+        bytes: [400, 9_000],
+    }
+}
+
+/// A connection as a hop of the proxy's host sees it.
+fn connection([from, to]: [u8; 2], port: u16, turns: &[Turn]) -> Trail {
+    let mut trail = super::trail(0, port, 0, 0, |_| false);
+    let end = |host: u8, port: u16| Endpoint {
+        address: std::net::Ipv4Addr::new(10, 0, 0, host).into(),
+        port,
+    };
+    trail.ends = Sides {
+        client: end(from, port),
+        server: end(to, 80),
+    };
+    for Turn { us, bytes } in turns {
+        put(&mut trail, Side::Client, us[0], bytes[0], TcpFlags::ACK);
+        put(&mut trail, Side::Server, us[1], bytes[1], TcpFlags::ACK);
+    }
+    trail
+}
+
+fn put(trail: &mut Trail, side: Side, us: i64, length: u32, flags: u8) {
+    let frame = trail.packet_count() as u64 + 1;
+    trail.crossings.get_mut(side).push(Crossing {
+        time_ns: us * 1_000,
+        frame,
+        length,
+        flags,
+        ttl: ROUTED_TTL,
+        ..Crossing::default()
+    });
+}
+
+/// The same from SYN to FIN.
+fn whole(hosts: [u8; 2], port: u16, life_us: [i64; 2], turns: &[Turn]) -> Trail {
+    let mut trail = connection(hosts, port, &[]);
+    put(&mut trail, Side::Client, life_us[0], 0, TcpFlags::SYN);
+    for Turn { us, bytes } in turns {
+        put(&mut trail, Side::Client, us[0], bytes[0], TcpFlags::ACK);
+        put(&mut trail, Side::Server, us[1], bytes[1], TcpFlags::ACK);
+    }
+    let flags = TcpFlags::FIN | TcpFlags::ACK;
+    put(&mut trail, Side::Server, life_us[1], 0, flags);
+    trail
+}
+
+/// Links of connections each of which is a conversation that one hop saw.
+fn links(trails: &[Trail]) -> Vec<ProxyLink> {
+    let conversation = |(place, trail): (usize, &Trail)| StitchedConversation {
+        flows: vec![place],
+        path: vec![trail.hop],
+        return_path: vec![trail.hop],
+        ..StitchedConversation::default()
+    };
+    let conversations: Vec<_> = trails.iter().enumerate().map(conversation).collect();
+    link(&conversations, trails, &Clocks::default())
+}
+
+fn pairs(trails: &[Trail]) -> Vec<[usize; 2]> {
+    links(trails).iter().map(|it| it.conversations).collect()
+}
+
+const NONE: [[usize; 2]; 0] = [];
+
+/// So many turns, one in 100 ms, each from so many microseconds on for so long.
+fn turns(count: i64, from_us: i64, long_us: i64) -> Vec<Turn> {
+    let of = |index: i64| {
+        let asked_us = index * 100_000 + from_us;
+        turn(asked_us, asked_us + long_us)
+    };
+    (0..count).map(of).collect()
+}
+
+#[test]
+fn exchanges_within_those_of_another_are_a_hypothesis() {
+    let near = connection([CLIENT, PROXY], 40_000, &turns(12, 0, 21_000));
+    let far = connection([PROXY, SERVER], 50_000, &turns(12, 400, 20_000));
+    let told = links(&[far.clone(), near.clone()]);
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].conversations, [1, 0]);
+    let ProxyBasis::Timing {
+        exchanges,
+        confidence,
+    } = told[0].basis
+    else {
+        panic!("{told:?}");
+    };
+    assert_eq!(exchanges, 12);
+    assert!((0.45..=0.5).contains(&confidence), "{confidence}");
+    // Fewer tell less, and two nothing.
+    let few = |count: i64| {
+        let near = connection([CLIENT, PROXY], 40_000, &turns(count, 0, 21_000));
+        let far = connection([PROXY, SERVER], 50_000, &turns(count, 400, 20_000));
+        links(&[near, far])
+    };
+    assert_eq!(few(2), []);
+    let ProxyBasis::Timing { confidence, .. } = few(3)[0].basis else {
+        panic!("no content");
+    };
+    assert!((0.1..0.3).contains(&confidence), "{confidence}");
+}
+
+#[test]
+fn a_row_of_proxies_is_told_link_by_link() {
+    let row = [
+        connection([CLIENT, PROXY], 40_000, &turns(6, 0, 23_000)),
+        connection([PROXY, 5], 50_000, &turns(6, 500, 22_000)),
+        connection([5, SERVER], 60_000, &turns(6, 900, 21_000)),
+    ];
+    assert_eq!(pairs(&row), [[0, 1], [1, 2]]);
+}
+
+#[test]
+fn what_is_not_nested_is_not_the_same_exchange() {
+    let near = connection([CLIENT, PROXY], 40_000, &turns(12, 0, 21_000));
+    // Answered later than the client was, asked before it asked, at other times altogether.
+    for (from_us, long_us) in [(400, 22_000), (-100, 20_000), (50_000, 20_000)] {
+        let far = connection([PROXY, SERVER], 50_000, &turns(12, from_us, long_us));
+        assert_eq!(pairs(&[near.clone(), far]), NONE, "{from_us} {long_us}");
+    }
+    // From another host than the one that was asked.
+    let far = connection([7, SERVER], 50_000, &turns(12, 400, 20_000));
+    assert_eq!(pairs(&[near.clone(), far]), NONE);
+    // Other sizes.
+    let mut other = turns(12, 400, 20_000);
+    other.iter_mut().for_each(|it| it.bytes[1] = 900);
+    let far = connection([PROXY, SERVER], 50_000, &other);
+    assert_eq!(pairs(&[near, far]), NONE);
+}
+
+#[test]
+fn a_loop_that_leaves_much_room_needs_many_exchanges() {
+    // Half of the time between requests is left: each tells little.
+    let pair = |count: i64| {
+        [
+            connection([CLIENT, PROXY], 40_000, &turns(count, 0, 99_000)),
+            connection([PROXY, SERVER], 50_000, &turns(count, 24_000, 50_000)),
+        ]
+    };
+    assert_eq!(pairs(&pair(6)), NONE);
+    assert_eq!(pairs(&pair(16)), [[0, 1]]);
+}
+
+#[test]
+fn handshakes_of_tls_are_the_connections_own() {
+    let mut near = turns(6, 20_000, 21_000);
+    near.insert(0, turn(1_000, 2_000));
+    near.insert(1, turn(3_000, 3_500));
+    let near = connection([CLIENT, PROXY], 40_000, &near);
+    // The first request waits until the proxy has shaken hands with the server.
+    let mut far = turns(6, 20_400, 20_000);
+    far.insert(0, turn(20_100, 20_150));
+    far[1] = turn(20_400, 40_400);
+    let far = connection([PROXY, SERVER], 50_000, &far);
+    assert_eq!(pairs(&[near, far]), [[0, 1]]);
+}
+
+#[test]
+fn a_pool_is_nobodys() {
+    let all = turns(12, 0, 21_000);
+    let beyond = turns(12, 400, 20_000);
+    // One connection beyond for three clients in turn: by blocks, and exchange by exchange.
+    let in_blocks = |index: usize| index / 4;
+    let in_turn = |index: usize| index % 3;
+    for of in [in_blocks as fn(usize) -> usize, in_turn] {
+        let clients = (0..3).map(|client| {
+            let own = (0..12).filter(|it| of(*it) == client).map(|it| all[it]);
+            let own: Vec<Turn> = own.collect();
+            connection([CLIENT, PROXY], 40_000 + client as u16, &own)
+        });
+        let mut trails: Vec<Trail> = clients.collect();
+        trails.push(connection([PROXY, SERVER], 50_000, &beyond));
+        assert_eq!(pairs(&trails), NONE);
+    }
+    // One client over two connections beyond, evenly and mostly over one.
+    for part in [2, 6] {
+        let of = |is_second: bool| -> Vec<Turn> {
+            let own = (0..12).filter(|it| (it % part == 0) == is_second);
+            own.map(|it| beyond[it]).collect()
+        };
+        let trails = [
+            connection([CLIENT, PROXY], 40_000, &all),
+            connection([PROXY, SERVER], 50_000, &of(false)),
+            connection([PROXY, SERVER], 50_001, &of(true)),
+        ];
+        assert_eq!(pairs(&trails), NONE, "{part}");
+    }
+}
+
+#[test]
+fn what_fits_two_is_told_of_neither() {
+    let outer = connection([CLIENT, PROXY], 40_000, &turns(12, 0, 23_000));
+    let inner = connection([4, PROXY], 40_001, &turns(12, 300, 22_000));
+    let far = connection([PROXY, SERVER], 50_000, &turns(12, 600, 20_000));
+    let other = connection([PROXY, SERVER], 50_001, &turns(12, 700, 20_000));
+    assert_eq!(pairs(&[outer.clone(), inner.clone(), far.clone()]), NONE);
+    assert_eq!(pairs(&[outer.clone(), far.clone(), other.clone()]), NONE);
+    assert_eq!(pairs(&[outer, inner, far, other]), NONE);
+}
+
+#[test]
+fn one_exchange_tells_where_the_connection_lives_within_the_other() {
+    let near = |port, at: i64| {
+        let own = [turn(at + 500, at + 30_500)];
+        whole([CLIENT, PROXY], port, [at, at + 31_000], &own)
+    };
+    let far = |port, at: i64| {
+        let own = [turn(at + 5_900, at + 30_000)];
+        whole([PROXY, SERVER], port, [at + 700, at + 30_600], &own)
+    };
+    let told = links(&[near(40_000, 0), far(50_000, 0)]);
+    assert_eq!(told.len(), 1, "{told:?}");
+    let ProxyBasis::Timing { confidence, .. } = told[0].basis else {
+        panic!("{told:?}");
+    };
+    assert!(confidence < 0.3, "{confidence}");
+    // Many one after the other, each by itself.
+    let all: Vec<Trail> = (0..8)
+        .flat_map(|it| [near(40_000 + it, i64::from(it) * 40_000), far(50_000 + it, i64::from(it) * 40_000)])
+        .collect();
+    assert_eq!(pairs(&all).len(), 8);
+    // Two at once that may be each other's.
+    let at_once = [near(40_000, 0), far(50_000, 0), near(40_001, 100), far(50_001, 100)];
+    assert_eq!(pairs(&at_once), NONE);
+    // It was open before, outlives the other, or its beginning was not captured.
+    let own = [turn(5_900, 30_000)];
+    for life_us in [[-100, 30_600], [700, 32_000]] {
+        let far = whole([PROXY, SERVER], 50_000, life_us, &own);
+        assert_eq!(pairs(&[near(40_000, 0), far]), NONE, "{life_us:?}");
+    }
+    assert_eq!(pairs(&[near(40_000, 0), connection([PROXY, SERVER], 50_000, &own)]), NONE);
+    // The proxy asks that server on its own account as well.
+    let mut with_others = vec![near(40_000, 0), far(50_000, 0)];
+    with_others.push(far(50_001, 60_000));
+    assert_eq!(pairs(&with_others), NONE);
+}
+
+#[test]
+fn content_goes_before_times() {
+    let with_content = |mut trail: Trail, us: [i64; 2]| {
+        let chunks = |first: u64, us: i64| (first..first + 3).map(|it| (it, us * 1_000)).collect();
+        trail.content = Box::new(Content::of_chunks(Sides {
+            client: chunks(100, us[0]),
+            server: chunks(200, us[1]),
+        }));
+        trail
+    };
+    let near = connection([CLIENT, PROXY], 40_000, &turns(12, 0, 21_000));
+    let far = connection([PROXY, SERVER], 50_000, &turns(12, 400, 20_000));
+    // What was asked on it is what another one carries.
+    let other = connection([PROXY, 9], 50_001, &[]);
+    let all = [
+        with_content(near, [0, 21_000]),
+        far,
+        with_content(other, [500, 20_500]),
+    ];
+    let told = links(&all);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].conversations, [0, 2]);
+    assert_eq!(told[0].basis, ProxyBasis::Content { chunks: [3, 3] });
+}
+
+#[test]
+fn at_a_hop_of_the_proxys_host_its_addresses_may_differ() {
+    let at_host = |mut trail: Trail, side: Side| {
+        trail.crossings.get_mut(side).iter_mut().for_each(|it| it.ttl = 64);
+        trail
+    };
+    let pair = |count: i64| {
+        let near = connection([CLIENT, PROXY], 40_000, &turns(count, 0, 21_000));
+        let far = connection([7, SERVER], 50_000, &turns(count, 400, 20_000));
+        [at_host(near, Side::Server), at_host(far, Side::Client)]
+    };
+    let told = links(&pair(12));
+    assert_eq!(told.len(), 1);
+    let ProxyBasis::Timing { confidence, .. } = told[0].basis else {
+        panic!("{told:?}");
+    };
+    assert!(confidence <= 0.25, "{confidence}");
+    assert_eq!(links(&pair(5)), []);
+    // One client that asks two servers of its network.
+    let [near, mut far] = pair(12);
+    far.ends.client.address = near.ends.client.address;
+    assert_eq!(pairs(&[near, far]), NONE);
+}
+
+#[test]
+fn what_was_sent_again_is_said_once() {
+    let near = turns(6, 0, 21_000);
+    let mut outer = connection([CLIENT, PROXY], 40_000, &[]);
+    for Turn { us, bytes } in &near {
+        put(&mut outer, Side::Client, us[0], bytes[0], TcpFlags::ACK);
+        put(&mut outer, Side::Server, us[1], bytes[1], TcpFlags::ACK);
+        put(&mut outer, Side::Client, us[1] + 500, bytes[0], TcpFlags::ACK);
+        let again = outer.crossings.client.last_mut().expect("just put");
+        again.class = Some(crate::segment::Class::SpuriousRetransmission);
+    }
+    let far = connection([PROXY, SERVER], 50_000, &turns(6, 400, 20_000));
+    assert_eq!(pairs(&[outer, far]), [[0, 1]]);
+}
+
+/// Numbers that look random (Numerical Recipes' generator).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: i64) -> i64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as i64) % end
+    }
+}
+
+/// Clients that ask the same at about the same time, round after round, through one proxy; each has
+/// a connection of its own beyond, or gets one of a pool that is idle. With the place of the
+/// connection beyond of each exchange, by client.
+fn crowd(dice: &mut Dice, clients: usize, rounds: i64, is_pooled: bool) -> (Vec<Trail>, Vec<Vec<usize>>) {
+    let mut near = vec![Vec::new(); clients];
+    let mut far: Vec<Vec<Turn>> = vec![Vec::new(); clients];
+    let mut served = vec![Vec::new(); clients];
+    for round in 0..rounds {
+        let mut asked: Vec<(i64, usize)> = (0..clients)
+            .map(|it| (round * 100_000 + dice.below(3_000), it))
+            .collect();
+        asked.sort_unstable();
+        for (at_us, client) in asked {
+            let sent_us = at_us + 100 + dice.below(400);
+            let answered_us = sent_us + 1_000 + dice.below(20_000);
+            let idle = |it: &usize| far[*it].last().is_none_or(|last: &Turn| last.us[1] < sent_us);
+            let place = if is_pooled {
+                let idle: Vec<usize> = (0..clients).filter(idle).collect();
+                idle[dice.below(idle.len() as i64) as usize]
+            } else {
+                client
+            };
+            far[place].push(turn(sent_us, answered_us));
+            near[client].push(turn(at_us, answered_us + 100 + dice.below(400)));
+            served[client].push(place);
+        }
+    }
+    let side = |hosts: [u8; 2], first: u16, turns: &[Vec<Turn>]| -> Vec<Trail> {
+        let numbered = (first..).zip(turns);
+        numbered.map(|(port, own)| connection(hosts, port, own)).collect()
+    };
+    let mut trails = side([CLIENT, PROXY], 40_000, &near);
+    trails.extend(side([PROXY, SERVER], 50_000, &far));
+    (trails, served)
+}
+
+#[test]
+fn equal_clients_at_once_are_never_crossed() {
+    let mut dice = Dice(7);
+    let (mut found, mut all) = (0, 0);
+    for case in 0..600 {
+        let (clients, rounds) = (2 + case % 7, 3 + dice.below(12));
+        let is_pooled = case % 3 == 0;
+        let (trails, served) = crowd(&mut dice, clients, rounds, is_pooled);
+        let told = pairs(&trails);
+        for [near, far] in &told {
+            let place = far - clients;
+            let is_own = served[*near].iter().all(|it| *it == place);
+            let others = served.iter().enumerate().filter(|it| it.0 != *near);
+            let is_shared = others.flat_map(|it| it.1).any(|it| *it == place);
+            assert!(is_own && !is_shared, "case {case}: {near} {far} {served:?}");
+        }
+        if !is_pooled {
+            found += told.len();
+            all += clients;
+        }
+    }
+    assert!(10 * found >= 6 * all, "found {found} of {all}");
+}
+
+#[test]
+fn what_is_crowded_or_endless_tells_nothing_and_ends() {
+    // As many at once as begin within one exchange, and one more than is counted.
+    let near = connection([CLIENT, PROXY], 40_000, &turns(12, 0, 60_000));
+    let mut trails = vec![near];
+    for index in 0..=EXCHANGE_NESTED_COUNT_MAX as i64 {
+        let own = turns(12, 100 + index, 59_000);
+        trails.push(connection([PROXY, SERVER], 50_000 + index as u16, &own));
+    }
+    assert_eq!(pairs(&trails), NONE);
+    let count = EXCHANGE_COUNT_MAX as i64 + 1;
+    let near = connection([CLIENT, PROXY], 40_000, &turns(count, 0, 21_000));
+    let far = connection([PROXY, SERVER], 50_000, &turns(count, 400, 20_000));
+    assert_eq!(pairs(&[near, far]), NONE);
+    let _ = MS;
+}
