@@ -405,6 +405,13 @@ pub const EXCHANGE_TOTAL_MAX: usize = 1 << 20;
 /// With the exchanges above it bounds all comparisons: 2²⁵.
 pub const EXCHANGE_NESTED_COUNT_MAX: usize = 32;
 
+/// Pairs of exchanges that may belong together, of all connections: 2²¹ of 16 bytes, 24 while they
+/// are sorted, 80 MiB. Where there are more, none is told.
+pub const EXCHANGE_PAIR_COUNT_MAX: usize = 1 << 21;
+
+/// Pairs of exchanges that hang together and are told apart: of more, none is.
+pub const EXCHANGE_CLUSTER_COUNT_MAX: usize = 1 << 12;
+
 /// Trails of all hops of one run: some 700 bytes each without their packets, 360 MiB. Packets of
 /// flows beyond are left out.
 pub const TRAIL_COUNT_MAX: usize = 1 << 19;

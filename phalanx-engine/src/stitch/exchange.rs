@@ -107,9 +107,7 @@ impl Bursts {
                 ended
             }
             // Nothing was asked, or this is said long after the answer.
-            Side::Server if self.request.is_none() || is_answered => {
-                self.finish()
-            }
+            Side::Server if self.request.is_none() || is_answered => self.finish(),
             Side::Server => {
                 self.response = Some(begun);
                 None

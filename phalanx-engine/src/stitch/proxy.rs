@@ -199,7 +199,7 @@ fn skip_ends_of_chains(links: &mut Vec<ContentLink>) {
 }
 
 /// An end of a link: whether it is the one nearer to the server, and the conversation.
-type End = (bool, usize);
+pub(super) type End = (bool, usize);
 
 fn ends(link: &ContentLink) -> [End; 2] {
     let [near, far] = link.conversations;
@@ -235,7 +235,7 @@ fn match_best(mut links: Vec<ContentLink>) -> Vec<ContentLink> {
 /// Pairs up what belongs together, where there is one way alone to give each a partner: whoever has
 /// one alone gets it, again and again. Where somebody is left without, nothing is told of all that
 /// hang together.
-fn pair_up(partners: &BTreeMap<End, BTreeSet<End>>) -> BTreeMap<End, End> {
+pub(super) fn pair_up(partners: &BTreeMap<End, BTreeSet<End>>) -> BTreeMap<End, End> {
     let mut left = partners.clone();
     let mut pairs: BTreeMap<End, End> = BTreeMap::new();
     let mut waiting: Vec<End> = partners.keys().copied().collect();

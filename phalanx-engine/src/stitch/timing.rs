@@ -13,9 +13,12 @@ use std::net::IpAddr;
 use super::clock::{Clocks, Difference};
 use super::conversation::StitchedConversation;
 use super::exchange::{Exchange, Exchanges};
-use super::proxy::{ProxyBasis, ProxyLink, are_siblings};
+use super::proxy::{End, ProxyBasis, ProxyLink, are_siblings, pair_up};
 use super::trail::{Crossing, Trail};
-use crate::limits::{EXCHANGE_NESTED_COUNT_MAX, EXCHANGE_TOTAL_MAX};
+use crate::limits::{
+    EXCHANGE_CLUSTER_COUNT_MAX, EXCHANGE_NESTED_COUNT_MAX, EXCHANGE_PAIR_COUNT_MAX,
+    EXCHANGE_TOTAL_MAX,
+};
 use crate::side::Endpoint;
 use phalanx_common::packet::protocol;
 
@@ -41,6 +44,15 @@ const CONFIDENCE_SINGLE: f64 = 0.2;
 
 /// Least share of chance that one exchange counts with, since requests may come in step.
 const SHARE_MIN: f64 = 1.0 / 16.0;
+
+/// The same of an exchange that others fit but for those that are needed elsewhere.
+const SHARE_MIN_AMONG: f64 = 1.0 / 2.0;
+
+/// Of so many exchanges the proxy may have answered one by itself.
+const OWN_PART: u32 = 8;
+
+/// Of so many exchanges one may be another's.
+const DOUBTED_PART: u32 = 16;
 
 /// What tells connections of one proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,17 +110,22 @@ struct Nested {
 /// What two connections have in common.
 #[derive(Clone, Debug, Default)]
 struct Tally {
-    /// Exchanges of the nearer one that may hold one of the farther, and of the farther one that
-    /// may be held.
-    possible: [u32; 2],
-    /// The same beyond doubt.
-    certain: [u32; 2],
+    /// Exchanges of the nearer one before the first that holds one of the farther.
+    before: u32,
+    /// Exchanges of the nearer one that hold one of the farther beyond doubt.
+    holding: u32,
+    /// Exchanges of the farther one that are held so.
+    held: u32,
+    /// Exchanges of the nearer one that can hold no other.
+    assigned: u32,
+    /// Of these, those that hold nobody else's, and that nobody else may hold.
+    alone: u32,
     /// Of those that hold one, those whose sizes are alike.
     alike: u32,
     /// Logarithm of the odds against chance.
     evidence: f64,
-    /// Places of the last one: in the nearer connection, and the first and the last within it.
-    last: Option<(usize, Nested, Nested)>,
+    /// Places of the last one: in the nearer connection, and the last within it.
+    last: Option<(usize, Nested)>,
 }
 
 /// What a connection on the client's side has in common with those beyond.
@@ -117,6 +134,18 @@ struct Tallies {
     by_far: BTreeMap<usize, Tally>,
     /// Its exchanges that may hold one of anybody.
     holding: u32,
+}
+
+/// Which exchanges may belong together, and which do. Exchanges have numbers across all connections
+/// of a side.
+#[derive(Debug)]
+struct Matching {
+    /// Number of the first exchange of each connection, on the client's side and beyond.
+    firsts: [Vec<usize>; 2],
+    /// Of each exchange beyond: how many on the client's side may hold it, two at most.
+    holder_counts: Vec<u8>,
+    /// Of each exchange on the client's side: the one beyond that alone is left for it.
+    assigned: Vec<Option<usize>>,
 }
 
 /// Two connections that fit.
@@ -139,21 +168,15 @@ pub(super) fn link(
     let Some((near, farther)) = courses(conversations, trails, linked) else {
         return Vec::new();
     };
-    let mut fits: Vec<Fit> = Vec::new();
-    // Of each farther connection: those on the client's side that may hold half of it, and whether
-    // anybody holds any of it.
-    let mut holder_counts = vec![0_u32; farther.courses.len()];
-    let mut is_held = vec![false; farther.courses.len()];
-    for (index, course) in near.iter().enumerate() {
-        let tallies = farther.tallies(course, clocks);
-        for (far, tally) in &tallies.by_far {
-            let count = farther.courses[*far].exchanges.list.len() as u32;
-            holder_counts[*far] += u32::from(2 * tally.possible[1] >= count);
-            is_held[*far] |= tally.possible[1] > 0;
-        }
-        fits.extend(farther.best(index, course, &tallies));
-    }
-    let devotion = devotion(&farther.courses, &is_held);
+    let Some(matching) = Matching::of(&near, &farther, clocks) else {
+        return Vec::new();
+    };
+    let fit = |near: (usize, &Course<'_>)| {
+        let tallies = farther.tallies(near, &matching, clocks);
+        farther.best(near, &tallies)
+    };
+    let mut fits: Vec<Fit> = near.iter().enumerate().filter_map(fit).collect();
+    let devotion = devotion(&farther.courses, &matching);
     fits.retain(|fit| {
         let is_devoted = fit.exchanges >= COUNT_MIN || {
             let (held, all) = devotion[&service(&farther.courses[fit.far])];
@@ -161,7 +184,7 @@ pub(super) fn link(
         };
         let pair = [&near[fit.near], &farther.courses[fit.far]].map(|it| it.conversation);
         let members = pair.map(|it| &conversations[it].flows[..]);
-        holder_counts[fit.far] == 1 && is_devoted && !are_siblings(members, trails)
+        is_devoted && !are_siblings(members, trails)
     });
     let told = fits.iter().map(|fit| ProxyLink {
         conversations: [
@@ -186,12 +209,13 @@ fn service(course: &Course<'_>) -> (IpAddr, Endpoint) {
 /// on its own account as well may do so at any time.
 fn devotion(
     courses: &[Course<'_>],
-    is_held: &[bool],
+    matching: &Matching,
 ) -> BTreeMap<(IpAddr, Endpoint), (usize, usize)> {
     let mut services: BTreeMap<_, (usize, usize)> = BTreeMap::new();
-    for (course, is_held) in courses.iter().zip(is_held) {
+    for (course, first) in courses.iter().zip(&matching.firsts[1]) {
+        let own = &matching.holder_counts[*first..first + course.exchanges.list.len()];
         let counts = services.entry(service(course)).or_default();
-        counts.0 += usize::from(*is_held);
+        counts.0 += usize::from(own.iter().any(|it| *it > 0));
         counts.1 += 1;
     }
     services
@@ -204,9 +228,8 @@ fn courses<'a>(
     trails: &'a [Trail],
     linked: &[ProxyLink],
 ) -> Option<(Vec<Course<'a>>, Farther<'a>)> {
-    let taken = |end: usize| -> BTreeSet<usize> {
-        linked.iter().map(|it| it.conversations[end]).collect()
-    };
+    let taken =
+        |end: usize| -> BTreeSet<usize> { linked.iter().map(|it| it.conversations[end]).collect() };
     let (near_taken, far_taken) = (taken(0), taken(1));
     let mut near: Vec<(usize, &Trail)> = Vec::new();
     let mut far: Vec<(usize, &Trail)> = Vec::new();
@@ -278,7 +301,9 @@ fn places(trail: &Trail, end: &Endpoint, sent: &[Crossing]) -> Vec<Place> {
     let is_whole = |it: &Crossing| matches!(it.ttl, 32 | 64 | 128 | 255);
     let is_local = sent.first().is_some_and(is_whole);
     let address = Place::Address(end.address);
-    std::iter::once(address).chain(is_local.then_some(here)).collect()
+    std::iter::once(address)
+        .chain(is_local.then_some(here))
+        .collect()
 }
 
 impl<'a> Farther<'a> {
@@ -317,7 +342,12 @@ impl<'a> Farther<'a> {
     }
 
     /// What each of these connections has in common with one on the client's side.
-    fn tallies(&self, course: &Course<'_>, clocks: &Clocks) -> Tallies {
+    fn tallies(
+        &self,
+        (near, course): (usize, &Course<'_>),
+        matching: &Matching,
+        clocks: &Clocks,
+    ) -> Tallies {
         let mut tallies = Tallies::default();
         for (place, exchange) in course.exchanges.list.iter().enumerate() {
             let Some(nested) = self.nested(course, exchange, clocks) else {
@@ -325,19 +355,30 @@ impl<'a> Farther<'a> {
                 continue;
             };
             tallies.holding += u32::from(!nested.is_empty());
+            let is_one = nested.iter().all(|it| it.far == nested[0].far);
             for few in nested.chunk_by(|a, b| a.far == b.far) {
-                let tally = tallies.by_far.entry(few[0].far).or_default();
-                tally.possible[0] += 1;
-                tally.possible[1] += few.len() as u32;
                 let certain = || few.iter().filter(|it| it.is_certain);
-                if let (Some(first), Some(last)) = (certain().next(), certain().next_back()) {
-                    tally.certain[0] += 1;
-                    tally.certain[1] += certain().count() as u32;
-                    tally.last = Some((place, *first, *last));
-                    let pair = [self.exchange(first), self.exchange(last)];
-                    tally.evidence -= chance(course, place, pair, last.clock).ln();
-                    tally.alike += u32::from(are_alike(exchange, pair[1], (512, 4)));
+                let (Some(first), Some(last)) = (certain().next(), certain().next_back()) else {
+                    continue;
+                };
+                let tally = tallies.by_far.entry(last.far).or_default();
+                if tally.holding == 0 {
+                    tally.before = place as u32;
                 }
+                tally.holding += 1;
+                tally.held += certain().count() as u32;
+                tally.last = Some((place, *last));
+                let pair = [self.exchange(first), self.exchange(last)];
+                tally.alike += u32::from(are_alike(exchange, pair[1], (512, 4)));
+                if !matching.assigns((near, place), last) {
+                    continue;
+                }
+                tally.assigned += 1;
+                let is_alone = is_one && few.iter().all(|it| matching.holder_count(it) == 1);
+                tally.alone += u32::from(is_alone);
+                let least = if is_alone { SHARE_MIN } else { SHARE_MIN_AMONG };
+                let share = chance(course, place, pair, last.clock);
+                tally.evidence -= share.clamp(least, 1.0).ln();
             }
         }
         tallies
@@ -394,25 +435,20 @@ impl<'a> Farther<'a> {
         Some(nested)
     }
 
-    /// The connection that one on the client's side goes on in, where one alone fits, and no other
-    /// half as well.
-    fn best(&self, near: usize, course: &Course<'_>, tallies: &Tallies) -> Option<Fit> {
+    /// The connection that one on the client's side goes on in: no more than one in sixteen
+    /// exchanges may be another's.
+    fn best(&self, (near, course): (usize, &Course<'_>), tallies: &Tallies) -> Option<Fit> {
         // As many as there are might have fitted by chance.
         let doubt = (tallies.by_far.len().max(1) as f64).ln();
-        let (far, tally, confidence) = tallies.by_far.iter().find_map(|(far, tally)| {
-            let beyond = &self.courses[*far];
-            let confidence = self.confidence(course, beyond, tally, doubt)?;
-            Some((*far, tally, confidence))
-        })?;
-        let mut others = tallies.by_far.iter().filter(|it| *it.0 != far);
-        let has_rival = others.any(|(_, it)| 2 * it.possible[0] >= tally.certain[0]);
-        // Whose exchanges go on elsewhere as well is served by a pool.
-        let is_pooled = tallies.holding - tally.possible[0] > tally.certain[0] / 8;
-        (!has_rival && !is_pooled).then_some(Fit {
+        let is_its =
+            |tally: &Tally| DOUBTED_PART * (tallies.holding - tally.assigned) <= tallies.holding;
+        let (far, tally) = tallies.by_far.iter().find(|it| is_its(it.1))?;
+        let beyond = &self.courses[*far];
+        Some(Fit {
             near,
-            far,
-            exchanges: tally.certain[0],
-            confidence,
+            far: *far,
+            exchanges: tally.holding,
+            confidence: self.confidence(course, beyond, tally, doubt)?,
         })
     }
 
@@ -424,25 +460,26 @@ impl<'a> Farther<'a> {
         tally: &Tally,
         doubt: f64,
     ) -> Option<f64> {
-        let [holding, held] = tally.certain;
         let all = near.exchanges.list.len() as u32;
+        let handshake = tally.before.min(HANDSHAKE_COUNT);
         let fits = !near.exchanges.is_cut
             && !far.exchanges.is_cut
-            && held == far.exchanges.list.len() as u32
-            && held - holding <= HANDSHAKE_COUNT
-            && all - holding <= HANDSHAKE_COUNT + all / 4
-            && 4 * tally.alike >= 3 * holding;
+            && tally.held == far.exchanges.list.len() as u32
+            && tally.held - tally.holding <= HANDSHAKE_COUNT
+            && OWN_PART * (all - tally.holding - handshake) <= all
+            && 4 * tally.alike >= 3 * tally.holding;
         if !fits {
             return None;
         }
         let is_addressed = has_one_address(near.trail, far.trail);
-        if holding < COUNT_MIN {
-            return (is_addressed && self.is_one_life(near, far, tally))
+        if tally.holding < COUNT_MIN {
+            let is_alone = tally.alone == tally.holding;
+            return (is_addressed && is_alone && self.is_one_life(near, far, tally))
                 .then_some(CONFIDENCE_SINGLE);
         }
         let evidence = tally.evidence - doubt;
         let share = if is_addressed { 1.0 } else { 0.5 };
-        (evidence >= EVIDENCE_MIN && (is_addressed || holding >= HOP_COUNT_MIN))
+        (evidence >= EVIDENCE_MIN && (is_addressed || tally.holding >= HOP_COUNT_MIN))
             .then_some(share * CONFIDENCE_MAX * (evidence / EVIDENCE_FULL).min(1.0))
     }
 
@@ -450,7 +487,7 @@ impl<'a> Farther<'a> {
     /// proxy took the lesser part of the time.
     fn is_one_life(&self, near: &Course<'_>, far: &Course<'_>, tally: &Tally) -> bool {
         let lives = near.exchanges.life_ns.zip(far.exchanges.life_ns);
-        let (Some((outer_life, inner_life)), Some((place, _, last))) = (lives, &tally.last) else {
+        let (Some((outer_life, inner_life)), Some((place, last))) = (lives, &tally.last) else {
             return false;
         };
         let (outer, inner) = (&near.exchanges.list[*place], self.exchange(last));
@@ -473,6 +510,119 @@ impl<'a> Farther<'a> {
     }
 }
 
+impl Matching {
+    /// Finds who belongs together where that is clear. `None` where there is more than is compared.
+    fn of(near: &[Course<'_>], farther: &Farther<'_>, clocks: &Clocks) -> Option<Self> {
+        let (near_firsts, near_count) = numbers(near);
+        let (far_firsts, far_count) = numbers(&farther.courses);
+        let mut matching = Self {
+            firsts: [near_firsts, far_firsts],
+            holder_counts: vec![0; far_count],
+            assigned: vec![None; near_count],
+        };
+        let mut pairs: Vec<[usize; 2]> = Vec::new();
+        for (index, course) in near.iter().enumerate() {
+            for (place, exchange) in course.exchanges.list.iter().enumerate() {
+                let nested = farther.nested(course, exchange, clocks).unwrap_or_default();
+                for few in nested.chunk_by(|a, b| a.far == b.far) {
+                    for one in few {
+                        let count =
+                            &mut matching.holder_counts[matching.firsts[1][one.far] + one.exchange];
+                        *count = (*count + 1).min(2);
+                    }
+                    // Those before it are its connection's own.
+                    if let Some(last) = few.last() {
+                        let far = matching.firsts[1][last.far] + last.exchange;
+                        pairs.push([matching.firsts[0][index] + place, far]);
+                    }
+                }
+                if pairs.len() > EXCHANGE_PAIR_COUNT_MAX {
+                    return None;
+                }
+            }
+        }
+        matching.assign(pairs);
+        Some(matching)
+    }
+
+    /// Assigns exchanges, each cluster of those that hang together by itself.
+    fn assign(&mut self, pairs: Vec<[usize; 2]>) {
+        let near_count = self.assigned.len();
+        let mut clusters = Clusters::new(near_count + self.holder_counts.len());
+        for [near, far] in &pairs {
+            clusters.join(*near, near_count + far);
+        }
+        let mut numbered: Vec<(usize, [usize; 2])> = pairs
+            .into_iter()
+            .map(|it| (clusters.of(it[0]), it))
+            .collect();
+        numbered.sort_unstable();
+        for cluster in numbered.chunk_by(|a, b| a.0 == b.0) {
+            if let [(_, [near, far])] = cluster {
+                self.assigned[*near] = Some(*far);
+            } else if cluster.len() <= EXCHANGE_CLUSTER_COUNT_MAX {
+                let mut partners: BTreeMap<End, BTreeSet<End>> = BTreeMap::new();
+                for (_, [near, far]) in cluster {
+                    let (near, far) = ((false, *near), (true, *far));
+                    partners.entry(near).or_default().insert(far);
+                    partners.entry(far).or_default().insert(near);
+                }
+                for (near, far) in pair_up(&partners).iter().filter(|it| !it.0.0) {
+                    self.assigned[near.1] = Some(far.1);
+                }
+            }
+        }
+    }
+
+    /// Whether an exchange, by connection and place, has this one beyond.
+    fn assigns(&self, (near, place): (usize, usize), nested: &Nested) -> bool {
+        let far = self.firsts[1][nested.far] + nested.exchange;
+        self.assigned[self.firsts[0][near] + place] == Some(far)
+    }
+
+    fn holder_count(&self, nested: &Nested) -> u8 {
+        self.holder_counts[self.firsts[1][nested.far] + nested.exchange]
+    }
+}
+
+/// The number of the first exchange of each connection, and how many there are.
+fn numbers(courses: &[Course<'_>]) -> (Vec<usize>, usize) {
+    let mut count = 0;
+    let mut number = |it: &Course<'_>| {
+        count += it.exchanges.list.len();
+        count - it.exchanges.list.len()
+    };
+    let firsts = courses.iter().map(&mut number).collect();
+    (firsts, count)
+}
+
+/// Things that hang together (union-find, with path halving).
+#[derive(Debug)]
+struct Clusters {
+    parents: Vec<usize>,
+}
+
+impl Clusters {
+    fn new(count: usize) -> Self {
+        Self {
+            parents: (0..count).collect(),
+        }
+    }
+
+    fn of(&mut self, mut it: usize) -> usize {
+        while self.parents[it] != it {
+            self.parents[it] = self.parents[self.parents[it]];
+            it = self.parents[it];
+        }
+        it
+    }
+
+    fn join(&mut self, a: usize, b: usize) {
+        let (a, b) = (self.of(a), self.of(b));
+        self.parents[a.max(b)] = a.min(b);
+    }
+}
+
 /// How likely it is that an exchange lies so within one of a connection by chance: the time that is
 /// left, as a part of that between two requests.
 fn chance(course: &Course<'_>, place: usize, inner: [&Exchange; 2], clock: Difference) -> f64 {
@@ -489,8 +639,7 @@ fn chance(course: &Course<'_>, place: usize, inner: [&Exchange; 2], clock: Diffe
     let whole_ns = outer.response.first_ns as f64 - outer.request.first_ns as f64;
     let beyond_ns = last.response.first_ns as f64 - first.request.first_ns as f64;
     let left_ns = whole_ns - beyond_ns + 2.0 * clock.error_ns();
-    let share = left_ns / (to_ns as f64 - from_ns as f64).max(1.0);
-    share.clamp(SHARE_MIN, 1.0)
+    left_ns / (to_ns as f64 - from_ns as f64).max(1.0)
 }
 
 /// Whether the sizes of two exchanges differ by so many bytes and a part of the larger at most.
@@ -510,6 +659,5 @@ fn has_one_address(near: &Trail, far: &Trail) -> bool {
 fn may_go_on(near: &Trail, far: &Trail) -> bool {
     let (near, far) = (near.ends, far.ends);
     near.server.address == far.client.address
-        || (near.client.address != far.client.address
-            && near.server.address != far.server.address)
+        || (near.client.address != far.client.address && near.server.address != far.server.address)
 }

@@ -2,7 +2,6 @@
 
 use phalanx_common::packet::TcpFlags;
 
-use super::MS;
 use crate::limits::{EXCHANGE_COUNT_MAX, EXCHANGE_NESTED_COUNT_MAX};
 use crate::side::{Endpoint, Side, Sides};
 use crate::stitch::clock::Clocks;
@@ -246,11 +245,21 @@ fn one_exchange_tells_where_the_connection_lives_within_the_other() {
     assert!(confidence < 0.3, "{confidence}");
     // Many one after the other, each by itself.
     let all: Vec<Trail> = (0..8)
-        .flat_map(|it| [near(40_000 + it, i64::from(it) * 40_000), far(50_000 + it, i64::from(it) * 40_000)])
+        .flat_map(|it| {
+            [
+                near(40_000 + it, i64::from(it) * 40_000),
+                far(50_000 + it, i64::from(it) * 40_000),
+            ]
+        })
         .collect();
     assert_eq!(pairs(&all).len(), 8);
     // Two at once that may be each other's.
-    let at_once = [near(40_000, 0), far(50_000, 0), near(40_001, 100), far(50_001, 100)];
+    let at_once = [
+        near(40_000, 0),
+        far(50_000, 0),
+        near(40_001, 100),
+        far(50_001, 100),
+    ];
     assert_eq!(pairs(&at_once), NONE);
     // It was open before, outlives the other, or its beginning was not captured.
     let own = [turn(5_900, 30_000)];
@@ -258,7 +267,10 @@ fn one_exchange_tells_where_the_connection_lives_within_the_other() {
         let far = whole([PROXY, SERVER], 50_000, life_us, &own);
         assert_eq!(pairs(&[near(40_000, 0), far]), NONE, "{life_us:?}");
     }
-    assert_eq!(pairs(&[near(40_000, 0), connection([PROXY, SERVER], 50_000, &own)]), NONE);
+    assert_eq!(
+        pairs(&[near(40_000, 0), connection([PROXY, SERVER], 50_000, &own)]),
+        NONE
+    );
     // The proxy asks that server on its own account as well.
     let mut with_others = vec![near(40_000, 0), far(50_000, 0)];
     with_others.push(far(50_001, 60_000));
@@ -293,7 +305,11 @@ fn content_goes_before_times() {
 #[test]
 fn at_a_hop_of_the_proxys_host_its_addresses_may_differ() {
     let at_host = |mut trail: Trail, side: Side| {
-        trail.crossings.get_mut(side).iter_mut().for_each(|it| it.ttl = 64);
+        trail
+            .crossings
+            .get_mut(side)
+            .iter_mut()
+            .for_each(|it| it.ttl = 64);
         trail
     };
     let pair = |count: i64| {
@@ -321,7 +337,13 @@ fn what_was_sent_again_is_said_once() {
     for Turn { us, bytes } in &near {
         put(&mut outer, Side::Client, us[0], bytes[0], TcpFlags::ACK);
         put(&mut outer, Side::Server, us[1], bytes[1], TcpFlags::ACK);
-        put(&mut outer, Side::Client, us[1] + 500, bytes[0], TcpFlags::ACK);
+        put(
+            &mut outer,
+            Side::Client,
+            us[1] + 500,
+            bytes[0],
+            TcpFlags::ACK,
+        );
         let again = outer.crossings.client.last_mut().expect("just put");
         again.class = Some(crate::segment::Class::SpuriousRetransmission);
     }
@@ -334,69 +356,174 @@ struct Dice(u64);
 
 impl Dice {
     fn below(&mut self, end: i64) -> i64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         ((self.0 >> 33) as i64) % end
     }
 }
 
-/// Clients that ask the same at about the same time, round after round, through one proxy; each has
-/// a connection of its own beyond, or gets one of a pool that is idle. With the place of the
-/// connection beyond of each exchange, by client.
-fn crowd(dice: &mut Dice, clients: usize, rounds: i64, is_pooled: bool) -> (Vec<Trail>, Vec<Vec<usize>>) {
-    let mut near = vec![Vec::new(); clients];
-    let mut far: Vec<Vec<Turn>> = vec![Vec::new(); clients];
-    let mut served = vec![Vec::new(); clients];
-    for round in 0..rounds {
-        let mut asked: Vec<(i64, usize)> = (0..clients)
-            .map(|it| (round * 100_000 + dice.below(3_000), it))
-            .collect();
-        asked.sort_unstable();
-        for (at_us, client) in asked {
-            let sent_us = at_us + 100 + dice.below(400);
-            let answered_us = sent_us + 1_000 + dice.below(20_000);
-            let idle = |it: &usize| far[*it].last().is_none_or(|last: &Turn| last.us[1] < sent_us);
-            let place = if is_pooled {
-                let idle: Vec<usize> = (0..clients).filter(idle).collect();
-                idle[dice.below(idle.len() as i64) as usize]
-            } else {
-                client
-            };
-            far[place].push(turn(sent_us, answered_us));
-            near[client].push(turn(at_us, answered_us + 100 + dice.below(400)));
-            served[client].push(place);
-        }
-    }
-    let side = |hosts: [u8; 2], first: u16, turns: &[Vec<Turn>]| -> Vec<Trail> {
-        let numbered = (first..).zip(turns);
-        numbered.map(|(port, own)| connection(hosts, port, own)).collect()
-    };
-    let mut trails = side([CLIENT, PROXY], 40_000, &near);
-    trails.extend(side([PROXY, SERVER], 50_000, &far));
-    (trails, served)
+/// Clients that ask the same in rounds, through one proxy.
+#[derive(Clone, Copy, Debug)]
+struct Crowd {
+    clients: usize,
+    rounds: i64,
+    /// How far apart they ask within a round, in microseconds.
+    spread_us: i64,
+    /// Each request goes over any connection beyond that is idle; else each client has its own.
+    is_pooled: bool,
+    /// One answer in so many is the proxy's own.
+    own_answers: Option<i64>,
+    /// One connection beyond was not captured.
+    has_gap: bool,
 }
+
+/// The connections of a crowd, those of clients first, and by client the place of the connection
+/// beyond that each exchange went over.
+struct Scene {
+    trails: Vec<Trail>,
+    served: Vec<Vec<Option<usize>>>,
+}
+
+impl Crowd {
+    fn play(&self, dice: &mut Dice) -> Scene {
+        let mut near = vec![Vec::new(); self.clients];
+        let mut far: Vec<Vec<Turn>> = vec![Vec::new(); self.clients];
+        let mut served = vec![Vec::new(); self.clients];
+        for round in 0..self.rounds {
+            let time = |_| round * 100_000 + dice.below(self.spread_us);
+            let times: Vec<i64> = (0..self.clients).map(time).collect();
+            let mut asked: Vec<(i64, usize)> = times.into_iter().zip(0..).collect();
+            asked.sort_unstable();
+            for (at_us, client) in asked {
+                let sent_us = at_us + 100 + dice.below(400);
+                let answered_us = sent_us + 1_000 + dice.below(20_000);
+                let idle = |it: &usize| far[*it].last().is_none_or(|it| it.us[1] < sent_us);
+                let idle: Vec<usize> = (0..self.clients).filter(idle).collect();
+                let any = idle[dice.below(idle.len() as i64) as usize];
+                let place = if self.is_pooled { any } else { client };
+                let is_own = self.own_answers.is_some_and(|it| dice.below(it) == 0);
+                if !is_own {
+                    far[place].push(turn(sent_us, answered_us));
+                }
+                near[client].push(turn(at_us, answered_us + 100 + dice.below(400)));
+                served[client].push((!is_own).then_some(place));
+            }
+        }
+        if self.has_gap {
+            far[0].clear();
+        }
+        let side = |hosts: [u8; 2], first: u16, turns: &[Vec<Turn>]| -> Vec<Trail> {
+            let numbered = (first..).zip(turns);
+            let one = |(port, own): (u16, &Vec<Turn>)| connection(hosts, port, own);
+            numbered.map(one).collect()
+        };
+        let mut trails = side([CLIENT, PROXY], 40_000, &near);
+        trails.extend(side([PROXY, SERVER], 50_000, &far));
+        Scene { trails, served }
+    }
+
+    /// How many clients are linked, none of them wrongly.
+    fn found(&self, dice: &mut Dice) -> usize {
+        let Scene { trails, served } = self.play(dice);
+        let told = pairs(&trails);
+        for [near, far] in &told {
+            let place = far - self.clients;
+            let goes_there = |it: &Option<usize>| it.is_none_or(|it| it == place);
+            let is_own = served[*near].iter().all(goes_there);
+            let others = served.iter().enumerate().filter(|it| it.0 != *near);
+            let is_shared = others.flat_map(|it| it.1).any(|it| *it == Some(place));
+            assert!(
+                is_own && !is_shared,
+                "{near} to {place}: {self:?} {served:?}"
+            );
+        }
+        told.len()
+    }
+
+    /// The same of many crowds: found, and all.
+    fn many(self, dice: &mut Dice) -> (usize, usize) {
+        let crowds: Vec<Self> = (0..200)
+            .map(|case| Self {
+                clients: 2 + case % 7,
+                rounds: 3 + dice.below(20),
+                ..self
+            })
+            .collect();
+        let found = crowds.iter().map(|it| it.found(dice)).sum();
+        (found, crowds.iter().map(|it| it.clients).sum())
+    }
+}
+
+const CROWD: Crowd = Crowd {
+    clients: 0,
+    rounds: 0,
+    spread_us: 75_000,
+    is_pooled: false,
+    own_answers: None,
+    has_gap: false,
+};
 
 #[test]
 fn equal_clients_at_once_are_never_crossed() {
     let mut dice = Dice(7);
-    let (mut found, mut all) = (0, 0);
-    for case in 0..600 {
-        let (clients, rounds) = (2 + case % 7, 3 + dice.below(12));
-        let is_pooled = case % 3 == 0;
-        let (trails, served) = crowd(&mut dice, clients, rounds, is_pooled);
-        let told = pairs(&trails);
-        for [near, far] in &told {
-            let place = far - clients;
-            let is_own = served[*near].iter().all(|it| *it == place);
-            let others = served.iter().enumerate().filter(|it| it.0 != *near);
-            let is_shared = others.flat_map(|it| it.1).any(|it| *it == place);
-            assert!(is_own && !is_shared, "case {case}: {near} {far} {served:?}");
-        }
-        if !is_pooled {
-            found += told.len();
-            all += clients;
+    let (found, all) = CROWD.many(&mut dice);
+    assert!(10 * found >= 9 * all, "found {found} of {all}");
+    let in_step = Crowd {
+        spread_us: 3_000,
+        ..CROWD
+    };
+    let (found, all) = in_step.many(&mut dice);
+    assert!(10 * found >= 3 * all, "found {found} of {all}");
+    for crowd in [CROWD, in_step] {
+        let with_gaps = Crowd {
+            own_answers: Some(8),
+            has_gap: true,
+            ..crowd
+        };
+        with_gaps.many(&mut dice);
+        for pool in [crowd, with_gaps] {
+            let pool = Crowd {
+                is_pooled: true,
+                ..pool
+            };
+            pool.many(&mut dice);
         }
     }
-    assert!(10 * found >= 6 * all, "found {found} of {all}");
+}
+
+#[test]
+fn single_exchanges_are_never_crossed() {
+    let mut dice = Dice(11);
+    let (mut found, mut all) = (0, 0);
+    for case in 0..200 {
+        let (mut near, mut far) = (Vec::new(), Vec::new());
+        let count = 3 + case % 12;
+        for port in 0..count {
+            // So many in a second, from hardly any at once to five.
+            let at = dice.below(count * (4_000 + case * 500));
+            let port = port as u16;
+            let connected = at + 1_000 + dice.below(500);
+            let asked = connected + 5_000 + dice.below(500);
+            let answered = asked + 5_000 + dice.below(20_000);
+            let end = answered + 200 + dice.below(400);
+            let own = [turn(at + 900, answered + 100 + dice.below(100))];
+            near.push(whole([CLIENT, PROXY], 40_000 + port, [at, end + 100], &own));
+            // One of them may be missing, or the proxy's own answer.
+            let own = [turn(asked, answered)];
+            let own = if dice.below(12) == 0 { &own[..0] } else { &own };
+            let beyond = whole([PROXY, SERVER], 50_000 + port, [connected, end], own);
+            far.push(beyond);
+        }
+        let told = pairs(&[near, far].concat());
+        for [near, far] in &told {
+            assert_eq!(near + count as usize, *far, "case {case}");
+        }
+        found += told.len();
+        all += count as usize;
+    }
+    assert!(10 * found >= 2 * all, "found {found} of {all}");
 }
 
 #[test]
@@ -413,5 +540,4 @@ fn what_is_crowded_or_endless_tells_nothing_and_ends() {
     let near = connection([CLIENT, PROXY], 40_000, &turns(count, 0, 21_000));
     let far = connection([PROXY, SERVER], 50_000, &turns(count, 400, 20_000));
     assert_eq!(pairs(&[near, far]), NONE);
-    let _ = MS;
 }
