@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use phalanx_engine::stitch::{StitchHop, Stitched, StitchedConversation, Trail, stitch};
+use phalanx_engine::stitch::{
+    ProxyBasis, StitchHop, Stitched, StitchedConversation, Trail, stitch,
+};
 use phalanx_engine::{Endpoint, Side, Sides};
 
 use super::{ClockReport, ConversationReport, Report};
@@ -15,19 +17,20 @@ pub struct Across {
     pub flows: Vec<FlowAt>,
     /// Its paths, its legs and what was rewritten on them.
     pub joined: StitchedConversation,
-    /// The conversation that carries the same content beyond a proxy.
-    pub proxied: Option<Proxied>,
+    /// The conversations that are the same exchange beyond a proxy: towards the client, and towards
+    /// the server.
+    pub proxied: Sides<Option<Proxied>>,
     /// Its place among [`Stitched::conversations`].
     pub place: usize,
 }
 
-/// A conversation that carries the same content.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A conversation that is the same exchange.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Proxied {
     /// Its name.
     pub id: String,
-    /// Chunks of content that both carry, from the client and from the server.
-    pub chunks: [u32; 2],
+    /// What tells it.
+    pub basis: ProxyBasis,
 }
 
 /// A conversation's flow at one hop.
@@ -128,28 +131,23 @@ impl Report {
             .iter()
             .filter_map(|it| Some((place(it)?, it.id.clone())))
             .collect();
-        let mut partners = BTreeMap::new();
-        // In a chain each tells of the next one towards the server, the last of the one before it.
+        let mut partners: BTreeMap<usize, Sides<Option<Proxied>>> = BTreeMap::new();
         for link in &stitched.proxies {
-            let [a, b] = link.conversations;
-            partners.entry(b).or_insert((a, link.chunks));
-        }
-        for link in &stitched.proxies {
-            let [a, b] = link.conversations;
-            partners.insert(a, (b, link.chunks));
+            let [near, far] = link.conversations;
+            for (one, other, side) in [(near, far, Side::Server), (far, near, Side::Client)] {
+                let proxied = ids.get(&other).map(|id| Proxied {
+                    id: id.clone(),
+                    basis: link.basis,
+                });
+                *partners.entry(one).or_default().get_mut(side) = proxied;
+            }
         }
         for across in self
             .conversations
             .iter_mut()
             .filter_map(|it| it.across.as_mut())
         {
-            let partner = partners.get(&across.place);
-            across.proxied = partner.and_then(|(place, chunks)| {
-                Some(Proxied {
-                    id: ids.get(place)?.clone(),
-                    chunks: *chunks,
-                })
-            });
+            across.proxied = partners.remove(&across.place).unwrap_or_default();
         }
     }
 }
@@ -170,7 +168,7 @@ impl Across {
         Self {
             flows: conversation.flows.iter().map(flow).collect(),
             joined: conversation.clone(),
-            proxied: None,
+            proxied: Sides::default(),
             place,
         }
     }
