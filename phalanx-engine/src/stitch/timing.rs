@@ -2,25 +2,25 @@
 //! connection lie within those of another, one in each, and the first one's client is the host
 //! that the other one's server is. That is a hypothesis (METHODS K7); content goes before it.
 //!
-//! Each exchange that is nested by chance is as likely as the proxy's own time is a part of the
-//! time between two requests. What speaks against a pair, or as much for another one, leaves both
-//! untold: an exchange of the farther connection that lies elsewhere, as in a pool that serves many
-//! clients; a second connection that fits half as often.
+//! That an exchange lies so by chance is as likely as the proxy's own time is a part of the time
+//! between two requests. An exchange of the farther connection that lies elsewhere, as in a pool
+//! that serves many clients, speaks against the pair; exchanges that may as well be another's tell
+//! nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod course;
+mod matching;
+
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use self::course::{Course, Farther, Nested, courses};
+use self::matching::Matching;
 use super::clock::{Clocks, Difference};
 use super::conversation::StitchedConversation;
-use super::exchange::{Exchange, Exchanges};
-use super::proxy::{End, ProxyBasis, ProxyLink, are_siblings, pair_up};
-use super::trail::{Crossing, Trail};
-use crate::limits::{
-    EXCHANGE_CLUSTER_COUNT_MAX, EXCHANGE_NESTED_COUNT_MAX, EXCHANGE_PAIR_COUNT_MAX,
-    EXCHANGE_TOTAL_MAX,
-};
+use super::exchange::Exchange;
+use super::proxy::{ProxyBasis, ProxyLink, are_siblings};
+use super::trail::Trail;
 use crate::side::Endpoint;
-use phalanx_common::packet::protocol;
 
 /// Fewest nested exchanges that tell by themselves.
 const COUNT_MIN: u32 = 3;
@@ -54,59 +54,6 @@ const OWN_PART: u32 = 8;
 /// Of so many exchanges one may be another's.
 const DOUBTED_PART: u32 = 16;
 
-/// What tells connections of one proxy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
-    /// Its address.
-    Address(IpAddr),
-    /// A hop that no router lies in front of.
-    Hop(u32),
-}
-
-/// A connection at the hop nearest to the proxy.
-#[derive(Debug)]
-struct Course<'a> {
-    conversation: usize,
-    trail: &'a Trail,
-    exchanges: Exchanges,
-}
-
-/// An exchange beyond the proxy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Entry {
-    /// First packet of its request.
-    start_ns: i64,
-    far: usize,
-    exchange: usize,
-}
-
-/// Exchanges beyond a proxy that one hop saw.
-#[derive(Debug)]
-struct Entries {
-    /// In the order of time.
-    list: Vec<Entry>,
-    /// From then on some are not known.
-    until_ns: i64,
-}
-
-/// Connections beyond proxies.
-#[derive(Debug)]
-struct Farther<'a> {
-    courses: Vec<Course<'a>>,
-    /// By hop.
-    places: BTreeMap<Place, BTreeMap<u32, Entries>>,
-}
-
-/// An exchange beyond that may lie within one on the client's side.
-#[derive(Clone, Copy, Debug)]
-struct Nested {
-    far: usize,
-    exchange: usize,
-    /// Whether clocks leave no doubt.
-    is_certain: bool,
-    clock: Difference,
-}
-
 /// What two connections have in common.
 #[derive(Clone, Debug, Default)]
 struct Tally {
@@ -134,18 +81,6 @@ struct Tallies {
     by_far: BTreeMap<usize, Tally>,
     /// Its exchanges that may hold one of anybody.
     holding: u32,
-}
-
-/// Which exchanges may belong together, and which do. Exchanges have numbers across all connections
-/// of a side.
-#[derive(Debug)]
-struct Matching {
-    /// Number of the first exchange of each connection, on the client's side and beyond.
-    firsts: [Vec<usize>; 2],
-    /// Of each exchange beyond: how many on the client's side may hold it, two at most.
-    holder_counts: Vec<u8>,
-    /// Of each exchange on the client's side: the one beyond that alone is left for it.
-    assigned: Vec<Option<usize>>,
 }
 
 /// Two connections that fit.
@@ -212,135 +147,15 @@ fn devotion(
     matching: &Matching,
 ) -> BTreeMap<(IpAddr, Endpoint), (usize, usize)> {
     let mut services: BTreeMap<_, (usize, usize)> = BTreeMap::new();
-    for (course, first) in courses.iter().zip(&matching.firsts[1]) {
-        let own = &matching.holder_counts[*first..first + course.exchanges.list.len()];
+    for (far, course) in courses.iter().enumerate() {
         let counts = services.entry(service(course)).or_default();
-        counts.0 += usize::from(own.iter().any(|it| *it > 0));
+        counts.0 += usize::from(matching.is_held(far, course));
         counts.1 += 1;
     }
     services
 }
 
-/// Connections that may end at a proxy, and those that may begin at one. `None` where there are
-/// more exchanges than are kept: what is not known might fit better.
-fn courses<'a>(
-    conversations: &[StitchedConversation],
-    trails: &'a [Trail],
-    linked: &[ProxyLink],
-) -> Option<(Vec<Course<'a>>, Farther<'a>)> {
-    let taken =
-        |end: usize| -> BTreeSet<usize> { linked.iter().map(|it| it.conversations[end]).collect() };
-    let (near_taken, far_taken) = (taken(0), taken(1));
-    let mut near: Vec<(usize, &Trail)> = Vec::new();
-    let mut far: Vec<(usize, &Trail)> = Vec::new();
-    for (index, conversation) in conversations.iter().enumerate() {
-        let at = |hop: &u32| {
-            let mut flows = conversation.flows.iter().map(|it| &trails[*it]);
-            flows.find(|it| it.hop == *hop && speaks_both_ways(it))
-        };
-        if !near_taken.contains(&index) {
-            let nearest = conversation.path.iter().rev().find_map(at);
-            near.extend(nearest.map(|it| (index, it)));
-        }
-        if !far_taken.contains(&index) {
-            let nearest = conversation.path.iter().find_map(at);
-            far.extend(nearest.map(|it| (index, it)));
-        }
-    }
-    let places = |of: &[(usize, &Trail)], side: fn(&Trail) -> Vec<Place>| -> BTreeSet<Place> {
-        of.iter().flat_map(|it| side(it.1)).collect()
-    };
-    let (ending, beginning) = (places(&near, server_places), places(&far, client_places));
-    near.retain(|it| server_places(it.1).iter().any(|it| beginning.contains(it)));
-    far.retain(|it| client_places(it.1).iter().any(|it| ending.contains(it)));
-    let mut total = 0;
-    let mut follow = |of: Vec<(usize, &'a Trail)>| -> Option<Vec<Course<'a>>> {
-        let mut courses = Vec::new();
-        for (conversation, trail) in of {
-            let exchanges = Exchanges::of(trail);
-            total += exchanges.list.len();
-            if total > EXCHANGE_TOTAL_MAX {
-                return None;
-            }
-            if !exchanges.list.is_empty() {
-                courses.push(Course {
-                    conversation,
-                    trail,
-                    exchanges,
-                });
-            }
-        }
-        Some(courses)
-    };
-    let near = follow(near)?;
-    Some((near, Farther::of(follow(far)?)))
-}
-
-fn speaks_both_ways(trail: &Trail) -> bool {
-    let speaks = |of: &[Crossing]| of.iter().any(|it| it.length > 0);
-    let (client, server) = (&trail.crossings.client, &trail.crossings.server);
-    trail.protocol == protocol::TCP && speaks(client) && speaks(server)
-}
-
-/// Where a connection ends.
-fn server_places(trail: &Trail) -> Vec<Place> {
-    places(trail, &trail.ends.server, &trail.crossings.server)
-}
-
-/// Where a connection begins.
-fn client_places(trail: &Trail) -> Vec<Place> {
-    places(trail, &trail.ends.client, &trail.crossings.client)
-}
-
-fn places(trail: &Trail, end: &Endpoint, sent: &[Crossing]) -> Vec<Place> {
-    let here = Place::Hop(trail.hop);
-    if end.is_scoped() {
-        return vec![here];
-    }
-    // What hosts send packets with; no router has taken anything off.
-    let is_whole = |it: &Crossing| matches!(it.ttl, 32 | 64 | 128 | 255);
-    let is_local = sent.first().is_some_and(is_whole);
-    let address = Place::Address(end.address);
-    std::iter::once(address)
-        .chain(is_local.then_some(here))
-        .collect()
-}
-
-impl<'a> Farther<'a> {
-    fn of(courses: Vec<Course<'a>>) -> Self {
-        let mut places: BTreeMap<Place, BTreeMap<u32, Entries>> = BTreeMap::new();
-        for (far, course) in courses.iter().enumerate() {
-            let exchanges = &course.exchanges;
-            let entries = || {
-                let starts = exchanges.list.iter().map(|it| it.request.first_ns);
-                starts.enumerate().map(|(exchange, start_ns)| Entry {
-                    start_ns,
-                    far,
-                    exchange,
-                })
-            };
-            for place in client_places(course.trail) {
-                let hops = places.entry(place).or_default();
-                let kept = hops.entry(course.trail.hop).or_insert_with(|| Entries {
-                    list: Vec::new(),
-                    until_ns: i64::MAX,
-                });
-                kept.list.extend(entries());
-                if let Some(last) = exchanges.list.last().filter(|_| exchanges.is_cut) {
-                    kept.until_ns = kept.until_ns.min(last.request.first_ns);
-                }
-            }
-        }
-        for entries in places.values_mut().flat_map(BTreeMap::values_mut) {
-            entries.list.sort_unstable();
-        }
-        Self { courses, places }
-    }
-
-    fn exchange(&self, nested: &Nested) -> &Exchange {
-        &self.courses[nested.far].exchanges.list[nested.exchange]
-    }
-
+impl Farther<'_> {
     /// What each of these connections has in common with one on the client's side.
     fn tallies(
         &self,
@@ -382,57 +197,6 @@ impl<'a> Farther<'a> {
             }
         }
         tallies
-    }
-
-    /// The exchanges that may lie within one, in the order of their connections. `None` where there
-    /// are too many to tell, or not all are known.
-    fn nested(
-        &self,
-        course: &Course<'_>,
-        outer: &Exchange,
-        clocks: &Clocks,
-    ) -> Option<Vec<Nested>> {
-        let mut nested: Vec<Nested> = Vec::new();
-        let hops = server_places(course.trail);
-        let hops = hops.iter().filter_map(|it| self.places.get(it)).flatten();
-        for (hop, entries) in hops {
-            let (asked_ns, answered_ns) = (outer.request.first_ns, outer.response.first_ns);
-            let Some(clock) = clocks.difference(course.trail.hop, *hop, asked_ns) else {
-                continue;
-            };
-            let there = |time_ns: i64, more_ns: f64| {
-                time_ns.saturating_add((clock.ahead_ns + more_ns) as i64)
-            };
-            let error_ns = clock.error_ns();
-            let (from_ns, to_ns) = (there(asked_ns, -error_ns), there(answered_ns, error_ns));
-            if to_ns >= entries.until_ns {
-                return None;
-            }
-            let first = entries.list.partition_point(|it| it.start_ns < from_ns);
-            let within = entries.list[first..].iter();
-            for (index, entry) in within.take_while(|it| it.start_ns <= to_ns).enumerate() {
-                if index == EXCHANGE_NESTED_COUNT_MAX {
-                    return None;
-                }
-                let inner = &self.courses[entry.far].exchanges.list[entry.exchange];
-                if inner.response.first_ns > to_ns
-                    || inner.request.last_ns < there(outer.request.last_ns, -error_ns)
-                    || !may_go_on(course.trail, self.courses[entry.far].trail)
-                {
-                    continue;
-                }
-                nested.push(Nested {
-                    far: entry.far,
-                    exchange: entry.exchange,
-                    is_certain: inner.request.first_ns >= there(asked_ns, error_ns)
-                        && inner.response.first_ns <= there(answered_ns, -error_ns),
-                    clock,
-                });
-            }
-        }
-        nested.sort_unstable_by_key(|it| (it.far, it.exchange));
-        nested.dedup_by_key(|it| (it.far, it.exchange));
-        Some(nested)
     }
 
     /// The connection that one on the client's side goes on in: no more than one in sixteen
@@ -510,119 +274,6 @@ impl<'a> Farther<'a> {
     }
 }
 
-impl Matching {
-    /// Finds who belongs together where that is clear. `None` where there is more than is compared.
-    fn of(near: &[Course<'_>], farther: &Farther<'_>, clocks: &Clocks) -> Option<Self> {
-        let (near_firsts, near_count) = numbers(near);
-        let (far_firsts, far_count) = numbers(&farther.courses);
-        let mut matching = Self {
-            firsts: [near_firsts, far_firsts],
-            holder_counts: vec![0; far_count],
-            assigned: vec![None; near_count],
-        };
-        let mut pairs: Vec<[usize; 2]> = Vec::new();
-        for (index, course) in near.iter().enumerate() {
-            for (place, exchange) in course.exchanges.list.iter().enumerate() {
-                let nested = farther.nested(course, exchange, clocks).unwrap_or_default();
-                for few in nested.chunk_by(|a, b| a.far == b.far) {
-                    for one in few {
-                        let count =
-                            &mut matching.holder_counts[matching.firsts[1][one.far] + one.exchange];
-                        *count = (*count + 1).min(2);
-                    }
-                    // Those before it are its connection's own.
-                    if let Some(last) = few.last() {
-                        let far = matching.firsts[1][last.far] + last.exchange;
-                        pairs.push([matching.firsts[0][index] + place, far]);
-                    }
-                }
-                if pairs.len() > EXCHANGE_PAIR_COUNT_MAX {
-                    return None;
-                }
-            }
-        }
-        matching.assign(pairs);
-        Some(matching)
-    }
-
-    /// Assigns exchanges, each cluster of those that hang together by itself.
-    fn assign(&mut self, pairs: Vec<[usize; 2]>) {
-        let near_count = self.assigned.len();
-        let mut clusters = Clusters::new(near_count + self.holder_counts.len());
-        for [near, far] in &pairs {
-            clusters.join(*near, near_count + far);
-        }
-        let mut numbered: Vec<(usize, [usize; 2])> = pairs
-            .into_iter()
-            .map(|it| (clusters.of(it[0]), it))
-            .collect();
-        numbered.sort_unstable();
-        for cluster in numbered.chunk_by(|a, b| a.0 == b.0) {
-            if let [(_, [near, far])] = cluster {
-                self.assigned[*near] = Some(*far);
-            } else if cluster.len() <= EXCHANGE_CLUSTER_COUNT_MAX {
-                let mut partners: BTreeMap<End, BTreeSet<End>> = BTreeMap::new();
-                for (_, [near, far]) in cluster {
-                    let (near, far) = ((false, *near), (true, *far));
-                    partners.entry(near).or_default().insert(far);
-                    partners.entry(far).or_default().insert(near);
-                }
-                for (near, far) in pair_up(&partners).iter().filter(|it| !it.0.0) {
-                    self.assigned[near.1] = Some(far.1);
-                }
-            }
-        }
-    }
-
-    /// Whether an exchange, by connection and place, has this one beyond.
-    fn assigns(&self, (near, place): (usize, usize), nested: &Nested) -> bool {
-        let far = self.firsts[1][nested.far] + nested.exchange;
-        self.assigned[self.firsts[0][near] + place] == Some(far)
-    }
-
-    fn holder_count(&self, nested: &Nested) -> u8 {
-        self.holder_counts[self.firsts[1][nested.far] + nested.exchange]
-    }
-}
-
-/// The number of the first exchange of each connection, and how many there are.
-fn numbers(courses: &[Course<'_>]) -> (Vec<usize>, usize) {
-    let mut count = 0;
-    let mut number = |it: &Course<'_>| {
-        count += it.exchanges.list.len();
-        count - it.exchanges.list.len()
-    };
-    let firsts = courses.iter().map(&mut number).collect();
-    (firsts, count)
-}
-
-/// Things that hang together (union-find, with path halving).
-#[derive(Debug)]
-struct Clusters {
-    parents: Vec<usize>,
-}
-
-impl Clusters {
-    fn new(count: usize) -> Self {
-        Self {
-            parents: (0..count).collect(),
-        }
-    }
-
-    fn of(&mut self, mut it: usize) -> usize {
-        while self.parents[it] != it {
-            self.parents[it] = self.parents[self.parents[it]];
-            it = self.parents[it];
-        }
-        it
-    }
-
-    fn join(&mut self, a: usize, b: usize) {
-        let (a, b) = (self.of(a), self.of(b));
-        self.parents[a.max(b)] = a.min(b);
-    }
-}
-
 /// How likely it is that an exchange lies so within one of a connection by chance: the time that is
 /// left, as a part of that between two requests.
 fn chance(course: &Course<'_>, place: usize, inner: [&Exchange; 2], clock: Difference) -> f64 {
@@ -652,12 +303,4 @@ fn are_alike(a: &Exchange, b: &Exchange, (bytes, part): (u64, u64)) -> bool {
 fn has_one_address(near: &Trail, far: &Trail) -> bool {
     let (server, client) = (near.ends.server, far.ends.client);
     server.address == client.address && !server.is_scoped()
-}
-
-/// Whether one connection may go on in another. Where only the hop says so, hosts that any end is
-/// the same of are other ones.
-fn may_go_on(near: &Trail, far: &Trail) -> bool {
-    let (near, far) = (near.ends, far.ends);
-    near.server.address == far.client.address
-        || (near.client.address != far.client.address && near.server.address != far.server.address)
 }

@@ -2,11 +2,13 @@
 
 use phalanx_common::packet::TcpFlags;
 
+use super::SECOND;
 use crate::limits::{EXCHANGE_COUNT_MAX, EXCHANGE_NESTED_COUNT_MAX};
 use crate::side::{Endpoint, Side, Sides};
-use crate::stitch::clock::Clocks;
+use crate::stitch::clock::{AllSightings, Clocks};
 use crate::stitch::content::Content;
 use crate::stitch::conversation::StitchedConversation;
+use crate::stitch::hull::Point;
 use crate::stitch::proxy::{ProxyBasis, ProxyLink, link};
 use crate::stitch::trail::{Crossing, Trail};
 
@@ -75,6 +77,10 @@ fn whole(hosts: [u8; 2], port: u16, life_us: [i64; 2], turns: &[Turn]) -> Trail 
 
 /// Links of connections each of which is a conversation that one hop saw.
 fn links(trails: &[Trail]) -> Vec<ProxyLink> {
+    links_by(trails, &Clocks::default())
+}
+
+fn links_by(trails: &[Trail], clocks: &Clocks) -> Vec<ProxyLink> {
     let conversation = |(place, trail): (usize, &Trail)| StitchedConversation {
         flows: vec![place],
         path: vec![trail.hop],
@@ -82,7 +88,7 @@ fn links(trails: &[Trail]) -> Vec<ProxyLink> {
         ..StitchedConversation::default()
     };
     let conversations: Vec<_> = trails.iter().enumerate().map(conversation).collect();
-    link(&conversations, trails, &Clocks::default())
+    link(&conversations, trails, clocks)
 }
 
 fn pairs(trails: &[Trail]) -> Vec<[usize; 2]> {
@@ -168,6 +174,34 @@ fn a_loop_that_leaves_much_room_needs_many_exchanges() {
     };
     assert_eq!(pairs(&pair(6)), NONE);
     assert_eq!(pairs(&pair(16)), [[0, 1]]);
+}
+
+/// The clocks of two hops: the second is ahead by so much, known to within some microseconds.
+fn clocks(ahead_us: i64, error_us: i64) -> Clocks {
+    let mut sightings = AllSightings::default();
+    for time_ns in (0..4 * SECOND).step_by(100_000_000) {
+        for (is_onward, more_us) in [(true, error_us), (false, -error_us)] {
+            let ahead_ns = (ahead_us + more_us) * 1_000;
+            sightings.add((0, 1), Point { time_ns, ahead_ns }, is_onward);
+        }
+    }
+    let mut clocks = Clocks::default();
+    sightings.settle(&super::hops(2), &mut clocks);
+    clocks
+}
+
+#[test]
+fn clocks_that_differ_are_compared_and_leave_no_doubt() {
+    let ahead_us = 3_600_000_000;
+    let near = connection([CLIENT, PROXY], 40_000, &turns(12, 0, 21_000));
+    let far = turns(12, ahead_us + 400, 20_000);
+    let far = connection([PROXY, SERVER], 50_000, &far);
+    let far = Trail { hop: 1, ..far };
+    let both = [near, far];
+    assert_eq!(links_by(&both, &clocks(ahead_us, 100)).len(), 1);
+    // Whether the proxy asked after its client is in doubt, or nothing is known.
+    assert_eq!(links_by(&both, &clocks(ahead_us, 450)), []);
+    assert_eq!(links_by(&both, &Clocks::default()), []);
 }
 
 #[test]
