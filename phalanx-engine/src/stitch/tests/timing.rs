@@ -561,6 +561,36 @@ fn single_exchanges_are_never_crossed() {
 }
 
 #[test]
+fn ten_thousand_connections_through_one_proxy() {
+    let mut dice = Dice(3);
+    let (mut near, mut far) = (Vec::new(), Vec::new());
+    for port in 0..10_000 {
+        // Some six at once.
+        let at = i64::from(port) * 10_000 + dice.below(10_000);
+        let (asked, answered) = (at + 500, at + 10_000 + dice.below(100_000));
+        let port = port as u16;
+        near.push(connection(
+            [CLIENT, PROXY],
+            port,
+            &[turn(at, answered + 500)],
+        ));
+        far.push(connection([PROXY, SERVER], port, &[turn(asked, answered)]));
+    }
+    // None lives within another, as far as anybody saw.
+    assert_eq!(pairs(&[&near[..], &far].concat()), NONE);
+    // Each may be held by a few, and finding that takes no comparison of all with all.
+    let sessions: Vec<Turn> = turns(4_000, 0, 21_000);
+    let beyond: Vec<Turn> = turns(4_000, 400, 20_000);
+    let all = [
+        &near[..],
+        &far,
+        &[connection([4, PROXY], 1, &sessions)],
+        &[connection([PROXY, 5], 1, &beyond)],
+    ];
+    assert_eq!(pairs(&all.concat()), NONE);
+}
+
+#[test]
 fn what_is_crowded_or_endless_tells_nothing_and_ends() {
     // As many at once as begin within one exchange, and one more than is counted.
     let near = connection([CLIENT, PROXY], 40_000, &turns(12, 0, 60_000));
