@@ -221,3 +221,50 @@ impl Across {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use phalanx_engine::stitch::ProxyLink;
+
+    use super::*;
+
+    #[test]
+    fn of_a_chain_of_proxies_each_tells_of_both_neighbours() {
+        let link = |conversations: [usize; 2], basis: ProxyBasis| ProxyLink {
+            conversations,
+            basis,
+        };
+        let content = ProxyBasis::Content { chunks: [4, 9] };
+        let timing = ProxyBasis::Timing {
+            exchanges: 12,
+            confidence: 0.5,
+        };
+        let stitched = Stitched {
+            proxies: vec![link([0, 1], content), link([1, 2], timing)],
+            ..Stitched::default()
+        };
+        let conversation = |place: usize| ConversationReport {
+            id: format!("tcp-{place}"),
+            across: Some(Box::new(Across {
+                place,
+                ..Across::default()
+            })),
+            ..ConversationReport::default()
+        };
+        let mut report = Report {
+            conversations: (0..4).map(conversation).collect(),
+            ..Report::default()
+        };
+        report.note_proxies(&stitched);
+        let told = report.conversations.iter().map(|it| {
+            let proxied = &it.across.as_ref().expect("given above").proxied;
+            [&proxied.client, &proxied.server]
+                .map(|it| it.as_ref().map(|it| (it.id.as_str(), it.basis)))
+        });
+        let told: Vec<_> = told.collect();
+        assert_eq!(told[0], [None, Some(("tcp-1", content))]);
+        assert_eq!(told[1], [Some(("tcp-0", content)), Some(("tcp-2", timing))]);
+        assert_eq!(told[2], [Some(("tcp-1", timing)), None]);
+        assert_eq!(told[3], [None, None]);
+    }
+}

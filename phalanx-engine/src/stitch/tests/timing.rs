@@ -486,7 +486,9 @@ impl Crowd {
             })
             .collect();
         let found = crowds.iter().map(|it| it.found(dice)).sum();
-        (found, crowds.iter().map(|it| it.clients).sum())
+        let all = crowds.iter().map(|it| it.clients).sum();
+        println!("{found} of {all} clients linked, none wrongly: {self:?}");
+        (found, all)
     }
 }
 
@@ -557,6 +559,7 @@ fn single_exchanges_are_never_crossed() {
         found += told.len();
         all += count as usize;
     }
+    println!("{found} of {all} single exchanges linked, none wrongly");
     assert!(10 * found >= 2 * all, "found {found} of {all}");
 }
 
