@@ -27,6 +27,13 @@ pub(super) struct Exchange {
     pub(super) response: Burst,
 }
 
+impl Exchange {
+    /// From the first packet of the request to that of the answer.
+    pub(super) const fn wait_ns(&self) -> i64 {
+        self.response.first_ns.saturating_sub(self.request.first_ns)
+    }
+}
+
 /// The exchanges of a connection at one hop.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Exchanges {

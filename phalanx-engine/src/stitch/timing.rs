@@ -9,12 +9,14 @@
 
 mod course;
 mod matching;
+mod wait;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use self::course::{Course, Farther, Nested, courses};
 use self::matching::Matching;
+use self::wait::Waits;
 use super::clock::{Clocks, Difference};
 use super::conversation::StitchedConversation;
 use super::exchange::Exchange;
@@ -71,6 +73,8 @@ struct Tally {
     alike: u32,
     /// Logarithm of the odds against chance.
     evidence: f64,
+    /// How long those that are assigned took.
+    waits: Waits,
     /// Places of the last one: in the nearer connection, and the last within it.
     last: Option<(usize, Nested)>,
 }
@@ -189,6 +193,10 @@ impl Farther<'_> {
                     continue;
                 }
                 tally.assigned += 1;
+                let outer_ns = exchange.wait_ns();
+                let last_ns = pair[1].response.first_ns;
+                let inner_ns = last_ns.saturating_sub(pair[0].request.first_ns);
+                tally.waits.add([outer_ns, inner_ns]);
                 let is_alone = is_one && few.iter().all(|it| matching.holder_count(it) == 1);
                 tally.alone += u32::from(is_alone);
                 let least = if is_alone { SHARE_MIN } else { SHARE_MIN_AMONG };
@@ -231,7 +239,8 @@ impl Farther<'_> {
             && tally.held == far.exchanges.list.len() as u32
             && tally.held - tally.holding <= HANDSHAKE_COUNT
             && OWN_PART * (all - tally.holding - handshake) <= all
-            && 4 * tally.alike >= 3 * tally.holding;
+            && 4 * tally.alike >= 3 * tally.holding
+            && !tally.waits.contradict();
         if !fits {
             return None;
         }
@@ -299,7 +308,7 @@ fn are_alike(a: &Exchange, b: &Exchange, (bytes, part): (u64, u64)) -> bool {
     are_near(a.request.bytes, b.request.bytes) && are_near(a.response.bytes, b.response.bytes)
 }
 
-/// Whether the host that one connection goes to is, by its address, the one that another comes from.
+/// Whether the host that one connection goes to is, by its address, where another one begins.
 fn has_one_address(near: &Trail, far: &Trail) -> bool {
     let (server, client) = (near.ends.server, far.ends.client);
     server.address == client.address && !server.is_scoped()

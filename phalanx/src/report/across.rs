@@ -239,10 +239,8 @@ mod tests {
             exchanges: 12,
             confidence: 0.5,
         };
-        let stitched = Stitched {
-            proxies: vec![link([0, 1], content), link([1, 2], timing)],
-            ..Stitched::default()
-        };
+        let mut stitched = Stitched::default();
+        stitched.proxies = vec![link([0, 1], content), link([1, 2], timing)];
         let conversation = |place: usize| ConversationReport {
             id: format!("tcp-{place}"),
             across: Some(Box::new(Across {

@@ -398,6 +398,28 @@ impl Dice {
     }
 }
 
+#[test]
+fn who_is_asked_and_asks_in_one_rhythm_is_no_proxy() {
+    let mut dice = Dice(5);
+    for case in 0..50 {
+        let (mut near, mut far, mut behind) = (Vec::new(), Vec::new(), Vec::new());
+        for index in 0..120 {
+            let at = index * 1_000_000;
+            let asked = at + 1_000;
+            let answered = asked + 10_000 + dice.below(8_000);
+            far.push(turn(asked, answered));
+            // Its own time, whatever that takes; and what waits for it.
+            near.push(turn(at, at + 20_000 + dice.below(8_000)));
+            behind.push(turn(at, answered + 200 + dice.below(4_000)));
+        }
+        let far = connection([PROXY, SERVER], 50_000, &far);
+        let near = connection([CLIENT, PROXY], 40_000, &near);
+        assert_eq!(pairs(&[near, far.clone()]), NONE, "case {case}");
+        let behind = connection([CLIENT, PROXY], 40_000, &behind);
+        assert_eq!(pairs(&[behind, far]), [[0, 1]], "case {case}");
+    }
+}
+
 /// Clients that ask the same in rounds, through one proxy.
 #[derive(Clone, Copy, Debug)]
 struct Crowd {
