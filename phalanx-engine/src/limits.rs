@@ -390,6 +390,28 @@ pub const CONTENT_HOLDER_COUNT_MAX: usize = 8;
 /// Fewest chunks that two conversations of one exchange share: one of each direction.
 pub const CONTENT_SHARED_COUNT_MIN: u32 = 2;
 
+/// Silence within what one side says that ends a burst of it, in nanoseconds.
+pub const EXCHANGE_PAUSE_MAX_NS: i64 = SECOND_NS as i64;
+
+/// Exchanges of one connection that are compared with those beyond a proxy; a connection of more
+/// tells nothing from there on.
+pub const EXCHANGE_COUNT_MAX: usize = 4_096;
+
+/// Exchanges of all connections that end or begin at hosts that do both: 2²⁰ of 48 bytes, 48 MiB,
+/// and as much again for their index. Where there are more, none is compared.
+pub const EXCHANGE_TOTAL_MAX: usize = 1 << 20;
+
+/// Exchanges beyond a proxy that begin within one on the client's side: of more, none is meant.
+/// With the exchanges above it bounds all comparisons: 2²⁵.
+pub const EXCHANGE_NESTED_COUNT_MAX: usize = 32;
+
+/// Pairs of exchanges that may belong together, of all connections: 2²¹ of 16 bytes, 24 while they
+/// are sorted, 80 MiB. Where there are more, none is told.
+pub const EXCHANGE_PAIR_COUNT_MAX: usize = 1 << 21;
+
+/// Pairs of exchanges that hang together and are told apart: of more, none is.
+pub const EXCHANGE_CLUSTER_COUNT_MAX: usize = 1 << 12;
+
 /// Trails of all hops of one run: some 700 bytes each without their packets, 360 MiB. Packets of
 /// flows beyond are left out.
 pub const TRAIL_COUNT_MAX: usize = 1 << 19;

@@ -16,6 +16,7 @@ mod beside;
 mod clock;
 mod content;
 mod conversation;
+mod exchange;
 mod fate;
 mod hull;
 mod journey;
@@ -33,6 +34,7 @@ mod sighting;
 mod step;
 #[cfg(test)]
 mod tests;
+mod timing;
 mod trail;
 
 use self::association::associate;
@@ -44,7 +46,7 @@ pub use self::content::Content;
 pub use self::conversation::{Alignment, PathCount, Rewrite, RewriteField, StitchedConversation};
 pub use self::ladder::{Ladder, Rung, RungCrossing, RungEnd};
 pub use self::leg::{LegStory, LegWay};
-pub use self::proxy::ProxyLink;
+pub use self::proxy::{ProxyBasis, ProxyLink};
 pub use self::reading::{ClockReading, HopClock};
 pub use self::trail::{Crossing, SynOptions, Trail};
 
@@ -69,7 +71,7 @@ pub struct Stitched {
     pub conversations: Vec<StitchedConversation>,
     /// The clock of each hop against that of the reference, in the order of the hops.
     pub clocks: Vec<HopClock>,
-    /// Conversations that carry the content of one another: a proxy lies between them.
+    /// Conversations that are one exchange: a proxy lies between them.
     pub proxies: Vec<ProxyLink>,
     /// Pairs of flows that are alike, and no more so than others: not joined.
     pub ambiguous_count: u64,
@@ -130,8 +132,7 @@ pub fn stitch(mut trails: Vec<Trail>, hops: &[StitchHop]) -> Stitched {
     let stitched = groups.iter().map(|group| group.stitch(known));
     let conversations: Vec<StitchedConversation> = stitched.collect();
     let reference = reading::reference(&conversations, hops);
-    let members: Vec<&[usize]> = groups.iter().map(|it| &it.members[..]).collect();
-    let proxies = proxy::link(&members, &trails, &clocks);
+    let proxies = proxy::link(&conversations, &trails, &clocks);
     Stitched {
         trails,
         proxies,

@@ -1,10 +1,12 @@
 //! A proxy between two hops: the connections on its two sides are two conversations, and are told
-//! to carry the same. Who fetches the same twice is no proxy. Run by
-//! `cargo xtask test --ring network`.
+//! to carry the same, or, where headers alone were captured, to be one exchange by hypothesis. Who
+//! fetches the same twice is no proxy. Run by `cargo xtask test --ring network`.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "network/folder.rs"]
 mod folder;
+#[path = "network_proxy/session.rs"]
+mod session;
 #[path = "hops/told.rs"]
 mod told;
 
@@ -16,6 +18,7 @@ use std::thread::{JoinHandle, spawn};
 use folder::Folder;
 use phalanx_range::{Host, Range, Topology};
 use serde_json::Value;
+use session::{Pair, Sessions};
 
 const TOPOLOGY: &str = "
 nodes:
@@ -38,6 +41,11 @@ const PROXY_PORT: u16 = 3_128;
 /// Connections, one after the other: each asks for something else, and for the same as the last.
 const FETCH_COUNT: u8 = 12;
 const ANSWER_BYTES: usize = 40_000;
+/// Headers, and too little payload for a chunk of content.
+const HEADER_BYTES: u32 = 96;
+
+const SHARED: [&str; 1] = ["--shared-clock"];
+const OF_PROXY: [&str; 2] = ["--same-clock", "near,far"];
 
 /// Text that differs with its seed.
 fn text(seed: u8, length: usize) -> Vec<u8> {
@@ -109,8 +117,9 @@ fn fetch(client: &Host, target: SocketAddr, seed: u8) {
     assert_eq!(answer, text(seed, ANSWER_BYTES));
 }
 
-/// The report of what `work` does.
-fn record(work: impl FnOnce(&Range)) -> Value {
+/// The report of what `work` does, and what that gives. No conversation passes the proxy, so that
+/// nothing but an option tells of the clocks beyond.
+fn record<T>(snap_bytes: u32, clocks: &[&str], work: impl FnOnce(&Range) -> T) -> (Value, T) {
     let alone = File::create(std::env::temp_dir().join("phalanx-range-network.lock")).unwrap();
     alone.lock().unwrap();
     let range = Range::build(&Topology::from_yaml_str(TOPOLOGY).unwrap()).unwrap();
@@ -120,19 +129,18 @@ fn record(work: impl FnOnce(&Range)) -> Value {
         range
             .host(node)
             .unwrap()
-            .capture(interface, &path, 0)
+            .capture(interface, &path, snap_bytes)
             .unwrap()
     };
     let captures: Vec<_> = PLACES.iter().map(capture).collect();
-    work(&range);
+    let outcome = work(&range);
     for capture in captures {
         assert_eq!(capture.finish().unwrap().dropped, 0, "tcpdump was too slow");
     }
     let files: Vec<String> = PLACES.iter().map(|it| format!("{}.pcap", it.0)).collect();
     let files: Vec<&str> = files.iter().map(String::as_str).collect();
-    // No conversation passes the proxy, so that nothing else tells of the clocks beyond.
-    let run = told::analyze(&folder.0, &files, &["--shared-clock"]);
-    run.report.unwrap().all
+    let run = told::analyze(&folder.0, &files, clocks);
+    (run.report.unwrap().all, outcome)
 }
 
 fn tcp(report: &Value) -> Vec<&Value> {
@@ -143,7 +151,7 @@ fn tcp(report: &Value) -> Vec<&Value> {
 #[test]
 #[ignore = "needs root: run by cargo xtask test --ring network"]
 fn connections_on_both_sides_of_a_proxy_know_each_other() {
-    let report = record(|range| {
+    let (report, ()) = record(0, &SHARED, |range| {
         let host = |name| range.host(name).unwrap();
         let server = serve(host("server"), FETCH_COUNT);
         let target = (host("server").ipv4().unwrap(), PORT).into();
@@ -176,7 +184,7 @@ fn connections_on_both_sides_of_a_proxy_know_each_other() {
 #[test]
 #[ignore = "needs root: run by cargo xtask test --ring network"]
 fn who_fetches_the_same_again_is_no_proxy() {
-    let report = record(|range| {
+    let (report, ()) = record(0, &SHARED, |range| {
         let host = |name| range.host(name).unwrap();
         let server = serve(host("server"), 2);
         let target = (host("server").ipv4().unwrap(), PORT).into();
@@ -193,4 +201,78 @@ fn who_fetches_the_same_again_is_no_proxy() {
             serde_json::json!(["client", "near", "far", "server"])
         );
     }
+}
+
+/// What is linked of sessions of which headers alone were captured; what the proxy did; and the
+/// confidences.
+fn linked(sessions: Sessions) -> (Vec<Pair>, Vec<Pair>, Vec<f64>) {
+    let (report, passed) = record(HEADER_BYTES, &OF_PROXY, |range| sessions.play(range));
+    let conversations = tcp(&report);
+    let beyond = if sessions.is_pooled {
+        1
+    } else {
+        sessions.clients
+    };
+    assert_eq!(conversations.len(), sessions.clients + beyond);
+    let port = |it: &Value| it["client"]["port"].as_u64().unwrap() as u16;
+    let (mut links, mut confidences) = (Vec::new(), Vec::new());
+    for one in &conversations {
+        assert_eq!(one["proxied"], Value::Null, "no content was captured");
+        let proxies = one["proxies"].as_array();
+        for link in proxies.into_iter().flatten() {
+            assert_eq!(
+                (&link["basis"], &link["hypothesis"]),
+                (&"timing".into(), &true.into())
+            );
+            let other = conversations
+                .iter()
+                .find(|it| it["id"] == link["conversation"]);
+            if link["side"] == "toward_server" {
+                links.push((port(one), port(other.unwrap())));
+                confidences.push(link["confidence"].as_f64().unwrap());
+                let back = &other.unwrap()["proxies"][0];
+                assert_eq!(
+                    (&back["side"], &back["conversation"]),
+                    (&"toward_client".into(), &one["id"])
+                );
+            }
+        }
+    }
+    (links, passed, confidences)
+}
+
+#[test]
+#[ignore = "needs root: run by cargo xtask test --ring network"]
+fn headers_alone_make_a_hypothesis() {
+    for (is_in_step, clients) in [(false, 4), (true, 2)] {
+        let (links, passed, confidences) = linked(Sessions {
+            clients,
+            rounds: 20,
+            is_in_step,
+            is_pooled: false,
+        });
+        println!("in step {is_in_step}: {links:?} of {passed:?}, {confidences:?}");
+        // None is crossed; most are found where they are not all in step.
+        assert!(
+            links.iter().all(|it| passed.contains(it)),
+            "{links:?} {passed:?}"
+        );
+        assert!(is_in_step || links.len() >= 3, "{links:?} {passed:?}");
+        assert!(
+            confidences.iter().all(|it| *it > 0.1 && *it <= 0.5),
+            "{confidences:?}"
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs root: run by cargo xtask test --ring network"]
+fn a_connection_that_serves_several_clients_is_nobodys() {
+    let (links, ..) = linked(Sessions {
+        clients: 3,
+        rounds: 12,
+        is_in_step: false,
+        is_pooled: true,
+    });
+    assert_eq!(links, []);
 }

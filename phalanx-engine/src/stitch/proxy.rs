@@ -1,7 +1,8 @@
-//! Proxies: conversations that carry the same content, since something between the hops ends one
+//! Proxies: conversations that are one exchange, since something between the hops ends one
 //! connection and begins another. Told by content in both directions, and by its times: what the
 //! client says is seen on the client's side first, what the server says on the server's. So whoever
-//! fetches the same twice is no proxy.
+//! fetches the same twice is no proxy. Where content does not tell, times alone may
+//! ([`super::timing`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,17 +10,59 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::clock::Clocks;
+use super::conversation::StitchedConversation;
+use super::timing;
 use super::trail::Trail;
 use crate::limits::{CONTENT_HOLDER_COUNT_MAX, CONTENT_SHARED_COUNT_MIN};
 use crate::side::Side;
 
 /// Two conversations of one exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ProxyLink {
     /// Their places among the conversations, that on the client's side first.
     pub conversations: [usize; 2],
-    /// Chunks that both carry, in one order: from the client, and from the server.
-    pub chunks: [u32; 2],
+    /// What tells it.
+    pub basis: ProxyBasis,
+}
+
+/// What tells that two conversations are one exchange.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ProxyBasis {
+    /// What they carry.
+    Content {
+        /// Chunks that both carry, in one order: from the client, and from the server.
+        chunks: [u32; 2],
+    },
+    /// A hypothesis: exchanges of the one lie within those of the other.
+    Timing {
+        /// Exchanges of the conversation on the client's side that hold one of the other.
+        exchanges: u32,
+        /// How sure it is, from 0 to 1; 0.5 at most.
+        confidence: f64,
+    },
+}
+
+/// Two conversations that carry the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ContentLink {
+    /// That on the client's side first.
+    conversations: [usize; 2],
+    /// From the client, and from the server.
+    chunks: [u32; 2],
+}
+
+/// Finds conversations that are one exchange, by content, and by times where that does not tell.
+pub(super) fn link(
+    conversations: &[StitchedConversation],
+    trails: &[Trail],
+    clocks: &Clocks,
+) -> Vec<ProxyLink> {
+    let groups: Vec<&[usize]> = conversations.iter().map(|it| &it.flows[..]).collect();
+    let mut links = link_by_content(&groups, trails, clocks);
+    let hypotheses = timing::link(conversations, trails, clocks, &links);
+    links.extend(hypotheses);
+    links.sort_by_key(|it| it.conversations);
+    links
 }
 
 /// A chunk that two conversations share.
@@ -36,8 +79,12 @@ type Shared = BTreeMap<(usize, usize), [Vec<Common>; 2]>;
 
 /// Finds conversations that carry the content of one another; `groups` are the trails of each. Of a
 /// chain of proxies each pair of neighbours is told. Where several may be meant, none is.
-pub(super) fn link(groups: &[&[usize]], trails: &[Trail], clocks: &Clocks) -> Vec<ProxyLink> {
-    let mut links: Vec<ProxyLink> = Vec::new();
+pub(super) fn link_by_content(
+    groups: &[&[usize]],
+    trails: &[Trail],
+    clocks: &Clocks,
+) -> Vec<ProxyLink> {
+    let mut links: Vec<ContentLink> = Vec::new();
     for ((a, b), sides) in share(groups, trails, clocks) {
         if !are_siblings([groups[a], groups[b]], trails) {
             links.extend(directed([a, b], &sides));
@@ -46,12 +93,16 @@ pub(super) fn link(groups: &[&[usize]], trails: &[Trail], clocks: &Clocks) -> Ve
     skip_ends_of_chains(&mut links);
     let mut told = match_best(links);
     break_circles(&mut told, groups, trails);
-    told
+    let told = told.iter().map(|it| ProxyLink {
+        conversations: it.conversations,
+        basis: ProxyBasis::Content { chunks: it.chunks },
+    });
+    told.collect()
 }
 
 /// A chain does not come to one server twice: of one that seems to, only those links stand that go
 /// on from the host that the one before went to.
-fn break_circles(links: &mut Vec<ProxyLink>, groups: &[&[usize]], trails: &[Trail]) {
+fn break_circles(links: &mut Vec<ContentLink>, groups: &[&[usize]], trails: &[Trail]) {
     let onward: BTreeMap<usize, usize> = links
         .iter()
         .map(|it| (it.conversations[0], it.conversations[1]))
@@ -81,7 +132,7 @@ fn break_circles(links: &mut Vec<ProxyLink>, groups: &[&[usize]], trails: &[Trai
 
 /// Whether two conversations go to the same server and port past the same hop: then none is the
 /// other's beyond a proxy, which would go to itself.
-fn are_siblings(groups: [&[usize]; 2], trails: &[Trail]) -> bool {
+pub(super) fn are_siblings(groups: [&[usize]; 2], trails: &[Trail]) -> bool {
     let there = |it: &usize| (trails[*it].hop, trails[*it].ends.server);
     let first = groups[0].iter().map(there);
     first
@@ -91,7 +142,7 @@ fn are_siblings(groups: [&[usize]; 2], trails: &[Trail]) -> bool {
 
 /// The two with the one nearer to the client first: what the client says is seen first there, and
 /// what the server says last.
-fn directed([a, b]: [usize; 2], sides: &[Vec<Common>; 2]) -> Option<ProxyLink> {
+fn directed([a, b]: [usize; 2], sides: &[Vec<Common>; 2]) -> Option<ContentLink> {
     let shared_count = sides[0].len() + sides[1].len();
     let passing = |conversations: [usize; 2]| {
         let is_first = conversations[0] == a;
@@ -109,7 +160,7 @@ fn directed([a, b]: [usize; 2], sides: &[Vec<Common>; 2]) -> Option<ProxyLink> {
         let is_telling = chunks.iter().all(|it| *it > 0)
             && total >= CONTENT_SHARED_COUNT_MIN
             && 2 * total as usize > shared_count;
-        is_telling.then_some(ProxyLink {
+        is_telling.then_some(ContentLink {
             conversations,
             chunks,
         })
@@ -125,12 +176,12 @@ fn directed([a, b]: [usize; 2], sides: &[Vec<Common>; 2]) -> Option<ProxyLink> {
     order.into_iter().find_map(passing)
 }
 
-fn total(link: &ProxyLink) -> u32 {
+fn total(link: &ContentLink) -> u32 {
     link.chunks[0] + link.chunks[1]
 }
 
 /// Leaves links out that others lead around: the two ends of a chain are no neighbours.
-fn skip_ends_of_chains(links: &mut Vec<ProxyLink>) {
+fn skip_ends_of_chains(links: &mut Vec<ContentLink>) {
     let mut onward: BTreeMap<usize, BTreeMap<usize, u32>> = BTreeMap::new();
     for link in links.iter() {
         let [from, to] = link.conversations;
@@ -148,17 +199,17 @@ fn skip_ends_of_chains(links: &mut Vec<ProxyLink>) {
 }
 
 /// An end of a link: whether it is the one nearer to the server, and the conversation.
-type End = (bool, usize);
+pub(super) type End = (bool, usize);
 
-fn ends(link: &ProxyLink) -> [End; 2] {
+fn ends(link: &ContentLink) -> [End; 2] {
     let [near, far] = link.conversations;
     [(false, near), (true, far)]
 }
 
 /// The best links of each conversation to either side, where it is clear which belong together.
-fn match_best(mut links: Vec<ProxyLink>) -> Vec<ProxyLink> {
+fn match_best(mut links: Vec<ContentLink>) -> Vec<ContentLink> {
     links.sort_by_key(|it| (std::cmp::Reverse(total(it)), it.conversations));
-    let mut told: Vec<ProxyLink> = Vec::new();
+    let mut told: Vec<ContentLink> = Vec::new();
     let mut taken: BTreeSet<End> = BTreeSet::new();
     for equals in links.chunk_by(|a, b| total(a) == total(b)) {
         let mut partners: BTreeMap<End, BTreeSet<End>> = BTreeMap::new();
@@ -171,7 +222,7 @@ fn match_best(mut links: Vec<ProxyLink>) -> Vec<ProxyLink> {
         }
         taken.extend(partners.keys());
         let pairs = pair_up(&partners);
-        let is_told = |link: &&ProxyLink| {
+        let is_told = |link: &&ContentLink| {
             let [near, far] = ends(link);
             pairs.get(&near) == Some(&far)
         };
@@ -184,7 +235,7 @@ fn match_best(mut links: Vec<ProxyLink>) -> Vec<ProxyLink> {
 /// Pairs up what belongs together, where there is one way alone to give each a partner: whoever has
 /// one alone gets it, again and again. Where somebody is left without, nothing is told of all that
 /// hang together.
-fn pair_up(partners: &BTreeMap<End, BTreeSet<End>>) -> BTreeMap<End, End> {
+pub(super) fn pair_up(partners: &BTreeMap<End, BTreeSet<End>>) -> BTreeMap<End, End> {
     let mut left = partners.clone();
     let mut pairs: BTreeMap<End, End> = BTreeMap::new();
     let mut waiting: Vec<End> = partners.keys().copied().collect();

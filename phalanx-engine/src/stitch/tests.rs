@@ -8,6 +8,7 @@ mod middlebox;
 mod number;
 mod part;
 mod proxies;
+mod timing;
 mod way;
 
 use phalanx_common::packet::{TcpFlags, protocol};

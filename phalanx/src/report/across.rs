@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use phalanx_engine::stitch::{StitchHop, Stitched, StitchedConversation, Trail, stitch};
+use phalanx_engine::stitch::{
+    ProxyBasis, StitchHop, Stitched, StitchedConversation, Trail, stitch,
+};
 use phalanx_engine::{Endpoint, Side, Sides};
 
 use super::{ClockReport, ConversationReport, Report};
@@ -15,19 +17,20 @@ pub struct Across {
     pub flows: Vec<FlowAt>,
     /// Its paths, its legs and what was rewritten on them.
     pub joined: StitchedConversation,
-    /// The conversation that carries the same content beyond a proxy.
-    pub proxied: Option<Proxied>,
+    /// The conversations that are the same exchange beyond a proxy: towards the client, and towards
+    /// the server.
+    pub proxied: Sides<Option<Proxied>>,
     /// Its place among [`Stitched::conversations`].
     pub place: usize,
 }
 
-/// A conversation that carries the same content.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A conversation that is the same exchange.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Proxied {
     /// Its name.
     pub id: String,
-    /// Chunks of content that both carry, from the client and from the server.
-    pub chunks: [u32; 2],
+    /// What tells it.
+    pub basis: ProxyBasis,
 }
 
 /// A conversation's flow at one hop.
@@ -128,28 +131,23 @@ impl Report {
             .iter()
             .filter_map(|it| Some((place(it)?, it.id.clone())))
             .collect();
-        let mut partners = BTreeMap::new();
-        // In a chain each tells of the next one towards the server, the last of the one before it.
+        let mut partners: BTreeMap<usize, Sides<Option<Proxied>>> = BTreeMap::new();
         for link in &stitched.proxies {
-            let [a, b] = link.conversations;
-            partners.entry(b).or_insert((a, link.chunks));
-        }
-        for link in &stitched.proxies {
-            let [a, b] = link.conversations;
-            partners.insert(a, (b, link.chunks));
+            let [near, far] = link.conversations;
+            for (one, other, side) in [(near, far, Side::Server), (far, near, Side::Client)] {
+                let proxied = ids.get(&other).map(|id| Proxied {
+                    id: id.clone(),
+                    basis: link.basis,
+                });
+                *partners.entry(one).or_default().get_mut(side) = proxied;
+            }
         }
         for across in self
             .conversations
             .iter_mut()
             .filter_map(|it| it.across.as_mut())
         {
-            let partner = partners.get(&across.place);
-            across.proxied = partner.and_then(|(place, chunks)| {
-                Some(Proxied {
-                    id: ids.get(place)?.clone(),
-                    chunks: *chunks,
-                })
-            });
+            across.proxied = partners.remove(&across.place).unwrap_or_default();
         }
     }
 }
@@ -170,7 +168,7 @@ impl Across {
         Self {
             flows: conversation.flows.iter().map(flow).collect(),
             joined: conversation.clone(),
-            proxied: None,
+            proxied: Sides::default(),
             place,
         }
     }
@@ -221,5 +219,50 @@ impl Across {
             Side::Client => &self.joined.path,
             Side::Server => &self.joined.return_path,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use phalanx_engine::stitch::ProxyLink;
+
+    use super::*;
+
+    #[test]
+    fn of_a_chain_of_proxies_each_tells_of_both_neighbours() {
+        let link = |conversations: [usize; 2], basis: ProxyBasis| ProxyLink {
+            conversations,
+            basis,
+        };
+        let content = ProxyBasis::Content { chunks: [4, 9] };
+        let timing = ProxyBasis::Timing {
+            exchanges: 12,
+            confidence: 0.5,
+        };
+        let mut stitched = Stitched::default();
+        stitched.proxies = vec![link([0, 1], content), link([1, 2], timing)];
+        let conversation = |place: usize| ConversationReport {
+            id: format!("tcp-{place}"),
+            across: Some(Box::new(Across {
+                place,
+                ..Across::default()
+            })),
+            ..ConversationReport::default()
+        };
+        let mut report = Report {
+            conversations: (0..4).map(conversation).collect(),
+            ..Report::default()
+        };
+        report.note_proxies(&stitched);
+        let told = report.conversations.iter().map(|it| {
+            let proxied = &it.across.as_ref().expect("given above").proxied;
+            [&proxied.client, &proxied.server]
+                .map(|it| it.as_ref().map(|it| (it.id.as_str(), it.basis)))
+        });
+        let told: Vec<_> = told.collect();
+        assert_eq!(told[0], [None, Some(("tcp-1", content))]);
+        assert_eq!(told[1], [Some(("tcp-0", content)), Some(("tcp-2", timing))]);
+        assert_eq!(told[2], [Some(("tcp-1", timing)), None]);
+        assert_eq!(told[3], [None, None]);
     }
 }

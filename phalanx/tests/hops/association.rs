@@ -41,6 +41,7 @@ pub(crate) fn judge(report: &Report, truth: &HopTruth, protocol: HopProtocol) ->
         }
     }
     let mut joined: BTreeMap<u32, BTreeSet<usize>> = BTreeMap::new();
+    let mut told_as: BTreeMap<&str, u32> = BTreeMap::new();
     let own = report
         .conversations
         .iter()
@@ -68,12 +69,14 @@ pub(crate) fn judge(report: &Report, truth: &HopTruth, protocol: HopProtocol) ->
         if members.len() > 1 {
             score.wrong.push(format!("{members:?}: {told:?}"));
         } else if let Some(one) = members.first() {
+            told_as.insert(&told.id, *one);
             let best = joined.entry(*one).or_default();
             if whole.len() > best.len() {
                 *best = whole;
             }
         }
     }
+    score.wrong.extend(wrong_proxies(report, truth, &told_as));
     for true_one in truth
         .conversations
         .iter()
@@ -82,6 +85,30 @@ pub(crate) fn judge(report: &Report, truth: &HopTruth, protocol: HopProtocol) ->
         score.count(truth, true_one, joined.get(&true_one.conversation));
     }
     score
+}
+
+/// Conversations that are told to go on in another one beyond a proxy, and do not.
+fn wrong_proxies(report: &Report, truth: &HopTruth, told_as: &BTreeMap<&str, u32>) -> Vec<String> {
+    let relay = |number: &u32| {
+        let one = truth
+            .conversations
+            .iter()
+            .find(|it| it.conversation == *number);
+        one.and_then(|it| it.relay_of)
+    };
+    let relay_of = |id: &str| told_as.get(id).and_then(relay);
+    let links = report.conversations.iter().flat_map(|it| {
+        let others = it.proxies.iter();
+        others.map(|other| (it.id.as_str(), other.as_str()))
+    });
+    let own = links.filter(|it| told_as.contains_key(it.0));
+    let wrong = own.filter(|(one, other)| {
+        let relays = (relay_of(one), relay_of(other));
+        relays.0.is_none() || relays.0 != relays.1
+    });
+    wrong
+        .map(|it| format!("{it:?} are no one exchange"))
+        .collect()
 }
 
 impl Score {

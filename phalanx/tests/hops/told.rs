@@ -69,6 +69,8 @@ pub(crate) struct Conversation {
     pub(crate) flows: Vec<Flow>,
     pub(crate) rewrites: Vec<Rewrite>,
     pub(crate) legs: Vec<Leg>,
+    /// Conversations that are told to be the same exchange beyond a proxy.
+    pub(crate) proxies: Vec<String>,
     /// Packets that could be, and were, found at several hops.
     pub(crate) alignment: Option<(u64, u64)>,
 }
@@ -218,6 +220,7 @@ impl Conversation {
                 ways: [&leg["forward"], &leg["reverse"]].map(Way::read),
                 round_trip: Spread::read(&leg["rtt_ms"]),
             }),
+            proxies: list(&value["proxies"], |proxy| text(&proxy["conversation"])),
             alignment: alignment["packets"]
                 .as_u64()
                 .zip(alignment["aligned"].as_u64()),

@@ -45,6 +45,7 @@ fn json_of_what_several_hops_saw() {
         "ladder": conversation["ladder"],
         "paths": value["conversations"][1]["paths"],
         "proxied": value["conversations"][1]["proxied"],
+        "proxies": value["conversations"][1]["proxies"],
     });
     insta::assert_snapshot!(serde_json::to_string_pretty(&told).unwrap());
     assert!(value["conversations"][2].get("ladder").is_none());

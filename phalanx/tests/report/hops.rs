@@ -3,8 +3,8 @@
 use phalanx::report::{Across, ClockReport, FlowAt, HopReport, Proxied, Report, Totals, rank};
 use phalanx_engine::segment::Class;
 use phalanx_engine::stitch::{
-    Alignment, ClockReading, Ladder, LegStory, LegWay, PathCount, Rewrite, RewriteField, Rung,
-    RungCrossing, RungEnd, StitchedConversation,
+    Alignment, ClockReading, Ladder, LegStory, LegWay, PathCount, ProxyBasis, Rewrite,
+    RewriteField, Rung, RungCrossing, RungEnd, StitchedConversation,
 };
 use phalanx_engine::story::ConnectionState;
 use phalanx_engine::{Distribution, Endpoint, Side, Sides};
@@ -206,7 +206,7 @@ fn across(hops: u32) -> Across {
                 aligned: 2_230,
             },
         },
-        proxied: None,
+        proxied: Sides::default(),
         place: 0,
     }
 }
@@ -249,11 +249,19 @@ pub(crate) fn report() -> Report {
     ways.joined.legs[1].rtt = Distribution::default();
     ways.joined.legs[2].forward.as_mut().unwrap().delay = Distribution::default();
     ways.joined.legs[2].forward.as_mut().unwrap().delay_error_ns = None;
-    let proxied = |id: &str| Proxied {
-        id: id.to_owned(),
-        chunks: [4, 1],
+    let proxied = |id: &str, basis: ProxyBasis| {
+        Some(Proxied {
+            id: id.to_owned(),
+            basis,
+        })
     };
-    ways.proxied = Some(proxied("edge/tcp-40"));
+    let content = ProxyBasis::Content { chunks: [4, 1] };
+    ways.proxied.server = proxied("edge/tcp-40", content);
+    let times = ProxyBasis::Timing {
+        exchanges: 12,
+        confidence: 0.417,
+    };
+    ways.proxied.client = proxied("client/tcp-1", times);
     parted.across = Some(Box::new(ways));
     let mut alone = download("edge/tcp-40", &SCRIPT);
     let mut beyond = across(4);
@@ -261,7 +269,7 @@ pub(crate) fn report() -> Report {
     (beyond.joined.path, beyond.joined.return_path) = (vec![1], vec![1]);
     (beyond.joined.legs, beyond.joined.rewrites) = (Vec::new(), Vec::new());
     beyond.joined.alignment = Alignment::default();
-    beyond.proxied = Some(proxied("client/tcp-9"));
+    beyond.proxied.client = proxied("client/tcp-9", content);
     alone.across = Some(Box::new(beyond));
     alone.score = 0.0;
     let mut conversations = vec![stitched, parted, alone];
@@ -309,8 +317,14 @@ pub(crate) fn hostile() -> Report {
         conversation.hop = HOSTILE.to_owned();
         conversation.worst_because = HOSTILE.to_owned();
         let across = conversation.across.as_mut();
-        if let Some(proxied) = across.and_then(|it| it.proxied.as_mut()) {
-            proxied.id = HOSTILE.to_owned();
+        let proxied = across.map(|it| &mut it.proxied);
+        for proxied in proxied
+            .into_iter()
+            .flat_map(|it| [&mut it.client, &mut it.server])
+        {
+            proxied
+                .iter_mut()
+                .for_each(|it| HOSTILE.clone_into(&mut it.id));
         }
     }
     report

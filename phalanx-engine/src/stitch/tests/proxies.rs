@@ -4,7 +4,7 @@ use super::{MS, trail};
 use crate::side::{Endpoint, Sides};
 use crate::stitch::clock::Clocks;
 use crate::stitch::content::Content;
-use crate::stitch::proxy::link;
+use crate::stitch::proxy::link_by_content;
 use crate::stitch::trail::Trail;
 
 /// A fetch that all hops of one host saw: from a host to another, asked and answered at these
@@ -33,7 +33,7 @@ fn fetch(from: u8, to: u8, port: u16, [asked_ms, answered_ms]: [i64; 2]) -> Trai
 fn linked(fetches: &[Trail]) -> Vec<[usize; 2]> {
     let places: Vec<[usize; 1]> = (0..fetches.len()).map(|it| [it]).collect();
     let groups: Vec<&[usize]> = places.iter().map(|it| &it[..]).collect();
-    let links = link(&groups, fetches, &Clocks::default());
+    let links = link_by_content(&groups, fetches, &Clocks::default());
     links.iter().map(|it| it.conversations).collect()
 }
 

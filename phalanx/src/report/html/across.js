@@ -44,13 +44,17 @@ function rewriteLines(it) {
   });
 }
 
-/** Where the same content goes on beyond a proxy. */
-function proxyLines({ proxied }) {
-  if (!proxied) return [];
+/** Where the same exchange goes on beyond a proxy. */
+function proxyLines({ proxies }) {
   const chunks = (count) => some(count, "chunks", "chunk") || "no chunks";
-  return [`${proxied.conversation} carries the same content beyond a proxy: `
-    + `${chunks(proxied.client_chunks)} from the client, `
-    + `${chunks(proxied.server_chunks)} from the server.`];
+  const way = { toward_client: "towards the client", toward_server: "towards the server" };
+  return (proxies || []).map((it) => (it.hypothesis
+    ? `${it.conversation} may be the same beyond a proxy, ${way[it.side]}: a hypothesis by times `
+      + `alone (${some(it.exchanges, "exchanges", "exchange")} within each other, confidence `
+      + `${it.confidence.toFixed(2)}).`
+    : `${it.conversation} carries the same content beyond a proxy, ${way[it.side]}: `
+      + `${chunks(it.client_chunks)} from the client, `
+      + `${chunks(it.server_chunks)} from the server.`));
 }
 
 function legsTable(it) {

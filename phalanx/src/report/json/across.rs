@@ -1,12 +1,13 @@
 //! What several hops tell of one conversation, as JSON.
 
-use phalanx_engine::stitch::{LegStory, LegWay};
+use phalanx_engine::Side;
+use phalanx_engine::stitch::{LegStory, LegWay, ProxyBasis};
 use serde::Serialize;
 
 use super::conversation::End;
 use super::out::{Out, name};
-use crate::report::Across;
 use crate::report::word::{self, milliseconds};
+use crate::report::{Across, Proxied};
 use crate::view::protocol_name;
 
 /// Names of hops by their place.
@@ -44,11 +45,34 @@ struct RewriteView<'a> {
     fields: Vec<&'static str>,
 }
 
+/// By content alone: what readers knew before there were hypotheses.
 #[derive(Serialize)]
 struct ProxiedView<'a> {
     conversation: &'a str,
     client_chunks: u32,
     server_chunks: u32,
+}
+
+#[derive(Serialize)]
+struct ProxyView<'a> {
+    side: &'static str,
+    conversation: &'a str,
+    #[serde(flatten)]
+    basis: BasisView,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "basis", rename_all = "snake_case")]
+enum BasisView {
+    Content {
+        client_chunks: u32,
+        server_chunks: u32,
+    },
+    Timing {
+        hypothesis: bool,
+        exchanges: u32,
+        confidence: f64,
+    },
 }
 
 #[derive(Serialize)]
@@ -100,17 +124,60 @@ pub(super) fn write(
         name!("rewrites"),
         (!rewrites.is_empty()).then_some(rewrites),
     )?;
-    let proxied = across.proxied.as_ref().map(|it| ProxiedView {
-        conversation: &it.id,
-        client_chunks: it.chunks[0],
-        server_chunks: it.chunks[1],
-    });
-    out.put(name!("proxied"), proxied)?;
+    write_proxies(across, out)?;
     let alignment = AlignmentView {
         packets: across.joined.alignment.packets,
         aligned: across.joined.alignment.aligned,
     };
     out.put(name!("alignment"), Some(alignment))
+}
+
+fn write_proxies(across: &Across, out: &mut Out<'_>) -> serde_json::Result<()> {
+    let sides = [Side::Server, Side::Client];
+    let content = |it: &'_ Proxied| match it.basis {
+        ProxyBasis::Content { chunks } => Some(chunks),
+        ProxyBasis::Timing { .. } => None,
+    };
+    let by_content = sides.iter().find_map(|side| {
+        let proxied = across.proxied.get(*side).as_ref()?;
+        content(proxied).map(|chunks| ProxiedView {
+            conversation: &proxied.id,
+            client_chunks: chunks[0],
+            server_chunks: chunks[1],
+        })
+    });
+    out.put(name!("proxied"), by_content)?;
+    let view = |side: &Side| {
+        across.proxied.get(*side).as_ref().map(|it| ProxyView {
+            side: match side {
+                Side::Client => "toward_client",
+                Side::Server => "toward_server",
+            },
+            conversation: &it.id,
+            basis: BasisView::of(it.basis),
+        })
+    };
+    let views: Vec<ProxyView<'_>> = sides.iter().rev().filter_map(view).collect();
+    out.put(name!("proxies"), (!views.is_empty()).then_some(views))
+}
+
+impl BasisView {
+    fn of(basis: ProxyBasis) -> Self {
+        match basis {
+            ProxyBasis::Content { chunks } => Self::Content {
+                client_chunks: chunks[0],
+                server_chunks: chunks[1],
+            },
+            ProxyBasis::Timing {
+                exchanges,
+                confidence,
+            } => Self::Timing {
+                hypothesis: true,
+                exchanges,
+                confidence: (100.0 * confidence).round() / 100.0,
+            },
+        }
+    }
 }
 
 /// Writes the legs, as a list.

@@ -1,12 +1,12 @@
 //! What several hops tell of one conversation, in words: its path, what was rewritten on it, its
 //! legs, and the clocks of the hops.
 
-use phalanx_engine::stitch::{ClockReading, LegStory, LegWay, Rewrite, RewriteField};
+use phalanx_engine::stitch::{ClockReading, LegStory, LegWay, ProxyBasis, Rewrite, RewriteField};
 use phalanx_engine::{Endpoint, Side};
 
 use super::short;
 use crate::report::word;
-use crate::report::{Across, ClockReport, HopReport};
+use crate::report::{Across, ClockReport, HopReport, Proxied};
 
 /// Longest name of a hop in a table or over a ladder, in characters.
 const NAME_WIDTH_MAX: usize = 24;
@@ -73,15 +73,36 @@ pub(super) fn path(across: &Across, names: Names<'_>) -> Vec<String> {
     lines
 }
 
-/// Where the same content goes on beyond a proxy.
+/// Where the same exchange goes on beyond a proxy.
 pub(super) fn proxied(across: &Across) -> Vec<String> {
-    let told = across.proxied.iter().map(|it| {
-        let chunks = |count: u32| word::count(u64::from(count), "chunk", "chunks");
-        let [client, server] = it.chunks.map(chunks);
-        let id = word::foreign(&it.id);
-        format!("{id} carries the same content: {client} from the client, {server} from the server")
-    });
-    told.collect()
+    let sides = [Side::Client, Side::Server].into_iter();
+    let told = sides.filter_map(|side| across.proxied.get(side).as_ref().map(|it| (side, it)));
+    told.map(|(side, it)| proxied_at(side, it)).collect()
+}
+
+fn proxied_at(side: Side, proxied: &Proxied) -> String {
+    let way = word::side(side);
+    let id = word::foreign(&proxied.id);
+    match proxied.basis {
+        ProxyBasis::Content { chunks: both } => {
+            let chunks = |count: u32| word::count(u64::from(count), "chunk", "chunks");
+            let [client, server] = both.map(chunks);
+            format!(
+                "towards the {way}, {id} carries the same content: {client} from the client, \
+                 {server} from the server"
+            )
+        }
+        ProxyBasis::Timing {
+            exchanges,
+            confidence,
+        } => {
+            let exchanges = word::count(u64::from(exchanges), "exchange", "exchanges");
+            format!(
+                "towards the {way}, {id} may be the same (hypothesis by times alone: {exchanges} \
+                 within each other, confidence {confidence:.2})"
+            )
+        }
+    }
 }
 
 /// What middleboxes rewrote.
