@@ -5,11 +5,15 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use phalanx_engine::{ConversationId, Hop, HopId};
+use phalanx_engine::{ConversationId, Endpoint, Hop, HopId, Sides};
 
 use super::keeper::Failure;
 use super::request::{BadField, CaptureRequest};
 use crate::view::{ConversationEntry, View};
+
+/// Pairs of ends that one conversation is recorded by: with both rewritten at several hosts. The
+/// kernel has room for 64 filters.
+const TUPLE_COUNT_MAX: usize = 8;
 
 /// What to do about a name that nobody has.
 const SEE_HOPS: &str = "see /api/v1/hops for the hosts and interfaces that are watched";
@@ -20,13 +24,16 @@ impl CaptureRequest {
     /// # Errors
     /// There is no such conversation, or it was seen nowhere that is still watched.
     pub(crate) fn narrow(&mut self, view: &View) -> Result<(), BadField> {
-        let Some(conversation) = find(self.path_of.as_deref(), view)? else {
+        let Some((id, conversation)) = find(self.path_of.as_deref(), view)? else {
             return Ok(());
         };
-        let tuple = tuple(conversation);
+        let tuples = match &tuples(id, conversation, view)[..] {
+            [only] => only.clone(),
+            several => format!("(({}))", several.join(") or (")),
+        };
         self.filter = match self.filter.trim() {
-            "" => tuple,
-            filter => format!("({filter}) and {tuple}"),
+            "" => tuples,
+            filter => format!("({filter}) and {tuples}"),
         };
         Ok(())
     }
@@ -38,7 +45,7 @@ impl CaptureRequest {
     pub(crate) fn hops(&self, view: &View) -> Result<BTreeMap<HopId, Arc<Hop>>, Failure> {
         let all = view.hops.iter();
         let all: BTreeMap<_, _> = all.map(|(id, hop)| (id, Arc::clone(&hop.facts))).collect();
-        if let Some(conversation) = find(self.path_of.as_deref(), view)? {
+        if let Some((_, conversation)) = find(self.path_of.as_deref(), view)? {
             let is_there = |id: &HopId| conversation.path.contains(id);
             let hops: BTreeMap<_, _> = all.into_iter().filter(|(id, _)| is_there(id)).collect();
             if hops.is_empty() {
@@ -82,15 +89,14 @@ fn is_called(hop: &Hop, name: &str) -> bool {
     *hop.host == *name || interface == Some(&hop.interface)
 }
 
-fn find<'view>(
-    id: Option<&str>,
-    view: &'view View,
-) -> Result<Option<&'view ConversationEntry>, BadField> {
+type Known<'view> = (ConversationId, &'view ConversationEntry);
+
+fn find<'view>(id: Option<&str>, view: &'view View) -> Result<Option<Known<'view>>, BadField> {
     let Some(id) = id else {
         return Ok(None);
     };
     let number = id.parse().ok().map(ConversationId);
-    let found = number.and_then(|number| view.conversations.get(number));
+    let found = number.and_then(|number| Some((number, view.conversations.get(number)?)));
     found.map(Some).ok_or_else(|| {
         let remedy = "see /api/v1/conversations; closed ones are forgotten after a while";
         BadField::new(
@@ -101,11 +107,24 @@ fn find<'view>(
     })
 }
 
-/// A conversation's packets as a filter.
-fn tuple(conversation: &ConversationEntry) -> String {
-    let ends = conversation.endpoints;
+/// A conversation's packets as filters: by the ends that its flows have at their hops, which NAT may
+/// have rewritten.
+fn tuples(id: ConversationId, conversation: &ConversationEntry, view: &View) -> Vec<String> {
+    let flows = view.flows.iter().map(|(_, flow)| flow);
+    let ends = flows.filter(|flow| flow.conversation == id);
+    let mut tuples = vec![tuple(conversation.protocol, conversation.endpoints)];
+    for ends in ends.map(|flow| flow.endpoints) {
+        let tuple = tuple(conversation.protocol, ends);
+        if !tuples.contains(&tuple) && tuples.len() < TUPLE_COUNT_MAX {
+            tuples.push(tuple);
+        }
+    }
+    tuples
+}
+
+fn tuple(protocol: u8, ends: Sides<Endpoint>) -> String {
     let is_ipv4 = matches!(ends.client.address, IpAddr::V4(_));
-    let protocol = match (conversation.protocol, is_ipv4) {
+    let name = match (protocol, is_ipv4) {
         (1, _) => "icmp".to_owned(),
         (6, _) => "tcp".to_owned(),
         (17, _) => "udp".to_owned(),
@@ -113,11 +132,11 @@ fn tuple(conversation: &ConversationEntry) -> String {
         (number, true) => format!("ip proto {number}"),
         (number, false) => format!("ip6 proto {number}"),
     };
-    let mut text = protocol;
+    let mut text = name;
     for end in [ends.client, ends.server] {
         // Writing to a string does not fail.
         let _ = write!(text, " and host {}", end.address);
-        if matches!(conversation.protocol, 6 | 17) {
+        if matches!(protocol, 6 | 17) {
             let _ = write!(text, " and port {}", end.port);
         }
     }
