@@ -48,6 +48,7 @@ fn play_after(
         hops: [(HopId(1), Arc::new(hop(1, "eth0")))].into(),
         records: queue,
         past,
+        remains: None,
         mask: 1,
         progress: Arc::clone(&progress),
         flushed: watch::Sender::new(0),

@@ -73,6 +73,8 @@ pub enum LossKind {
     WriteFailed,
     /// The daemon ended while the capture ran: the end of the file may be missing.
     DaemonStopped,
+    /// The daemon was restarted while the capture ran: see `gaps`.
+    Restarted,
     /// A host's part ended before the others', by a limit of its own or by somebody there.
     EndedEarly,
     /// A host did not deliver, or not all of it.
@@ -92,6 +94,15 @@ pub struct Loss {
     pub packets: u64,
     /// In words.
     pub detail: String,
+}
+
+/// A time in which nothing was recorded, by the clock of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Gap {
+    /// The last packet before it; where there is none, the beginning of the capture.
+    pub from: String,
+    /// When recording went on.
+    pub until: String,
 }
 
 /// Which part of the filter is checked where.
@@ -138,6 +149,12 @@ pub struct CaptureView {
     pub filtered_out: u64,
     /// What is missing.
     pub losses: Vec<Loss>,
+    /// Where the daemon was restarted while it recorded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<Gap>,
+    /// What the hub calls it, where a hub asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hub_id: Option<String>,
     /// What each host gave, with a hub.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<HostPart>,
@@ -181,6 +198,9 @@ pub struct HostPart {
     pub filtered_out: u64,
     /// What is missing of its part.
     pub losses: Vec<Loss>,
+    /// Where its agent was restarted while it recorded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<Gap>,
 }
 
 impl CaptureView {

@@ -284,6 +284,8 @@ impl PathCaptures {
             filtered_out: 0,
             lookback: None,
             losses: Vec::new(),
+            gaps: Vec::new(),
+            hub_id: None,
             hosts: sites
                 .iter()
                 .map(|(host, site)| host_part(host, site))
@@ -577,6 +579,7 @@ fn host_part(host: &str, site: &Site) -> HostPart {
         bytes: 0,
         filtered_out: 0,
         losses: Vec::new(),
+        gaps: Vec::new(),
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use super::{PathCapture, PathCaptures, State};
-use crate::capture::{CaptureState, CaptureView, EndReason, Loss, LossKind};
+use crate::capture::{CaptureState, CaptureView, EndReason, Gap, Loss, LossKind};
 use crate::hub::registry::{Registered, Registry};
 use crate::hub::session::REGISTRY_INTERVAL;
 use crate::link::limits::HELLO_TIMEOUT;
@@ -34,6 +34,8 @@ const VIEW_INTERVAL: Duration = Duration::from_millis(200);
 const FILE_LENGTH_MAX: usize = 64;
 /// Longest wait for the delivery before this one to let go.
 const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Gaps that an agent may tell of.
+const GAP_COUNT_MAX: usize = 16;
 /// Losses that an agent may tell of: some of each kind.
 const LOSS_COUNT_MAX: usize = 64;
 /// Characters of what an agent says in words.
@@ -302,7 +304,16 @@ impl Delivery {
                 // It was read: it is a time and nothing else.
                 told.created.clone()
             });
-            host.lookback.clone_from(&told.lookback);
+            // An agent that was restarted does not know it any more.
+            if told.lookback.is_some() {
+                host.lookback.clone_from(&told.lookback);
+            }
+            host.gaps = told
+                .gaps
+                .iter()
+                .filter_map(checked)
+                .take(GAP_COUNT_MAX)
+                .collect();
         }
         state.add_up();
         Ok(())
@@ -349,7 +360,8 @@ impl State {
         if file.is_empty() || host.capture.as_deref() == Some(file) {
             return Ok(false);
         }
-        if host.capture.is_some() {
+        // Of what nothing has come, another file may take the place.
+        if host.capture.is_some() && host.bytes > 0 {
             let restarted = "the agent was restarted while it captured";
             self.lose(number, LossKind::HostAway, restarted);
             return Err(Status::failed_precondition(restarted));
@@ -357,6 +369,12 @@ impl State {
         host.capture = Some(file.to_owned());
         Ok(true)
     }
+}
+
+/// A gap, if its times are times and nothing else.
+fn checked(gap: &Gap) -> Option<Gap> {
+    let is_time = |text: &str| text.parse::<jiff::Timestamp>().is_ok();
+    (is_time(&gap.from) && is_time(&gap.until)).then(|| gap.clone())
 }
 
 async fn open(path: &PathBuf) -> Result<(File, u64), Status> {

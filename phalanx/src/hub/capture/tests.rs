@@ -49,6 +49,7 @@ fn host(name: &str, end_reason: Option<EndReason>, created: Option<&str>) -> Hos
         bytes: 1_000,
         filtered_out: 0,
         losses: Vec::new(),
+        gaps: Vec::new(),
     }
 }
 
@@ -70,6 +71,8 @@ fn capture(hosts: Vec<HostPart>) -> PathCapture {
         bytes: 0,
         filtered_out: 0,
         losses: Vec::new(),
+        gaps: Vec::new(),
+        hub_id: None,
         hosts,
         file: String::new(),
     };
