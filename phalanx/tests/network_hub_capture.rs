@@ -428,7 +428,12 @@ fn an_agent_that_is_restarted_goes_on_with_its_part() {
         let own = fleet.agents[name].get("/api/v1/captures");
         assert_eq!(own["captures"], json!([]));
     }
-    let lost = lost(&fleet.report(&id));
+    let report = fleet.report(&id);
+    for hop in report["hops"].as_array().unwrap() {
+        let name = hop["id"].as_str().unwrap().split(':').next().unwrap();
+        assert_eq!(hop.get("gaps"), host(&view, name).get("gaps"), "{hop}");
+    }
+    let lost = lost(&report);
     println!("{lost:?}");
     assert_eq!(
         lost.values().flatten().sum::<u64>(),

@@ -23,7 +23,8 @@ use super::request::{BadField, CaptureRequest, Wanted};
 use super::store::{Keeping, Store};
 use super::study::{Source, Study};
 use super::view::{
-    CaptureState, CaptureView, EndReason, Loss, LossKind, PlanView, count_captures, latest_first,
+    CaptureState, CaptureView, EndReason, Gap, Loss, LossKind, PlanView, count_captures,
+    latest_first,
 };
 use super::{QUEUE_COUNT_MAX, RUNNING_COUNT_MAX};
 use crate::api::show::wall_time;
@@ -755,10 +756,12 @@ impl Captures {
         if capture.running().is_some() {
             return Err(Failure::Running);
         }
+        let gaps = capture.view().gaps.iter().filter_map(Gap::ns).collect();
         Ok(vec![Source {
             name: "capture".to_owned(),
             path: self.store.file(id),
             clock: None,
+            gaps,
         }])
     }
 

@@ -203,6 +203,17 @@ pub struct HostPart {
     pub gaps: Vec<Gap>,
 }
 
+impl Gap {
+    /// In nanoseconds since 1970; none where a time is none.
+    pub(crate) fn ns(&self) -> Option<(i64, i64)> {
+        let ns = |text: &str| {
+            let time: jiff::Timestamp = text.parse().ok()?;
+            i64::try_from(time.as_nanosecond()).ok()
+        };
+        Some((ns(&self.from)?, ns(&self.until)?))
+    }
+}
+
 impl CaptureView {
     /// Bytes that it takes on disk: its parts, and once it has ended its file.
     pub(crate) fn disk_bytes(&self) -> u64 {

@@ -27,8 +27,8 @@ use crate::api::agents::boot_id;
 use crate::api::show::wall_time;
 use crate::capture::{
     Age, BYTES_DEFAULT, BYTES_MIN, BadField, CaptureRequest, CaptureState, CaptureView, EndReason,
-    Failure, HostPart, INTERFACE_COUNT_MAX, Keeping, Loss, LossKind, PlanView, RUNNING_COUNT_MAX,
-    Source, Store, Study, Wanted, count_captures, latest_first, plan_of,
+    Failure, Gap, HostPart, INTERFACE_COUNT_MAX, Keeping, Loss, LossKind, PlanView,
+    RUNNING_COUNT_MAX, Source, Store, Study, Wanted, count_captures, latest_first, plan_of,
 };
 use crate::clock::Reading;
 use crate::link::protocol::hub_message::Message as FromHub;
@@ -557,6 +557,7 @@ impl State {
             name: host.host.clone(),
             path: part.path.clone(),
             clock: host.boot_id.clone(),
+            gaps: host.gaps.iter().filter_map(Gap::ns).collect(),
         };
         parts.map(source).collect()
     }

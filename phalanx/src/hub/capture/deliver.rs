@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use super::{PathCapture, PathCaptures, State};
-use crate::capture::{CaptureState, CaptureView, EndReason, Gap, Loss, LossKind};
+use crate::capture::{CaptureState, CaptureView, EndReason, Loss, LossKind};
 use crate::hub::registry::{Registered, Registry};
 use crate::hub::session::REGISTRY_INTERVAL;
 use crate::link::limits::HELLO_TIMEOUT;
@@ -311,8 +311,9 @@ impl Delivery {
             host.gaps = told
                 .gaps
                 .iter()
-                .filter_map(checked)
+                .filter(|gap| gap.ns().is_some())
                 .take(GAP_COUNT_MAX)
+                .cloned()
                 .collect();
         }
         state.add_up();
@@ -369,12 +370,6 @@ impl State {
         host.capture = Some(file.to_owned());
         Ok(true)
     }
-}
-
-/// A gap, if its times are times and nothing else.
-fn checked(gap: &Gap) -> Option<Gap> {
-    let is_time = |text: &str| text.parse::<jiff::Timestamp>().is_ok();
-    (is_time(&gap.from) && is_time(&gap.until)).then(|| gap.clone())
 }
 
 async fn open(path: &PathBuf) -> Result<(File, u64), Status> {
