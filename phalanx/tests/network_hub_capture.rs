@@ -64,10 +64,14 @@ struct Fleet<'range> {
 
 impl Stage {
     fn new(name: &str) -> Self {
+        Self::of(name, ROW)
+    }
+
+    fn of(name: &str, topology: &str) -> Self {
         let alone = File::create(std::env::temp_dir().join("phalanx-range-network.lock")).unwrap();
         alone.lock().unwrap();
         Self {
-            range: Range::build(&Topology::from_yaml_str(ROW).unwrap()).unwrap(),
+            range: Range::build(&Topology::from_yaml_str(topology).unwrap()).unwrap(),
             folder: Folder::new(name),
             _alone: alone,
         }
@@ -526,4 +530,44 @@ fn the_seconds_before_the_request_are_there_for_one_conversation() {
     }
     let view = fleet.ended(&id);
     assert_eq!(view["end_reason"], "max_bytes", "{view:#}");
+}
+
+#[test]
+#[ignore = "needs root: run by cargo xtask test --ring network"]
+fn the_path_of_a_conversation_goes_on_beyond_a_nat() {
+    let nat = "{ name: middle, kind: router, firewall: \
+               [{ verdict: masquerade, output: to-server }] }";
+    let topology = ROW.replace("{ name: middle, kind: router }", nat);
+    let stage = Stage::of("hub-capture-nat", &topology);
+    let fleet = stage.fleet(&["--set", "lookback_feed=all"]);
+    let server = stage.host("server").enter(|| Server::start(SERVER_PORT));
+    let _server = server.unwrap().unwrap();
+    for count in [20, 60, 180] {
+        stage.talk(&requests(count, 1.0));
+    }
+    let conversations = || {
+        let path = format!("/api/v1/conversations?port={SERVER_PORT}&state=closed");
+        let list = fleet.hub.get(&path);
+        list["conversations"].as_array().unwrap().clone()
+    };
+    await_that("all have ended", || conversations().len() == 6);
+    let all = conversations();
+    let address = stage.host("client").ipv4().unwrap().to_string();
+    let mut inside = all.iter().filter(|it| it["client"]["address"] == address);
+    let wanted = inside.nth(1).unwrap();
+    assert_eq!(wanted["path"].as_array().unwrap().len(), 2, "{wanted:#}");
+    let request = json!({
+        "filter": "", "path_of": wanted["id"], "duration": 1, "lookback": 60,
+    });
+    let view = fleet.ended(&fleet.begin(&request));
+    assert_eq!(view["state"], "complete", "{view:#}");
+    let counts = count(&fleet.merged(view["id"].as_str().unwrap()));
+    println!("{counts:?}");
+    assert_eq!(counts.len(), 4, "all hops, on both sides");
+    let report = fleet.report(view["id"].as_str().unwrap());
+    assert_eq!(lost(&report).values().flatten().sum::<u64>(), 0);
+    let told = &report["conversations"][0];
+    assert_eq!(told["client"]["port"], wanted["client"]["port"]);
+    assert_eq!(told["flows"].as_array().unwrap().len(), 4);
+    assert!(told["rewrites"].as_array().unwrap().len() == 1, "{told:#}");
 }

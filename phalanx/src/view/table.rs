@@ -54,7 +54,7 @@ impl<Id: Ord + Copy, Entry> Table<Id, Entry> {
     }
 
     /// All entries in the order of their opening.
-    pub fn iter(&self) -> impl Iterator<Item = (Id, &Entry)> {
+    pub fn iter(&self) -> impl Iterator<Item = (Id, &Entry)> + Clone {
         self.entries.iter().map(|(id, entry)| (*id, entry))
     }
 
