@@ -134,7 +134,13 @@ fn a_network_that_is_cut_loses_nothing_and_counts_nothing_twice() {
             feeder.feed(200);
         }
         wire.cut();
+        let cut = std::time::Instant::now();
         feeder.feed(1_000);
+        await_that("the hub has found out", || {
+            hub.agent("web-1")["state"] == "away"
+        });
+        let found_out = cut.elapsed();
+        assert!(found_out < Duration::from_secs(14), "{found_out:?}");
         // Found out by asking: nobody says that the wire is cut.
         await_found_out(&feeder, sessions);
         wire.mend();

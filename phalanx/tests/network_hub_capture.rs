@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use daemon::{BINARY, Daemon, await_that};
 use fleet::{agent_of, enroll, make_hub, start_agent, start_hub};
@@ -393,12 +393,18 @@ fn an_agent_that_is_restarted_goes_on_with_its_part() {
             let mut agent = fleet.agents.remove(name).unwrap();
             agent.signal(signal);
             agent.wait();
+            let ended = Instant::now();
             drop(agent);
+            let away = |fleet: &Fleet<'_>| host(&fleet.view(&id), name)["away_since"].is_string();
+            await_that("it is away", || away(&fleet));
+            assert!(ended.elapsed() < Duration::from_secs(5), "it was seen late");
+            assert_eq!(host(&fleet.view(&id), name)["state"], "running");
             let before = packets(&fleet, name);
             fleet.agents.insert(name, stage.agent(name, &[]));
             await_that("it goes on", || {
                 packets(&fleet, name) > before.map(|it| it + 100)
             });
+            assert!(!away(&fleet));
         }
         assert!(!talking.is_finished(), "it must last longer");
         talking.join().unwrap();
@@ -444,6 +450,45 @@ fn an_agent_that_is_restarted_goes_on_with_its_part() {
         0,
         "it was not there to see"
     );
+}
+
+#[test]
+#[ignore = "needs root: run by cargo xtask test --ring network"]
+fn an_agent_that_comes_back_after_the_end_delivers_what_it_had() {
+    let stage = Stage::new("hub-capture-rest");
+    let mut fleet = stage.fleet(&[]);
+    let server = stage.host("server").enter(|| Server::start(SERVER_PORT));
+    let _server = server.unwrap().unwrap();
+    let filter = format!("tcp port {SERVER_PORT}");
+    let id = fleet.begin(&json!({ "filter": filter, "duration": 8 }));
+    // What it records while the hub is away lies on its own disk alone.
+    fleet.hub.signal(Signal::SIGKILL);
+    fleet.hub.wait();
+    stage.talk(&requests(50, 0.0));
+    std::thread::sleep(Duration::from_millis(500));
+    let middle = fleet.agents.remove("middle").unwrap();
+    let had = middle.get("/api/v1/captures")["captures"][0]["packets"].clone();
+    middle.signal(Signal::SIGKILL);
+    drop(middle);
+    fleet.hub = start_hub(&stage.folder, stage.host("hub"), HUB_PORT);
+    await_that("the others have delivered theirs", || {
+        let view = fleet.view(&id);
+        ["client", "server"]
+            .iter()
+            .all(|it| host(&view, it)["state"] == "complete")
+    });
+    let part = host(&fleet.view(&id), "middle").clone();
+    assert_eq!(part["state"], "running", "it is waited for");
+    assert_eq!(part["packets"], 0, "none of them is here");
+    fleet.agents.insert("middle", stage.agent("middle", &[]));
+    let view = fleet.ended(&id);
+    let part = host(&view, "middle");
+    assert_eq!(part["packets"], had);
+    assert_eq!(kinds(&part["losses"]), ["daemon_stopped", "ended_early"]);
+    let counts = count(&fleet.merged(&id));
+    let of_middle = counts.iter().filter(|(hop, _)| hop.starts_with("middle"));
+    assert_eq!(of_middle.map(|(_, count)| count).sum::<usize>(), had);
+    assert_eq!(lost(&fleet.report(&id)).values().flatten().sum::<u64>(), 0);
 }
 
 #[test]
@@ -513,7 +558,7 @@ fn the_seconds_before_the_request_are_there_for_one_conversation() {
     // One that is stopped ends at once, at all hosts.
     let id = fleet.begin(&json!({ "filter": "tcp", "duration": 600 }));
     std::thread::sleep(Duration::from_secs(1));
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     fleet
         .hub
         .post(&format!("/api/v1/captures/{id}/stop"), &json!({}));

@@ -180,6 +180,9 @@ pub struct HostPart {
     /// Why it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_reason: Option<EndReason>,
+    /// Since when its agent is away, while its part is waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub away_since: Option<String>,
     /// The interfaces that it records.
     pub interfaces: Vec<String>,
     /// When it began, by its own clock.

@@ -541,6 +541,7 @@ impl State {
             return;
         }
         part.is_done = true;
+        host.away_since = None;
         host.state = CaptureState::Partial;
         host.losses.push(Loss {
             kind,
@@ -572,6 +573,7 @@ fn host_part(host: &str, site: &Site) -> HostPart {
         boot_id: site.status.boot.map(boot_id),
         state: CaptureState::Running,
         end_reason: None,
+        away_since: None,
         interfaces: site.interfaces.iter().cloned().collect(),
         created: None,
         clock_offset_s: site.status.clock_offset_ns as f64 / 1e9,

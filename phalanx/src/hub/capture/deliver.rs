@@ -298,6 +298,7 @@ impl Delivery {
             return Err(Status::not_found("the hub waits no longer for this part"));
         }
         if let Some(host) = state.view.hosts.get_mut(self.number) {
+            host.away_since = None;
             host.packets = told.packets;
             host.filtered_out = told.filtered_out;
             host.created = told.created.parse::<jiff::Timestamp>().is_ok().then(|| {
@@ -334,6 +335,7 @@ impl Delivery {
                 false => CaptureState::Partial,
             };
             host.end_reason = told.end_reason;
+            host.away_since = None;
             let shortened = |loss: &Loss| Loss {
                 detail: loss.detail.chars().take(TEXT_LENGTH_MAX).collect(),
                 ..loss.clone()

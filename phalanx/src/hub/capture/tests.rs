@@ -41,6 +41,7 @@ fn host(name: &str, end_reason: Option<EndReason>, created: Option<&str>) -> Hos
         boot_id: None,
         state: CaptureState::Complete,
         end_reason,
+        away_since: None,
         interfaces: vec!["eth0".to_owned()],
         created: created.map(str::to_owned),
         clock_offset_s: 3_600.0,
