@@ -308,7 +308,7 @@ fn bear_captures() -> Result<()> {
         let agents = list["agents"].as_array().cloned().unwrap_or_default();
         agents.len() == FEW_AGENT_COUNT && agents.iter().all(|it| it["hop_count"] == 1)
     });
-    // A hub that has run for a minute keeps as many changes for readers of its stream as it ever will.
+    // A hub that has run for a while keeps as many changes for readers of its stream as ever.
     await_that("the changes that are kept are as many as ever", || {
         hub.metric("phalanx_changes_total", "") > REPLAY_COUNT_MAX as u64
     });

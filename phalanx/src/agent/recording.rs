@@ -114,6 +114,8 @@ pub(crate) type Line = watch::Receiver<Option<HubClient<Connection>>>;
 pub(crate) struct Orders {
     pub(super) asked: mpsc::Receiver<Asked>,
     pub(super) line: Line,
+    /// Id of this agent.
+    pub(super) agent: String,
 }
 
 /// Does what the hub asks, until the uplink ends.
@@ -150,6 +152,7 @@ pub(crate) async fn record(mut orders: Orders, captures: Arc<Captures>, allowed:
         known.push_back(id.clone());
         let stop = Arc::new(Notify::new());
         let errand = Errand {
+            own_id: format!("{}/{id}", orders.agent),
             id: id.clone(),
             line: orders.line.clone(),
             captures: Arc::clone(&captures),
@@ -171,8 +174,9 @@ pub(crate) async fn record(mut orders: Orders, captures: Arc<Captures>, allowed:
 
 /// One capture for the hub.
 struct Errand {
-    /// What the hub calls it.
+    /// What the hub calls it, and the same with the agent before it: agents may share a disk.
     id: String,
+    own_id: String,
     line: Line,
     captures: Arc<Captures>,
     stop: Arc<Notify>,
@@ -210,7 +214,7 @@ impl Errand {
 
     /// Delivers what is left of a capture that broke off and that is over by now.
     async fn deliver_rest(mut self) {
-        if let Some(salvaged) = self.captures.salvage(&self.id).await {
+        if let Some(salvaged) = self.captures.salvage(&self.own_id).await {
             self.salvaged_bytes = Some(salvaged.bytes());
             self.follow(&salvaged.view).await;
         }
@@ -252,11 +256,11 @@ impl Errand {
         let start = Duration::from_nanos(order.start_wall_ns);
         let wait = start.saturating_sub(now.unwrap_or_default());
         tokio::time::sleep(wait.min(START_WAIT_MAX)).await;
-        if let Some(salvaged) = self.captures.salvage(&self.id).await {
+        if let Some(salvaged) = self.captures.salvage(&self.own_id).await {
             self.salvaged_bytes = Some(salvaged.bytes());
             return Ok(self.resume(salvaged, request.duration).await);
         }
-        let hub_id = Some(self.id.clone());
+        let hub_id = Some(self.own_id.clone());
         let created = self.captures.create_for(request, hub_id).await;
         created.map_err(|failure| failure.to_string())
     }
@@ -371,7 +375,8 @@ impl Errand {
             mut receipts,
             had,
         } = self.open(client, id).await?;
-        // A power failure may have taken what the hub has: what came since is not what follows on it.
+        // A power failure may have taken what the hub has: what came since does not follow on
+        // that.
         if self.salvaged_bytes.take().is_some_and(|bytes| bytes < had) {
             let refusal = "its file lost packets when the agent ended, and does not go on";
             send(&parts, Part::Refusal(refusal.to_owned())).await?;

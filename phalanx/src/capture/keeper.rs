@@ -1,5 +1,6 @@
 //! All captures: those that run and those that are kept.
 
+mod entry;
 mod resume;
 
 use std::collections::BTreeMap;
@@ -28,7 +29,6 @@ use super::view::{
 };
 use super::{QUEUE_COUNT_MAX, RUNNING_COUNT_MAX};
 use crate::api::show::wall_time;
-use crate::clock::Reading;
 use crate::daemon::{DaemonHandle, Record};
 use crate::kernel::RecordingFilter;
 use crate::lookback::Seam;
@@ -165,7 +165,7 @@ impl Captures {
         self.create_for(request, None).await
     }
 
-    /// Begins a capture; with what the hub calls it, where it asked for it.
+    /// Begins a capture; `hub_id` is where a hub asked for it.
     pub(crate) async fn create_for(
         self: &Arc<Self>,
         request: CaptureRequest,
@@ -781,52 +781,3 @@ const PAST_LOST: &str =
     "packets of before the request did not reach the memory, or left it before they were read";
 const UNDECIDED: &str =
     "the filter looks at bytes that were not captured; ask for a larger snaplen";
-
-impl Capture {
-    fn kept(view: CaptureView) -> Self {
-        let (_, flushed) = watch::channel(view.bytes);
-        let ended = Age::at(
-            view.ended.as_ref().unwrap_or(&view.created),
-            Reading::take(),
-        );
-        Self {
-            view: Mutex::new(view),
-            progress: Arc::default(),
-            flushed,
-            running: Mutex::new(None),
-            ended: ended.into(),
-        }
-    }
-
-    fn view(&self) -> MutexGuard<'_, CaptureView> {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn running(&self) -> MutexGuard<'_, Option<Running>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The capture as it stands now.
-    fn show(&self) -> CaptureView {
-        let is_running = self.running().is_some();
-        let mut view = self.view().clone();
-        if is_running {
-            self.overlay(&mut view);
-        }
-        view
-    }
-
-    fn overlay(&self, view: &mut CaptureView) {
-        view.packets = Progress::load(&self.progress.packets);
-        view.bytes = Progress::load(&self.progress.bytes);
-        view.filtered_out = Progress::load(&self.progress.filtered_out);
-        if let Some(lookback) = &mut view.lookback {
-            let past = &self.progress.past;
-            let past = past.lock().unwrap_or_else(PoisonError::into_inner);
-            for hop in &mut lookback.hops {
-                hop.packets = past.get(&HopId(hop.hop)).copied().unwrap_or_default();
-            }
-            lookback.packets = past.values().sum();
-        }
-    }
-}

@@ -206,7 +206,7 @@ mod tests {
 
     use super::*;
 
-    /// A conversation that was opened so many milliseconds late, had so many packets, and has ended.
+    /// A conversation that was opened so many milliseconds late, had so many packets, and ended.
     fn entry(ends: [&str; 2], hop: u32, (late_ms, packets): (u64, f64)) -> ConversationEntry {
         let end = |text: &str| {
             let socket: std::net::SocketAddr = text.parse().unwrap();

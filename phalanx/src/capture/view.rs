@@ -152,7 +152,7 @@ pub struct CaptureView {
     /// Where the daemon was restarted while it recorded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gaps: Vec<Gap>,
-    /// What the hub calls it, where a hub asked for it.
+    /// Which agent it is for and what the hub calls it, as `AGENT/ID`, where a hub asked for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hub_id: Option<String>,
     /// What each host gave, with a hub.
