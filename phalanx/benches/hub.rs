@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::unistd::{SysconfVar, sysconf};
+use phalanx::stream::REPLAY_COUNT_MAX;
 
 use fleet::Fleet;
 use load::{Order, Progress};
@@ -293,19 +294,23 @@ fn bear_captures() -> Result<()> {
     hub.settings.push(RECORD_SETTINGS.to_owned());
     Fleet::new(&folder.0).make(&hub.directory, FEW_AGENT_COUNT)?;
     hub.start();
-    // Their sessions, in which hardly anything is told.
+    // Their sessions, in which little is told.
     let load = Load::start(&Order {
         fleet: folder.0.clone(),
         hub: hub.agents,
         agent_count: FEW_AGENT_COUNT,
         flow_count: 10,
-        rate: Some(10),
+        rate: Some(20),
         seconds: 3 * SECONDS,
     })?;
     await_that("the hops of all agents are known", || {
         let list = hub.get("/api/v1/agents");
         let agents = list["agents"].as_array().cloned().unwrap_or_default();
         agents.len() == FEW_AGENT_COUNT && agents.iter().all(|it| it["hop_count"] == 1)
+    });
+    // A hub that has run for a while keeps as many changes for readers of its stream as ever.
+    await_that("the changes that are kept are as many as ever", || {
+        hub.metric("phalanx_changes_total", "") > REPLAY_COUNT_MAX as u64
     });
     let request = serde_json::json!({
         "filter": "", "duration": 3600, "max_bytes": RECORD_BYTES_MAX,

@@ -12,6 +12,7 @@ mod past;
 mod place;
 mod plan;
 mod promoted;
+mod remains;
 mod request;
 mod store;
 mod study;
@@ -19,6 +20,7 @@ mod view;
 
 pub(crate) use age::Age;
 pub(crate) use job::{link_type, retag, tag_beside};
+pub(crate) use keeper::Salvaged;
 pub use keeper::{Captures, Failure};
 pub(crate) use plan::{plan_of, recording_filters};
 pub use promoted::{PROMOTED_COUNT_MAX, PromotedFlow, PromotedPacket, PromotedPackets};
@@ -27,7 +29,7 @@ pub use request::{BadField, CaptureRequest, DURATION_MAX_S, Wanted};
 pub use store::Keeping;
 pub(crate) use store::Store;
 pub(crate) use study::{Shape, Source, Study, StudyError};
-pub use view::{CaptureState, CaptureView, EndReason, HostPart, Loss, LossKind, PlanView};
+pub use view::{CaptureState, CaptureView, EndReason, Gap, HostPart, Loss, LossKind, PlanView};
 pub(crate) use view::{count_captures, latest_first};
 
 /// Captures that run at once.

@@ -75,6 +75,14 @@ impl Metrics {
         self.daemon.changes.inc_by(changes.len() as u64);
     }
 
+    /// Whether the changes that follow are of before: then counters of service pairs stay at 0, and
+    /// only what is open counts. Counters that began with a part of the past would look to
+    /// Prometheus as if that part had been counted just now.
+    pub(crate) fn set_history(&self, is_history: bool) {
+        let mut fold = self.fold.lock().unwrap_or_else(PoisonError::into_inner);
+        fold.pairs.is_history = is_history;
+    }
+
     /// Takes in how the kernel side does.
     pub fn kernel(&self, status: &KernelStatus) {
         self.daemon.kernel(status);

@@ -75,6 +75,8 @@ pub struct HopReport {
     pub first_ns: Option<i64>,
     /// The latest.
     pub last_ns: Option<i64>,
+    /// Times in which nothing was recorded there, in nanoseconds of its clock.
+    pub gaps: Vec<(i64, i64)>,
     /// How its clock maps onto that of the reference, where several hops were compared.
     pub clock: Option<ClockReport>,
 }

@@ -134,7 +134,13 @@ fn a_network_that_is_cut_loses_nothing_and_counts_nothing_twice() {
             feeder.feed(200);
         }
         wire.cut();
+        let cut = std::time::Instant::now();
         feeder.feed(1_000);
+        await_that("the hub has found out", || {
+            hub.agent("web-1")["state"] == "away"
+        });
+        let found_out = cut.elapsed();
+        assert!(found_out < Duration::from_secs(14), "{found_out:?}");
         // Found out by asking: nobody says that the wire is cut.
         await_found_out(&feeder, sessions);
         wire.mend();
@@ -266,6 +272,39 @@ fn what_finds_the_spool_full_is_a_gap_of_known_size() {
     await_that("the counts are whole all the same", || {
         packets(&hub) == feeder.packet_count()
     });
+    feeder.end();
+}
+
+#[test]
+fn counters_begin_anew_where_the_log_has_forgotten_what_they_counted() {
+    let folder = Folder::new("forgotten");
+    let mut hub = Hub::make(&folder, "hub");
+    hub.settings = vec!["hub_log_bytes_max=33554432".to_owned()];
+    hub.start();
+    let directory = hub.enroll(&folder, "web-1");
+    let mut feeder = Feeder::start(options(&directory, hub.agents), 1, 1_000);
+    let oldest = hub.directory.join("log/00000000000000000001.log");
+    loop {
+        feeder.feed(2_000);
+        feeder.await_acknowledged();
+        if !oldest.exists() {
+            break;
+        }
+    }
+    check_whole(&hub, &feeder, "web-1");
+    let before = feeder.packet_count();
+    hub.stop();
+    hub.start();
+    assert_eq!(
+        packets(&hub),
+        0,
+        "a part of {before} looks as if it were new"
+    );
+    feeder.feed(3_000);
+    await_that("what is new is counted", || packets(&hub) >= 3_000);
+    assert_eq!(packets(&hub), 3_000);
+    let open = hub.metric("phalanx_conversations_open", "");
+    assert_eq!(open, 1_000, "the log tells what is open");
     feeder.end();
 }
 

@@ -36,6 +36,7 @@ impl Probe {
     pub(crate) fn start(hub: &Hub, fleet: &Path, number: usize) -> Result<Self> {
         let fleet = Fleet::new(fleet);
         let options = UplinkOptions {
+            agent: number.to_string(),
             address: Address::parse(&format!("https://{}", hub.agents))?,
             config: fleet.tls(number)?,
             spool: fleet.spool(number),

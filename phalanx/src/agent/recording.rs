@@ -1,5 +1,5 @@
 //! Captures that the hub asks for: taken here as any other, and delivered as they grow. What the
-//! hub has is deleted here.
+//! hub has is deleted here. One that broke off when the agent ended goes on in its file.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -16,7 +16,9 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use crate::capture::{CaptureRequest, CaptureState, CaptureView, Captures, RUNNING_COUNT_MAX};
+use crate::capture::{
+    CaptureRequest, CaptureState, CaptureView, Captures, EndReason, RUNNING_COUNT_MAX, Salvaged,
+};
 use crate::link::connection::Connection;
 use crate::link::protocol::capture_part::Part;
 use crate::link::protocol::hub_client::HubClient;
@@ -44,6 +46,10 @@ const DELIVERY_TIME_MAX: Duration = Duration::from_secs(600);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a capture whose file is whole may take to have ended: its file is synced.
 const END_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the interfaces of a capture that goes on may take to be watched again, and how often it
+/// is tried.
+const RESUME_TIMEOUT: Duration = Duration::from_secs(10);
+const RESUME_PAUSE: Duration = Duration::from_millis(250);
 /// Longest id of the hub in bytes.
 const ID_LENGTH_MAX: usize = 64;
 /// Part of what captures may take on this disk that one of the hub may.
@@ -108,6 +114,8 @@ pub(crate) type Line = watch::Receiver<Option<HubClient<Connection>>>;
 pub(crate) struct Orders {
     pub(super) asked: mpsc::Receiver<Asked>,
     pub(super) line: Line,
+    /// Id of this agent.
+    pub(super) agent: String,
 }
 
 /// Does what the hub asks, until the uplink ends.
@@ -117,20 +125,19 @@ pub(crate) async fn record(mut orders: Orders, captures: Arc<Captures>, allowed:
     let mut known: VecDeque<String> = VecDeque::new();
     let running = Arc::new(AtomicUsize::new(0));
     while let Some(asked) = orders.asked.recv().await {
-        let order = match asked {
-            Asked::Begin(order) => order,
-            Asked::Stop(CaptureStop { id }) => {
-                if let Some(stop) = errands.get(&id) {
-                    stop.notify_one();
-                }
-                continue;
-            }
+        let (id, order) = match asked {
+            Asked::Begin(order) => (order.id.clone(), Some(order)),
+            Asked::Stop(CaptureStop { id }) => (id, None),
         };
+        if let (Some(stop), None) = (errands.get(&id), &order) {
+            stop.notify_one();
+            continue;
+        }
         // The errand holds the other one.
         errands.retain(|_, stop| Arc::strong_count(stop) > 1);
         // It is told of anew in each session; one that has just been delivered may be so as well.
-        let is_known = errands.contains_key(&order.id) || known.contains(&order.id);
-        if is_known || order.id.len() > ID_LENGTH_MAX {
+        let is_known = errands.contains_key(&id) || known.contains(&id);
+        if is_known || id.len() > ID_LENGTH_MAX {
             continue;
         }
         let count = running.fetch_add(1, Ordering::Relaxed);
@@ -142,19 +149,24 @@ pub(crate) async fn record(mut orders: Orders, captures: Arc<Captures>, allowed:
         if known.len() == KNOWN_COUNT_MAX {
             known.pop_front();
         }
-        known.push_back(order.id.clone());
+        known.push_back(id.clone());
         let stop = Arc::new(Notify::new());
         let errand = Errand {
-            id: order.id.clone(),
+            own_id: format!("{}/{id}", orders.agent),
+            id: id.clone(),
             line: orders.line.clone(),
             captures: Arc::clone(&captures),
             stop: Arc::clone(&stop),
+            salvaged_bytes: None,
         };
-        errands.insert(order.id.clone(), stop);
+        errands.insert(id, stop);
         let is_much = count >= ERRAND_COUNT_MAX;
         let running = Arc::clone(&running);
         tokio::spawn(async move {
-            errand.run(&order, allowed, is_much).await;
+            match order {
+                Some(order) => errand.run(&order, allowed, is_much).await,
+                None => errand.deliver_rest().await,
+            }
             running.fetch_sub(1, Ordering::Relaxed);
         });
     }
@@ -162,11 +174,14 @@ pub(crate) async fn record(mut orders: Orders, captures: Arc<Captures>, allowed:
 
 /// One capture for the hub.
 struct Errand {
-    /// What the hub calls it.
+    /// What the hub calls it, and the same with the agent before it: agents may share a disk.
     id: String,
+    own_id: String,
     line: Line,
     captures: Arc<Captures>,
     stop: Arc<Notify>,
+    /// Bytes that its file had when it went on, until they were compared with the hub's.
+    salvaged_bytes: Option<u64>,
 }
 
 /// A part that has begun, and what the hub says of it.
@@ -194,6 +209,19 @@ impl Errand {
             hub_id = self.id,
             "the hub asked for a capture"
         );
+        self.follow(&view).await;
+    }
+
+    /// Delivers what is left of a capture that broke off and that is over by now.
+    async fn deliver_rest(mut self) {
+        if let Some(salvaged) = self.captures.salvage(&self.own_id).await {
+            self.salvaged_bytes = Some(salvaged.bytes());
+            self.follow(&salvaged.view).await;
+        }
+    }
+
+    /// Delivers a capture, which ends when the hub says so.
+    async fn follow(mut self, view: &CaptureView) {
         let (captures, stop, id) = (self.captures.clone(), self.stop.clone(), view.id.clone());
         let stopping = tokio::spawn(async move {
             stop.notified().await;
@@ -213,7 +241,7 @@ impl Errand {
     }
 
     async fn begin(
-        &self,
+        &mut self,
         order: &CaptureOrder,
         allowed: HubCaptures,
     ) -> Result<CaptureView, String> {
@@ -228,8 +256,33 @@ impl Errand {
         let start = Duration::from_nanos(order.start_wall_ns);
         let wait = start.saturating_sub(now.unwrap_or_default());
         tokio::time::sleep(wait.min(START_WAIT_MAX)).await;
-        let created = self.captures.create(request).await;
+        if let Some(salvaged) = self.captures.salvage(&self.own_id).await {
+            self.salvaged_bytes = Some(salvaged.bytes());
+            return Ok(self.resume(salvaged, request.duration).await);
+        }
+        let hub_id = Some(self.own_id.clone());
+        let created = self.captures.create_for(request, hub_id).await;
         created.map_err(|failure| failure.to_string())
+    }
+
+    /// Goes on with a capture, once its interfaces are watched again. Where that cannot be, what is
+    /// left of it is delivered.
+    async fn resume(&self, salvaged: Salvaged, duration_s: u32) -> CaptureView {
+        let began = Instant::now();
+        let end = began + Duration::from_secs(duration_s.into());
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.captures.resume(&salvaged, left).await {
+                Ok(view) => return view,
+                Err(_) if began.elapsed() < RESUME_TIMEOUT && !left.is_zero() => {}
+                Err(failure) => {
+                    let id = &salvaged.view.id;
+                    tracing::warn!(id, %failure, "a capture that broke off does not go on");
+                    return salvaged.view;
+                }
+            }
+            tokio::time::sleep(RESUME_PAUSE).await;
+        }
     }
 
     async fn refuse(mut self, refusal: &str) {
@@ -257,12 +310,14 @@ impl Errand {
     /// Delivers the whole capture, over as many connections as it takes.
     async fn deliver_all(&mut self, id: &str) -> anyhow::Result<()> {
         let (path, flushed) = self.captures.file(id).context("find the capture")?;
-        let duration = u64::from(self.captures.get(id)?.request.duration);
+        let view = self.captures.get(id)?;
+        let is_running = view.state == CaptureState::Running;
+        let duration = u64::from(view.request.duration);
         let until = Instant::now() + Duration::from_secs(duration) + DELIVERY_TIME_MAX;
         let status = loop {
             let client = self.client(until).await;
             let client = client.context("the hub was away for too long")?;
-            let delivering = self.deliver(client, id, (&path, flushed.clone()));
+            let delivering = self.deliver(client, id, (&path, flushed.clone(), is_running));
             let delivered = tokio::time::timeout_at(until, delivering).await;
             match delivered.context("the hub took too long")? {
                 Ok(()) => break None,
@@ -310,16 +365,24 @@ impl Errand {
 
     /// Delivers what the hub does not have, and what comes, to the end.
     async fn deliver(
-        &self,
+        &mut self,
         client: HubClient<Connection>,
         id: &str,
-        (path, mut flushed): (&PathBuf, watch::Receiver<u64>),
+        (path, mut flushed, is_running): (&PathBuf, watch::Receiver<u64>, bool),
     ) -> Result<(), Status> {
         let Delivery {
             parts,
             mut receipts,
             had,
         } = self.open(client, id).await?;
+        // A power failure may have taken what the hub has: what came since does not follow on
+        // that.
+        if self.salvaged_bytes.take().is_some_and(|bytes| bytes < had) {
+            let refusal = "its file lost packets when the agent ended, and does not go on";
+            send(&parts, Part::Refusal(refusal.to_owned())).await?;
+            drop(in_time(receipts.message()).await);
+            return Err(Status::failed_precondition(refusal));
+        }
         let here = |error: std::io::Error| Status::data_loss(format!("read the capture: {error}"));
         let mut file = File::open(path).await.map_err(here)?;
         let mut sent = had;
@@ -369,6 +432,11 @@ impl Errand {
         };
         // What takes longer is told as it stands.
         drop(tokio::time::timeout(END_TIMEOUT, ended).await);
+        let reason = self.captures.get(id).ok().and_then(|it| it.end_reason);
+        if is_running && reason == Some(EndReason::DaemonStopped) {
+            // The next process of the agent goes on with it.
+            return Err(Status::unavailable("the agent ends"));
+        }
         send(&parts, Part::End(self.view(id)?)).await?;
         drop(parts);
         match in_time(receipts.message()).await? {

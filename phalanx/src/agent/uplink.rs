@@ -86,6 +86,8 @@ impl UplinkStatus {
 /// What an uplink is started with.
 #[derive(Debug)]
 pub struct UplinkOptions {
+    /// Id of the agent.
+    pub agent: String,
     /// Where the hub is.
     pub address: Address,
     /// TLS with the agent's certificate.
@@ -127,6 +129,7 @@ pub fn start_uplink(options: UplinkOptions, wall_ns: u64) -> anyhow::Result<Upli
     let orders = Orders {
         asked: asked_end,
         line: line.subscribe(),
+        agent: options.agent,
     };
     let worker = Worker {
         address: options.address,

@@ -104,6 +104,7 @@ pub fn hop_reports(outcome: &Outcome, name: &str, source: &str) -> BTreeMap<u32,
             link_types: link_type.filter(|it| it.1 > 0).into_iter().collect(),
             first_ns: hop.times_ns.map(|it| it.0),
             last_ns: hop.times_ns.map(|it| it.1),
+            gaps: Vec::new(),
             clock: None,
         };
         reports.insert(index, report);

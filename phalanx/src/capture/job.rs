@@ -13,6 +13,7 @@ use phalanx_engine::{Hop, HopId, Link};
 use tokio::sync::watch;
 
 use super::past::{Held, Past};
+use super::remains::Remains;
 use super::request::Wanted;
 use super::view::{EndReason, LossKind};
 use crate::clock::Clock;
@@ -57,6 +58,8 @@ pub(super) struct Job {
     pub(super) records: Receiver<Arc<Vec<Record>>>,
     /// What it begins with, where it looks back.
     pub(super) past: Option<Past>,
+    /// What its file holds, where the capture goes on.
+    pub(super) remains: Option<Remains>,
     /// Bits of the recording filters of this capture.
     pub(super) mask: u64,
     pub(super) progress: Arc<Progress>,
@@ -138,7 +141,15 @@ impl Job {
 
     /// Opens the file and describes its interfaces.
     fn sheet<W: Write>(&self, output: W) -> Result<Sheet<W>, WriteError> {
-        let mut writer = Writer::new(BufWriter::new(output), &self.comment)?;
+        let output = BufWriter::new(output);
+        let (mut writer, mut known) = match &self.remains {
+            None => (Writer::new(output, &self.comment)?, Vec::new()),
+            Some(remains) => {
+                let described: Vec<Interface> = remains.described().collect();
+                let known = remains.interfaces.iter().enumerate().collect();
+                (Writer::resume(output, remains.bytes, &described)?, known)
+            }
+        };
         let mut ports = BTreeMap::new();
         let request = &self.wanted.request;
         for (id, hop) in &self.hops {
@@ -147,16 +158,24 @@ impl Job {
             let Ok(program) = self.wanted.filter.compile(link) else {
                 continue;
             };
-            let index = writer.add_interface(&Interface {
+            let interface = Interface {
                 name: hop.interface.to_string(),
                 description: format!("hop {} on {}", id.0, hop.host),
                 link_type: u16::try_from(link.number()).unwrap_or(u16::MAX),
                 snap_length: request.snaplen,
                 filter: request.filter.clone(),
-            })?;
+            };
+            let place = known.iter().position(|(_, it)| it.is(&interface));
+            let (index, written) = match place.map(|place| known.remove(place)) {
+                Some((index, it)) => (index, it.packets),
+                None => (writer.add_interface(&interface)?, 0),
+            };
             let start_ns = self.clock.wall_ns(crate::clock::now());
             let statistics = Statistics {
                 start_ns,
+                seen: written,
+                matched: written,
+                written,
                 ..Statistics::default()
             };
             ports.insert(

@@ -38,6 +38,16 @@ fn play_after(
     size: usize,
     records: Vec<Record>,
 ) -> (Outcome, Vec<u8>, Arc<Progress>) {
+    let (job, progress) = job(past, request, records);
+    let mut disk = Disk {
+        file: Vec::new(),
+        size,
+    };
+    let outcome = job.write(&mut disk);
+    (outcome, disk.file, progress)
+}
+
+fn job(past: Option<Past>, request: &str, records: Vec<Record>) -> (Job, Arc<Progress>) {
     let request: CaptureRequest = serde_json::from_str(request).unwrap();
     let (sender, queue) = sync_channel(4);
     sender.send(Arc::new(records)).unwrap();
@@ -48,6 +58,7 @@ fn play_after(
         hops: [(HopId(1), Arc::new(hop(1, "eth0")))].into(),
         records: queue,
         past,
+        remains: None,
         mask: 1,
         progress: Arc::clone(&progress),
         flushed: watch::Sender::new(0),
@@ -55,17 +66,15 @@ fn play_after(
         comment: "test".to_owned(),
         written: prometheus::IntCounter::new("written", "written").unwrap(),
     };
-    let mut disk = Disk {
-        file: Vec::new(),
-        size,
-    };
-    let outcome = job.write(&mut disk);
-    (outcome, disk.file, progress)
+    (job, progress)
+}
+
+fn capture_file(file: Vec<u8>) -> CaptureFile {
+    CaptureFile::from_reader("capture", std::io::Cursor::new(file)).unwrap()
 }
 
 fn frames(file: &[u8]) -> Vec<Frame> {
-    let input = std::io::Cursor::new(file.to_vec());
-    let mut capture = CaptureFile::from_reader("capture", input).unwrap();
+    let mut capture = capture_file(file.to_vec());
     let frames = capture.frames().unwrap();
     assert_eq!(capture.damage(), None);
     frames
@@ -93,6 +102,34 @@ fn the_file_stays_below_its_size() {
         frames(&file).len() as u64,
         Progress::load(&progress.packets)
     );
+}
+
+#[test]
+fn a_file_that_broke_off_goes_on_behind_what_is_whole() {
+    let request = r#"{"filter": "tcp", "max_packets": 30}"#;
+    let records = |count| (0..count).map(|_| record(1, 1, 0)).collect();
+    let (_, file, _) = play(request, usize::MAX, records(20));
+    let name = format!("phalanx-remains-{}", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    for torn in [&[][..], &[6, 0, 0, 0, 64, 0, 0, 0, 1, 2, 3]] {
+        std::fs::write(&path, [&file[..], torn].concat()).unwrap();
+        let remains = Remains::read(&path).unwrap();
+        assert_eq!((remains.bytes, remains.packets), (file.len() as u64, 20));
+        let output = remains.open(&path).unwrap();
+        let (mut job, progress) = job(None, request, records(40));
+        progress.packets.store(remains.packets, Ordering::Relaxed);
+        job.remains = Some(remains);
+        // What was there counts.
+        assert_eq!(job.write(output).end_reason, Some(EndReason::MaxPackets));
+        let mut resumed = capture_file(std::fs::read(&path).unwrap());
+        assert_eq!(resumed.frames().unwrap().len(), 30);
+        assert_eq!(resumed.damage(), None);
+        assert_eq!(resumed.interfaces().len(), 1);
+    }
+    // One that has hardly begun does not go on.
+    std::fs::write(&path, &file[..20]).unwrap();
+    assert!(Remains::read(&path).is_err());
+    std::fs::remove_file(&path).unwrap();
 }
 
 #[test]

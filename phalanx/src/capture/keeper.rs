@@ -1,5 +1,8 @@
 //! All captures: those that run and those that are kept.
 
+mod entry;
+mod resume;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,19 +14,21 @@ use phalanx_common::abi::Counter;
 use phalanx_engine::{Hop, HopId};
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub(crate) use self::resume::Salvaged;
 use super::age::Age;
 use super::job::{Job, Outcome, Progress};
 use super::past::Past;
 use super::plan::{Plan, free_numbers};
+use super::remains::Remains;
 use super::request::{BadField, CaptureRequest, Wanted};
 use super::store::{Keeping, Store};
 use super::study::{Source, Study};
 use super::view::{
-    CaptureState, CaptureView, EndReason, Loss, LossKind, count_captures, latest_first,
+    CaptureState, CaptureView, EndReason, Gap, Loss, LossKind, PlanView, count_captures,
+    latest_first,
 };
 use super::{QUEUE_COUNT_MAX, RUNNING_COUNT_MAX};
 use crate::api::show::wall_time;
-use crate::clock::Reading;
 use crate::daemon::{DaemonHandle, Record};
 use crate::kernel::RecordingFilter;
 use crate::lookback::Seam;
@@ -76,6 +81,13 @@ struct Running {
     records: Option<SyncSender<Arc<Vec<Record>>>>,
     stop: Option<oneshot::Sender<EndReason>>,
     losses_before: (u64, u64),
+}
+
+/// What a capture does, within the limits.
+struct Task {
+    wanted: Wanted,
+    filters: Vec<(u8, RecordingFilter)>,
+    hops: BTreeMap<HopId, Arc<Hop>>,
 }
 
 /// A capture that can begin.
@@ -150,50 +162,78 @@ impl Captures {
     /// # Errors
     /// A field is not acceptable, a limit is reached, or the kernel side or the disk refuses.
     pub async fn create(self: &Arc<Self>, request: CaptureRequest) -> Result<CaptureView, Failure> {
+        self.create_for(request, None).await
+    }
+
+    /// Begins a capture; `hub_id` is where a hub asked for it.
+    pub(crate) async fn create_for(
+        self: &Arc<Self>,
+        request: CaptureRequest,
+        hub_id: Option<String>,
+    ) -> Result<CaptureView, Failure> {
         let keeper = Arc::clone(self);
         // In a task of its own: who asks may go away at any time, and what has begun by then must
         // still be followed to its end.
-        let begun = tokio::spawn(async move { keeper.begin(request).await });
+        let begun = tokio::spawn(async move { keeper.begin(request, hub_id).await });
         let broken = |_| Failure::Unavailable("the capture did not begin".to_owned());
         begun.await.map_err(broken)?
     }
 
-    async fn begin(self: Arc<Self>, mut request: CaptureRequest) -> Result<CaptureView, Failure> {
+    async fn begin(
+        self: Arc<Self>,
+        mut request: CaptureRequest,
+        hub_id: Option<String>,
+    ) -> Result<CaptureView, Failure> {
         request.narrow(&self.outlook.view())?;
         let wanted = request.check(self.keeping.bytes_max)?;
-        let plan = Plan::new(&wanted)?;
+        let Plan { filters, view } = Plan::new(&wanted)?;
         let hops = wanted.request.hops(&self.outlook.view())?;
         self.check_lookback(&wanted)?;
         let guard = self.recording.lock().await;
+        self.check_limits(&wanted)?;
+        let task = Task {
+            filters: self.number(filters)?,
+            wanted,
+            hops,
+        };
+        let prepared = self.prepare(task, view, hub_id)?;
+        let id = prepared.capture.view().id.clone();
+        let launched = self.launch(prepared).await;
+        drop(guard);
+        if launched.is_err() {
+            self.lock().remove(&id);
+            let _ = self.store.delete(&id);
+        }
+        launched
+    }
+
+    /// Lets a capture record, and follows it to its end. Whoever calls holds `recording`.
+    async fn launch(self: &Arc<Self>, prepared: Prepared) -> Result<CaptureView, Failure> {
         let Prepared {
             capture,
             file,
             mut job,
             stopped,
-        } = self.prepare(wanted, plan, hops)?;
+        } = prepared;
         let id = capture.view().id.clone();
-        self.lock().insert(id.clone(), Arc::clone(&capture));
-        let seam = match self.daemon.set_recording(self.filters()).await {
-            Ok(seam) => seam,
-            Err(why) => {
-                drop(guard);
-                self.lock().remove(&id);
-                let _ = self.store.delete(&id);
-                return Err(Failure::Unavailable(why));
-            }
-        };
-        drop(guard);
+        self.lock().insert(id, Arc::clone(&capture));
+        let recording = self.daemon.set_recording(self.filters()).await;
+        let seam = recording.map_err(Failure::Unavailable)?;
         self.look_back(&capture, &mut job, seam);
         let view = capture.show();
         let (done, outcome) = oneshot::channel();
+        let duration = job.wanted.duration;
         let thread = std::thread::Builder::new().name("capture".to_owned());
         // Where no thread can be had, `done` is dropped, and the capture ends as failed.
         let started = thread.spawn(move || drop(done.send(job.run(file))));
         if let Err(error) = started {
             tracing::warn!(%error, "start the thread of a capture");
         }
-        let keeper = Arc::clone(&self);
-        tokio::spawn(async move { keeper.watch(&capture, outcome, stopped).await });
+        let keeper = Arc::clone(self);
+        tokio::spawn(async move {
+            let ends = (outcome, stopped);
+            keeper.watch(&capture, duration, ends).await;
+        });
         self.count();
         Ok(view)
     }
@@ -213,7 +253,8 @@ impl Captures {
     /// Where a capture looks back, says what of that time it covers and gives it to its thread.
     fn look_back(&self, capture: &Capture, job: &mut Job, seam: Seam) {
         let mut view = capture.view();
-        let Some(seconds) = view.request.lookback else {
+        // What goes on has looked back before.
+        let Some(seconds) = view.request.lookback.filter(|_| job.remains.is_none()) else {
             return;
         };
         let lookback = &self.daemon.lookback;
@@ -231,30 +272,32 @@ impl Captures {
         });
     }
 
-    /// Everything that a capture needs, within the limits.
-    fn prepare(
-        &self,
-        wanted: Wanted,
-        plan: Plan,
-        hops: BTreeMap<HopId, Arc<Hop>>,
-    ) -> Result<Prepared, Failure> {
-        self.check_limits(&wanted)?;
-        let numbers = free_numbers(self.used_numbers(), plan.filters.len()).ok_or_else(|| {
+    /// Free numbers for the recording filters of a capture.
+    fn number(&self, filters: Vec<RecordingFilter>) -> Result<Vec<(u8, RecordingFilter)>, Failure> {
+        let numbers = free_numbers(self.used_numbers(), filters.len()).ok_or_else(|| {
             Failure::Limit(format!(
                 "the filter needs {} of the kernel's recording filters, not as many are free",
-                plan.filters.len()
+                filters.len()
             ))
         })?;
-        let mask = numbers.iter().fold(0, |mask, number| mask | 1 << number);
-        let unavailable =
-            |error: std::io::Error| Failure::Unavailable(format!("write the capture: {error}"));
-        let (id, file) = self.create_file().map_err(unavailable)?;
+        Ok(numbers.into_iter().zip(filters).collect())
+    }
+
+    /// Everything that a new capture needs.
+    fn prepare(
+        &self,
+        task: Task,
+        plan: PlanView,
+        hub_id: Option<String>,
+    ) -> Result<Prepared, Failure> {
+        let (id, file) = self.create_file().map_err(unwritten)?;
+        let interfaces = task.hops.values().map(|hop| hop.interface.to_string());
         let view = CaptureView {
             state: CaptureState::Running,
             end_reason: None,
-            request: wanted.request.clone(),
-            plan: plan.view,
-            interfaces: hops.values().map(|hop| hop.interface.to_string()).collect(),
+            request: task.wanted.request.clone(),
+            plan,
+            interfaces: interfaces.collect(),
             created: wall_time(self.outlook.clock.wall_ns(crate::clock::now())),
             ended: None,
             packets: 0,
@@ -262,18 +305,41 @@ impl Captures {
             filtered_out: 0,
             lookback: None,
             losses: Vec::new(),
+            gaps: Vec::new(),
+            hub_id,
             hosts: Vec::new(),
             file: format!("/api/v1/captures/{id}/file"),
             id,
         };
         self.store.describe(&view).map_err(|error| {
             let _ = self.store.delete(&view.id);
-            unavailable(error)
+            unwritten(error)
         })?;
+        Ok(self.assemble(task, view, (file, None)))
+    }
+
+    /// A capture, and what its thread needs; `remains` where it goes on.
+    fn assemble(
+        &self,
+        task: Task,
+        view: CaptureView,
+        (file, remains): (std::fs::File, Option<Remains>),
+    ) -> Prepared {
+        let Task {
+            wanted,
+            filters,
+            hops,
+        } = task;
+        let mask = filters
+            .iter()
+            .fold(0, |mask, (number, _)| mask | 1 << number);
+        let bytes = remains.as_ref().map_or(0, |it| it.bytes);
         let (records, queue) = sync_channel(QUEUE_COUNT_MAX);
-        let (flushed, flushed_receiver) = watch::channel(0);
+        let (flushed, flushed_receiver) = watch::channel(bytes);
         let (stop, stopped) = oneshot::channel();
         let progress = Arc::new(Progress::default());
+        progress.packets.store(view.packets, Ordering::Relaxed);
+        progress.bytes.store(bytes, Ordering::Relaxed);
         let written = &self.outlook.metrics.daemon().capture_packets;
         let job = Job {
             written: written.with_label_values(&["written"]),
@@ -282,13 +348,14 @@ impl Captures {
             hops,
             records: queue,
             past: None,
+            remains,
             mask,
             progress: Arc::clone(&progress),
             flushed,
             clock: self.outlook.clock.clone(),
         };
         let running = Running {
-            filters: numbers.into_iter().zip(plan.filters).collect(),
+            filters,
             mask,
             records: Some(records),
             stop: Some(stop),
@@ -301,12 +368,12 @@ impl Captures {
             running: Mutex::new(Some(running)),
             ended: OnceLock::new(),
         };
-        Ok(Prepared {
+        Prepared {
             capture: Arc::new(capture),
             file,
             job,
             stopped,
-        })
+        }
     }
 
     fn check_limits(&self, wanted: &Wanted) -> Result<(), Failure> {
@@ -388,10 +455,9 @@ impl Captures {
     async fn watch(
         &self,
         capture: &Capture,
-        mut thread: oneshot::Receiver<Outcome>,
-        mut stopped: oneshot::Receiver<EndReason>,
+        duration: Duration,
+        (mut thread, mut stopped): (oneshot::Receiver<Outcome>, oneshot::Receiver<EndReason>),
     ) {
-        let duration = Duration::from_secs(u64::from(capture.view().request.duration));
         let end = tokio::time::sleep(duration);
         tokio::pin!(end);
         let mut tick = tokio::time::interval(TICK);
@@ -690,10 +756,12 @@ impl Captures {
         if capture.running().is_some() {
             return Err(Failure::Running);
         }
+        let gaps = capture.view().gaps.iter().filter_map(Gap::ns).collect();
         Ok(vec![Source {
             name: "capture".to_owned(),
             path: self.store.file(id),
             clock: None,
+            gaps,
         }])
     }
 
@@ -702,58 +770,14 @@ impl Captures {
     }
 }
 
+/// The disk refused.
+fn unwritten(error: std::io::Error) -> Failure {
+    Failure::Unavailable(format!("write the capture: {error}"))
+}
+
 const RING_FULL: &str = "the ring of records was full; narrow the filter or capture fewer bytes";
 const QUEUE_FULL: &str = "the writing did not keep up; narrow the filter or use a faster disk";
 const PAST_LOST: &str =
     "packets of before the request did not reach the memory, or left it before they were read";
 const UNDECIDED: &str =
     "the filter looks at bytes that were not captured; ask for a larger snaplen";
-
-impl Capture {
-    fn kept(view: CaptureView) -> Self {
-        let (_, flushed) = watch::channel(view.bytes);
-        let ended = Age::at(
-            view.ended.as_ref().unwrap_or(&view.created),
-            Reading::take(),
-        );
-        Self {
-            view: Mutex::new(view),
-            progress: Arc::default(),
-            flushed,
-            running: Mutex::new(None),
-            ended: ended.into(),
-        }
-    }
-
-    fn view(&self) -> MutexGuard<'_, CaptureView> {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn running(&self) -> MutexGuard<'_, Option<Running>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The capture as it stands now.
-    fn show(&self) -> CaptureView {
-        let is_running = self.running().is_some();
-        let mut view = self.view().clone();
-        if is_running {
-            self.overlay(&mut view);
-        }
-        view
-    }
-
-    fn overlay(&self, view: &mut CaptureView) {
-        view.packets = Progress::load(&self.progress.packets);
-        view.bytes = Progress::load(&self.progress.bytes);
-        view.filtered_out = Progress::load(&self.progress.filtered_out);
-        if let Some(lookback) = &mut view.lookback {
-            let past = &self.progress.past;
-            let past = past.lock().unwrap_or_else(PoisonError::into_inner);
-            for hop in &mut lookback.hops {
-                hop.packets = past.get(&HopId(hop.hop)).copied().unwrap_or_default();
-            }
-            lookback.packets = past.values().sum();
-        }
-    }
-}

@@ -45,6 +45,8 @@ pub(crate) struct Source {
     pub(crate) path: PathBuf,
     /// Sources of the same clock name it alike.
     pub(crate) clock: Option<String>,
+    /// Times in which nothing was recorded, in nanoseconds since 1970 of its clock.
+    pub(crate) gaps: Vec<(i64, i64)>,
 }
 
 /// How a report is written.
@@ -222,6 +224,10 @@ fn arguments(sources: &[Source], directory: &Path) -> Vec<OsString> {
         let mut argument = OsString::from(format!("--hop={}=", hop_name(&source.name)));
         argument.push(source.path.strip_prefix(directory).unwrap_or(&source.path));
         arguments.push(argument);
+        let gaps = source.gaps.iter().map(|(from_ns, until_ns)| {
+            format!("--gap={}={from_ns}..{until_ns}", hop_name(&source.name)).into()
+        });
+        arguments.extend(gaps);
     }
     let mut clocks: Vec<&str> = sources
         .iter()
@@ -267,6 +273,7 @@ mod tests {
             name: name.to_owned(),
             path: format!("/x/{name}.pcapng").into(),
             clock: clock.map(str::to_owned),
+            gaps: Vec::from_iter((name == "db").then_some((-1, 2))),
         };
         let sources = [
             source("web", Some("1")),
@@ -284,6 +291,7 @@ mod tests {
                 "--hop=web=web.pcapng",
                 "--hop=a_b_c=a=b,c.pcapng",
                 "--hop=db=db.pcapng",
+                "--gap=db=-1..2",
                 "--hop=edge=edge.pcapng",
                 "--same-clock=web,a_b_c",
             ]

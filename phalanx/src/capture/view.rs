@@ -73,6 +73,8 @@ pub enum LossKind {
     WriteFailed,
     /// The daemon ended while the capture ran: the end of the file may be missing.
     DaemonStopped,
+    /// The daemon was restarted while the capture ran: see `gaps`.
+    Restarted,
     /// A host's part ended before the others', by a limit of its own or by somebody there.
     EndedEarly,
     /// A host did not deliver, or not all of it.
@@ -92,6 +94,15 @@ pub struct Loss {
     pub packets: u64,
     /// In words.
     pub detail: String,
+}
+
+/// A time in which nothing was recorded, by the clock of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Gap {
+    /// The last packet before it; where there is none, the beginning of the capture.
+    pub from: String,
+    /// When recording went on.
+    pub until: String,
 }
 
 /// Which part of the filter is checked where.
@@ -138,6 +149,12 @@ pub struct CaptureView {
     pub filtered_out: u64,
     /// What is missing.
     pub losses: Vec<Loss>,
+    /// Where the daemon was restarted while it recorded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<Gap>,
+    /// Which agent it is for and what the hub calls it, as `AGENT/ID`, where a hub asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hub_id: Option<String>,
     /// What each host gave, with a hub.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<HostPart>,
@@ -163,6 +180,9 @@ pub struct HostPart {
     /// Why it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end_reason: Option<EndReason>,
+    /// Since when its agent is away, while its part is waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub away_since: Option<String>,
     /// The interfaces that it records.
     pub interfaces: Vec<String>,
     /// When it began, by its own clock.
@@ -181,6 +201,20 @@ pub struct HostPart {
     pub filtered_out: u64,
     /// What is missing of its part.
     pub losses: Vec<Loss>,
+    /// Where its agent was restarted while it recorded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<Gap>,
+}
+
+impl Gap {
+    /// In nanoseconds since 1970; none where a time is none.
+    pub(crate) fn ns(&self) -> Option<(i64, i64)> {
+        let ns = |text: &str| {
+            let time: jiff::Timestamp = text.parse().ok()?;
+            i64::try_from(time.as_nanosecond()).ok()
+        };
+        Some((ns(&self.from)?, ns(&self.until)?))
+    }
 }
 
 impl CaptureView {

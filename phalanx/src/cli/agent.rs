@@ -153,6 +153,7 @@ fn run_agent(arguments: &AgentArguments) -> anyhow::Result<()> {
     };
     let url = config.hub.as_deref().unwrap_or(&enrolled.hub);
     let uplink = UplinkOptions {
+        agent: enrolled.agent.clone(),
         address: Address::parse(url)?,
         config: client_config(files.tls()).context("prepare TLS with the hub")?,
         spool: files.spool(),

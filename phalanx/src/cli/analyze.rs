@@ -122,6 +122,17 @@ pub struct AnalyzeArguments {
     /// memory, and no longer than the daemon itself
     #[arg(long, value_name = "BYTES", hide = true)]
     confined: Option<u64>,
+    /// A time in which nothing was recorded at a hop, in nanoseconds since 1970 of its clock
+    #[arg(long, value_name = "NAME=FROM..UNTIL", value_parser = parse_gap, hide = true)]
+    gap: Vec<Gap>,
+}
+
+/// A time in which nothing was recorded at the hops of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Gap {
+    name: String,
+    from_ns: i64,
+    until_ns: i64,
 }
 
 /// Names of hops that have one clock, at least two.
@@ -147,6 +158,7 @@ pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
     merging::check_outputs(arguments, &files)?;
     let mut reading = read(arguments, &files)?;
     reading.share_clocks(&arguments.same_clock, &files)?;
+    reading.note_gaps(&arguments.gap);
     let mut trails = std::mem::take(&mut reading.trails);
     if arguments.shared_clock {
         trails.clocks.fill(0);
@@ -335,6 +347,19 @@ fn parse_hop(text: &str) -> Result<Named, &'static str> {
         name: name.to_owned(),
         path: path.into(),
     })
+}
+
+fn parse_gap(text: &str) -> Result<Gap, &'static str> {
+    let parsed = || {
+        let (name, times) = text.rsplit_once('=')?;
+        let (from, until) = times.split_once("..")?;
+        Some(Gap {
+            name: name.to_owned(),
+            from_ns: from.parse().ok()?,
+            until_ns: until.parse().ok()?,
+        })
+    };
+    parsed().ok_or("want NAME=FROM..UNTIL")
 }
 
 fn parse_one_clock(text: &str) -> Result<OneClock, &'static str> {

@@ -30,6 +30,8 @@ pub const REQUEST_COUNT_MAX: usize = 16;
 pub enum Feed {
     /// What the engine decided; sequence numbers rise by one.
     Changes(Vec<Change>),
+    /// From here on changes are of what was before this process began, or no longer.
+    History(bool),
     /// How the kernel side does; once a second.
     Kernel(Box<KernelStatus>),
     /// The clocks of the host jumped.

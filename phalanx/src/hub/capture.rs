@@ -27,8 +27,8 @@ use crate::api::agents::boot_id;
 use crate::api::show::wall_time;
 use crate::capture::{
     Age, BYTES_DEFAULT, BYTES_MIN, BadField, CaptureRequest, CaptureState, CaptureView, EndReason,
-    Failure, HostPart, INTERFACE_COUNT_MAX, Keeping, Loss, LossKind, PlanView, RUNNING_COUNT_MAX,
-    Source, Store, Study, Wanted, count_captures, latest_first, plan_of,
+    Failure, Gap, HostPart, INTERFACE_COUNT_MAX, Keeping, Loss, LossKind, PlanView,
+    RUNNING_COUNT_MAX, Source, Store, Study, Wanted, count_captures, latest_first, plan_of,
 };
 use crate::clock::Reading;
 use crate::link::protocol::hub_message::Message as FromHub;
@@ -284,6 +284,8 @@ impl PathCaptures {
             filtered_out: 0,
             lookback: None,
             losses: Vec::new(),
+            gaps: Vec::new(),
+            hub_id: None,
             hosts: sites
                 .iter()
                 .map(|(host, site)| host_part(host, site))
@@ -539,6 +541,7 @@ impl State {
             return;
         }
         part.is_done = true;
+        host.away_since = None;
         host.state = CaptureState::Partial;
         host.losses.push(Loss {
             kind,
@@ -555,6 +558,7 @@ impl State {
             name: host.host.clone(),
             path: part.path.clone(),
             clock: host.boot_id.clone(),
+            gaps: host.gaps.iter().filter_map(Gap::ns).collect(),
         };
         parts.map(source).collect()
     }
@@ -569,6 +573,7 @@ fn host_part(host: &str, site: &Site) -> HostPart {
         boot_id: site.status.boot.map(boot_id),
         state: CaptureState::Running,
         end_reason: None,
+        away_since: None,
         interfaces: site.interfaces.iter().cloned().collect(),
         created: None,
         clock_offset_s: site.status.clock_offset_ns as f64 / 1e9,
@@ -577,6 +582,7 @@ fn host_part(host: &str, site: &Site) -> HostPart {
         bytes: 0,
         filtered_out: 0,
         losses: Vec::new(),
+        gaps: Vec::new(),
     }
 }
 

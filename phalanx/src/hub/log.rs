@@ -89,6 +89,11 @@ impl Log {
         self.directory.join(format!("{number:020}.{EXTENSION}"))
     }
 
+    /// Whether it has forgotten what was told first.
+    pub(crate) fn has_forgotten(&self) -> bool {
+        self.segments.front().is_some_and(|first| first.number > 1)
+    }
+
     /// Bytes on disk.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes

@@ -287,6 +287,7 @@ impl Turn {
         let mut agents: std::collections::BTreeMap<String, Option<Arc<Registered>>> =
             std::collections::BTreeMap::new();
         let (mut batch_count, mut fault_count) = (0_u64, 0_u64);
+        self.core.tell(Feed::History(log.has_forgotten()))?;
         log.replay(|entry| {
             self.now = self.now.max(Monotonic(entry.at_ns));
             if let Some(head) = entry.positions {
@@ -323,6 +324,7 @@ impl Turn {
             self.feed(taken).map_err(anyhow::Error::from)
         })?;
         self.core.hand_on()?;
+        self.core.tell(Feed::History(false))?;
         self.log_bytes = log.bytes();
         let elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::info!(

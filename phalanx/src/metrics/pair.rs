@@ -30,6 +30,8 @@ pub(super) struct Pairs {
     other_sets: HashMap<Labels, Arc<Series>>,
     /// No label set was idle long enough when this was last looked at.
     searched: Monotonic,
+    /// What comes was before, and is not counted.
+    pub(super) is_history: bool,
 }
 
 #[derive(Debug)]
@@ -51,6 +53,7 @@ impl Pairs {
             server_sets: HashMap::new(),
             other_sets: HashMap::new(),
             searched: Monotonic::default(),
+            is_history: false,
         }
     }
 
@@ -69,7 +72,9 @@ impl Pairs {
     }
 
     pub(super) fn update(&mut self, updated: &PairUpdated, at: Monotonic) {
-        if let Some(series) = self.series(updated.pair, at) {
+        if let Some(series) = self.series(updated.pair, at)
+            && !self.is_history
+        {
             series.add(&updated.added);
             updated
                 .measures
@@ -87,14 +92,14 @@ impl Pairs {
             AttemptFailure::Unanswered => 1,
             AttemptFailure::Unreachable { .. } => 2,
         };
-        if let Some(tcp) = &series.tcp {
+        if let Some(tcp) = series.tcp.as_ref().filter(|_| !self.is_history) {
             tcp.failures[index].inc();
         }
     }
 
     pub(super) fn conversation_opened(&mut self, opened: &ConversationOpened, at: Monotonic) {
         if let Some(series) = self.series(opened.pair, at) {
-            series.conversations.inc();
+            series.conversations.inc_by(u64::from(!self.is_history));
             series.conversations_open.inc();
             self.conversations
                 .insert(opened.conversation, (opened.pair, series));
@@ -129,6 +134,7 @@ impl Pairs {
             series.conversations_open.dec();
         }
         if let Some(series) = self.series(closed.pair, at)
+            && !self.is_history
             && let Some(tcp) = &series.tcp
         {
             tcp.duration

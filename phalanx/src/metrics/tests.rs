@@ -286,6 +286,18 @@ fn open_conversations_move_with_their_pair() {
 }
 
 #[test]
+fn what_was_before_is_not_counted() {
+    let metrics = Metrics::new().unwrap();
+    let name = "phalanx_packets_total";
+    metrics.set_history(true);
+    metrics.fold(&[opened(1, "a", "b"), sent(1, 100, 1)]);
+    assert_eq!(sum(&metrics, name, &[]), 0.0);
+    metrics.set_history(false);
+    metrics.fold(&[sent(1, 7, 2)]);
+    assert_eq!(sum(&metrics, name, &[]), 7.0);
+}
+
+#[test]
 fn the_table_has_each_name_once_and_follows_the_conventions() {
     let names: BTreeSet<_> = TABLE.iter().map(|definition| definition.name).collect();
     assert_eq!(names.len(), TABLE.len());

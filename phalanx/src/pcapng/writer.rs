@@ -92,16 +92,44 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// The output cannot be written.
     pub fn new(output: W, comment: &str) -> Result<Self, WriteError> {
+        let counter = Counter {
+            output,
+            byte_count: 0,
+            is_mute: false,
+        };
+        Self::begin(counter, comment)
+    }
+
+    /// Goes on with a file of this writer that broke off: `output` takes what follows on its
+    /// `byte_count` bytes, and `interfaces` are described there.
+    ///
+    /// # Errors
+    /// There are too many interfaces.
+    pub fn resume(
+        output: W,
+        byte_count: u64,
+        interfaces: &[Interface],
+    ) -> Result<Self, WriteError> {
+        let counter = Counter {
+            output,
+            byte_count,
+            is_mute: true,
+        };
+        let mut writer = Self::begin(counter, "")?;
+        for interface in interfaces {
+            writer.add_interface(interface)?;
+        }
+        writer.inner.get_mut().is_mute = false;
+        Ok(writer)
+    }
+
+    fn begin(counter: Counter<W>, comment: &str) -> Result<Self, WriteError> {
         let application = concat!("Phalanx ", env!("CARGO_PKG_VERSION"));
         let mut options = vec![SectionHeaderOption::UserApplication(application.into())];
         options.extend(comment_option(comment).map(SectionHeaderOption::Common));
         let section = SectionHeaderBlock {
             options,
             ..SectionHeaderBlock::default()
-        };
-        let counter = Counter {
-            output,
-            byte_count: 0,
         };
         let inner = PcapNgWriter::with_section_header(counter, section)?;
         Ok(Self {
@@ -233,10 +261,15 @@ fn shorten_to(text: &str, bytes_max: usize) -> &str {
 struct Counter<W> {
     output: W,
     byte_count: u64,
+    /// What is written is there already.
+    is_mute: bool,
 }
 
 impl<W: Write> Write for Counter<W> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.is_mute {
+            return Ok(bytes.len());
+        }
         let written = self.output.write(bytes)?;
         self.byte_count += written as u64;
         Ok(written)

@@ -194,6 +194,8 @@ struct Hop<'a> {
     last: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     damage: Option<DamageView<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    gaps: Vec<GapView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     clock: Option<Clock<'a>>,
 }
@@ -255,10 +257,25 @@ impl<'a> Clock<'a> {
 }
 
 #[derive(Serialize)]
+struct GapView {
+    from: String,
+    until: String,
+}
+
+#[derive(Serialize)]
 struct DamageView<'a> {
     offset: u64,
     frame: u64,
     reason: &'a str,
+}
+
+impl GapView {
+    fn new((from_ns, until_ns): &(i64, i64)) -> Self {
+        Self {
+            from: word::instant(*from_ns),
+            until: word::instant(*until_ns),
+        }
+    }
 }
 
 impl<'a> Hop<'a> {
@@ -277,6 +294,7 @@ impl<'a> Hop<'a> {
                 frame: damage.frame,
                 reason: &damage.reason,
             }),
+            gaps: hop.gaps.iter().map(GapView::new).collect(),
             clock: match &hop.clock {
                 None => is_only_one.then(|| Clock::alone(&hop.id)),
                 Some(clock) => Clock::new(clock),

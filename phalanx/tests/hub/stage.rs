@@ -263,6 +263,7 @@ fn limit_files(command: &mut Command, bytes_max: u64) {
 pub(crate) fn options(directory: &Path, agents: SocketAddr) -> UplinkOptions {
     let files = AgentFiles::new(directory);
     UplinkOptions {
+        agent: files.read().unwrap().unwrap().agent,
         address: Address::parse(&format!("https://{agents}")).unwrap(),
         config: client_config(files.tls()).unwrap(),
         spool: files.spool(),

@@ -78,6 +78,9 @@ pub(crate) fn start_agent<'range>(
 ) -> Daemon<'range> {
     let mut command = host.command(BINARY).unwrap();
     command.args(["agent", "--dir", text(&folder.0.join(name))]);
+    // It outlives the process: another one finds what the one before left.
+    let captures = folder.0.join(format!("{name}-captures"));
+    command.env("PHALANX_CAPTURE_DIRECTORY", captures);
     command.args(arguments);
     command.args(["--listen", &format!("127.0.0.1:{port}")]);
     let agent = Daemon::spawn(host, port, command);

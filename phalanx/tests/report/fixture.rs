@@ -437,6 +437,7 @@ pub(crate) fn hop(id: &str, source: &str) -> HopReport {
         link_types: BTreeMap::from([("Ethernet".to_owned(), 1_560)]),
         first_ns: Some(START_NS),
         last_ns: Some(START_NS + 10_019 * MS),
+        gaps: vec![(START_NS + 1_000 * MS, START_NS + 2_500 * MS)],
         clock: None,
     }
 }

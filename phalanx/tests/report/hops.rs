@@ -216,6 +216,7 @@ fn point(name: &str, clock: Option<ClockReport>) -> HopReport {
         unparsed: std::collections::BTreeMap::new(),
         notes: std::collections::BTreeMap::new(),
         damage: None,
+        gaps: Vec::new(),
         clock,
         ..hop(name, &format!("{name}.pcap"))
     }

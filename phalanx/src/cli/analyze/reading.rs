@@ -7,7 +7,7 @@ use phalanx_engine::stitch::Trail;
 
 use super::super::selection::ConversationName;
 use super::super::{WrongUsage, complain};
-use super::{Named, OneClock, spool};
+use super::{Gap, Named, OneClock, spool};
 use crate::analysis::{self, Merge, MergeHop, MergeSource, Outcome, Request, hop_reports};
 use crate::capture_file::Interface;
 use crate::plain::plain;
@@ -120,6 +120,19 @@ impl Reading {
             }
         }
         Ok(())
+    }
+
+    /// Notes when nothing was recorded; a file's name stands for all hops of it.
+    pub(super) fn note_gaps(&mut self, gaps: &[Gap]) {
+        for gap in gaps {
+            let files = self.files.iter().filter(|it| it.name == gap.name);
+            let places = files.flat_map(|it| it.interfaces.values().map(|(place, _)| *place));
+            for place in places {
+                if let Some(hop) = self.report.hops.get_mut(place as usize) {
+                    hop.gaps.push((gap.from_ns, gap.until_ns));
+                }
+            }
+        }
     }
 
     /// Leaves only the conversations of a name: `HOP/tcp-17`, or `tcp-17` of any hop.

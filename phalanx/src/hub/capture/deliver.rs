@@ -34,6 +34,8 @@ const VIEW_INTERVAL: Duration = Duration::from_millis(200);
 const FILE_LENGTH_MAX: usize = 64;
 /// Longest wait for the delivery before this one to let go.
 const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Gaps that an agent may tell of.
+const GAP_COUNT_MAX: usize = 16;
 /// Losses that an agent may tell of: some of each kind.
 const LOSS_COUNT_MAX: usize = 64;
 /// Characters of what an agent says in words.
@@ -296,13 +298,24 @@ impl Delivery {
             return Err(Status::not_found("the hub waits no longer for this part"));
         }
         if let Some(host) = state.view.hosts.get_mut(self.number) {
+            host.away_since = None;
             host.packets = told.packets;
             host.filtered_out = told.filtered_out;
             host.created = told.created.parse::<jiff::Timestamp>().is_ok().then(|| {
                 // It was read: it is a time and nothing else.
                 told.created.clone()
             });
-            host.lookback.clone_from(&told.lookback);
+            // An agent that was restarted does not know it any more.
+            if told.lookback.is_some() {
+                host.lookback.clone_from(&told.lookback);
+            }
+            host.gaps = told
+                .gaps
+                .iter()
+                .filter(|gap| gap.ns().is_some())
+                .take(GAP_COUNT_MAX)
+                .cloned()
+                .collect();
         }
         state.add_up();
         Ok(())
@@ -322,6 +335,7 @@ impl Delivery {
                 false => CaptureState::Partial,
             };
             host.end_reason = told.end_reason;
+            host.away_since = None;
             let shortened = |loss: &Loss| Loss {
                 detail: loss.detail.chars().take(TEXT_LENGTH_MAX).collect(),
                 ..loss.clone()
@@ -349,7 +363,8 @@ impl State {
         if file.is_empty() || host.capture.as_deref() == Some(file) {
             return Ok(false);
         }
-        if host.capture.is_some() {
+        // Of what nothing has come, another file may take the place.
+        if host.capture.is_some() && host.bytes > 0 {
             let restarted = "the agent was restarted while it captured";
             self.lose(number, LossKind::HostAway, restarted);
             return Err(Status::failed_precondition(restarted));

@@ -41,6 +41,7 @@ fn host(name: &str, end_reason: Option<EndReason>, created: Option<&str>) -> Hos
         boot_id: None,
         state: CaptureState::Complete,
         end_reason,
+        away_since: None,
         interfaces: vec!["eth0".to_owned()],
         created: created.map(str::to_owned),
         clock_offset_s: 3_600.0,
@@ -49,6 +50,7 @@ fn host(name: &str, end_reason: Option<EndReason>, created: Option<&str>) -> Hos
         bytes: 1_000,
         filtered_out: 0,
         losses: Vec::new(),
+        gaps: Vec::new(),
     }
 }
 
@@ -70,6 +72,8 @@ fn capture(hosts: Vec<HostPart>) -> PathCapture {
         bytes: 0,
         filtered_out: 0,
         losses: Vec::new(),
+        gaps: Vec::new(),
+        hub_id: None,
         hosts,
         file: String::new(),
     };

@@ -39,6 +39,7 @@ impl PathCaptures {
                 _ = tick.tick() => {}
                 () = capture.changed.notified() => {}
             }
+            self.note_away(&capture);
             let is_stopped = capture.lock().stopped.is_some();
             let is_over = Instant::now() >= end;
             if is_stopped && !is_told {
@@ -68,6 +69,20 @@ impl PathCaptures {
             telling.spawn(async move { lines.tell(&agent, FromHub::CaptureStop(stop)).await });
         }
         telling.join_all().await;
+    }
+
+    /// Notes which parts are waited for while their agents are away: a session ends at once where
+    /// its process does, and soon after its host has fallen silent.
+    fn note_away(&self, capture: &PathCapture) {
+        let mut state = capture.lock();
+        let state = &mut *state;
+        for (host, part) in state.view.hosts.iter_mut().zip(&state.parts) {
+            if part.is_done || self.lines.is_open(&host.agent) {
+                host.away_since = None;
+            } else if host.away_since.is_none() {
+                host.away_since = Some(wall_time(self.wall_ns()));
+            }
+        }
     }
 
     /// Waits no longer for parts that are late.

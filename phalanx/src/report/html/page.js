@@ -126,6 +126,9 @@ function showHops() {
     if (types) words.push(types);
     const box = el("div", { class: "hop" }, el("strong", null, hop.source), " ",
       words.join(" · "));
+    for (const { from, until } of hop.gaps ?? []) {
+      box.append(el("p", { class: "bad" }, `Nothing was recorded from ${from} to ${until}`));
+    }
     if (hop.damage) {
       const { offset, frame, reason } = hop.damage;
       box.append(el("p", { class: "bad" },

@@ -1,0 +1,148 @@
+//! Captures for a hub that broke off when the daemon ended: they go on in their file.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::RUNNING_COUNT_MAX;
+use super::super::plan::Plan;
+use super::super::remains::Remains;
+use super::super::view::{CaptureState, CaptureView, EndReason, Gap, Loss, LossKind};
+use super::{Capture, Captures, Failure, Task, unwritten};
+use crate::api::show::wall_time;
+
+/// Restarts that a capture survives: each is a gap, which is told.
+const GAP_COUNT_MAX: usize = 8;
+
+/// What is left of a capture that broke off.
+#[derive(Debug)]
+pub(crate) struct Salvaged {
+    pub(crate) view: CaptureView,
+    remains: Remains,
+}
+
+impl Salvaged {
+    /// Bytes of its file.
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.remains.bytes
+    }
+}
+
+impl Captures {
+    /// What is left of a hub's capture that broke off, cut to what is whole; none where nothing is.
+    pub(crate) async fn salvage(&self, hub_id: &str) -> Option<Salvaged> {
+        let broken = self.lock().values().find_map(|capture| {
+            let view = capture.view();
+            let is_broken = view.end_reason == Some(EndReason::DaemonStopped)
+                && view.hub_id.as_deref() == Some(hub_id);
+            is_broken.then(|| view.clone())
+        })?;
+        let path = self.store.file(&broken.id);
+        let read = move || {
+            let remains = Remains::read(&path)?;
+            remains.open(&path)?;
+            anyhow::Ok(remains)
+        };
+        // Fails also where the runtime ends.
+        let read = tokio::task::spawn_blocking(read).await.ok()?;
+        let remains = match read {
+            Ok(remains) => remains,
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(
+                    id = broken.id,
+                    error,
+                    "a capture that broke off is of no use"
+                );
+                return None;
+            }
+        };
+        let view = CaptureView {
+            bytes: remains.bytes,
+            packets: remains.packets,
+            ..broken
+        };
+        let kept = Arc::new(Capture::kept(view.clone()));
+        self.lock().insert(view.id.clone(), kept);
+        Some(Salvaged { view, remains })
+    }
+
+    /// Goes on with a capture for so long: what its file holds counts toward its limits.
+    ///
+    /// # Errors
+    /// It was resumed too often, a limit is reached, its interfaces are not watched, or the kernel
+    /// side or the disk refuses. What is left of it stays as it was.
+    pub(crate) async fn resume(
+        self: &Arc<Self>,
+        salvaged: &Salvaged,
+        duration: Duration,
+    ) -> Result<CaptureView, Failure> {
+        let Salvaged { view, remains } = salvaged;
+        if view.gaps.len() >= GAP_COUNT_MAX {
+            let most = format!("it broke off {GAP_COUNT_MAX} times before");
+            return Err(Failure::Limit(most));
+        }
+        let mut wanted = view.request.clone().check(self.keeping.bytes_max)?;
+        wanted.duration = duration;
+        let plan = Plan::new(&wanted)?;
+        let hops = wanted.request.hops(&self.outlook.view())?;
+        let guard = self.recording.lock().await;
+        if self.running_count() >= RUNNING_COUNT_MAX {
+            return Err(Failure::Limit(format!("{RUNNING_COUNT_MAX} captures run")));
+        }
+        let room = wanted.bytes_max.saturating_sub(remains.bytes);
+        self.store.check_room(room)?;
+        let task = Task {
+            filters: self.number(plan.filters)?,
+            wanted,
+            hops,
+        };
+        let file = remains
+            .open(&self.store.file(&view.id))
+            .map_err(unwritten)?;
+        let resumed = self.resumed(salvaged);
+        self.store.describe(&resumed).map_err(unwritten)?;
+        let prepared = self.assemble(task, resumed, (file, Some(remains.clone())));
+        let launched = self.launch(prepared).await;
+        drop(guard);
+        if launched.is_err() {
+            let kept = Arc::new(Capture::kept(view.clone()));
+            self.lock().insert(view.id.clone(), kept);
+        }
+        launched
+    }
+
+    fn running_count(&self) -> usize {
+        let captures = self.lock();
+        captures
+            .values()
+            .filter(|it| it.running().is_some())
+            .count()
+    }
+
+    /// A capture as it is shown once it goes on: with the gap.
+    fn resumed(&self, salvaged: &Salvaged) -> CaptureView {
+        let Salvaged { view, remains } = salvaged;
+        let mut view = view.clone();
+        let gap = Gap {
+            from: remains.last_ns.map_or(view.created.clone(), wall_time),
+            until: wall_time(self.outlook.clock.wall_ns(crate::clock::now())),
+        };
+        view.losses
+            .retain(|loss| loss.kind != LossKind::DaemonStopped);
+        view.losses.push(Loss {
+            kind: LossKind::Restarted,
+            packets: 0,
+            detail: format!(
+                "nothing was recorded from {} to {}: the daemon was restarted",
+                gap.from, gap.until
+            ),
+        });
+        view.gaps.push(gap);
+        CaptureView {
+            state: CaptureState::Running,
+            end_reason: None,
+            ended: None,
+            ..view
+        }
+    }
+}
