@@ -45,6 +45,19 @@ impl Endpoint {
         }
     }
 
+    /// The address in wire order, as keys hold it.
+    pub(crate) fn words(&self) -> [u32; 4] {
+        let octets = match self.address {
+            IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+            IpAddr::V6(address) => address.octets(),
+        };
+        let mut words = [0; 4];
+        for (word, octets) in words.iter_mut().zip(octets.as_chunks::<4>().0) {
+            *word = u32::from_ne_bytes(*octets);
+        }
+        words
+    }
+
     /// Whether the address means another place in each namespace: loopback and link-local ones.
     #[must_use]
     pub fn is_scoped(&self) -> bool {
