@@ -51,11 +51,7 @@ impl ConversationKey {
     }
 
     /// The key of two ends, the low one first.
-    pub(crate) fn of_ends(
-        protocol: u8,
-        ends: [Endpoint; 2],
-        namespace: NamespaceId,
-    ) -> Self {
+    pub(crate) fn of_ends(protocol: u8, ends: [Endpoint; 2], namespace: NamespaceId) -> Self {
         let [low, high] = ends.map(|end| end.words());
         let [low_port, high_port] = ends.map(|end| end.port);
         Self {

@@ -33,8 +33,9 @@ impl Endpoint {
 }
 
 impl Endpoint {
-    /// The address that two words in wire order hold.
-    pub(crate) fn of_words(words: [u64; 2], port: u16) -> Self {
+    /// The address that two words in wire order hold, as parsed headers do, and a port.
+    #[must_use]
+    pub fn of_words(words: [u64; 2], port: u16) -> Self {
         let mut octets = [0; 16];
         for (octet, word) in octets.chunks_exact_mut(8).zip(words) {
             octet.copy_from_slice(&word.to_ne_bytes());

@@ -73,9 +73,8 @@ mod tests {
             inside,
             outside,
         };
-        let lies = |protocol, near, far| {
-            Translation::between(protocol, near, far).contains(&translation)
-        };
+        let lies =
+            |protocol, near, far| Translation::between(protocol, near, far).contains(&translation);
         assert!(lies(6, inside, outside));
         assert!(lies(6, swapped(outside), swapped(inside)));
         assert!(!lies(17, inside, outside));

@@ -15,6 +15,7 @@ mod promoted;
 mod request;
 mod store;
 mod study;
+mod translated;
 mod view;
 
 pub(crate) use age::Age;

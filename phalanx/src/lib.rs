@@ -29,4 +29,5 @@ pub mod redaction;
 pub mod report;
 pub mod socket;
 pub mod stream;
+pub mod translation;
 pub mod view;

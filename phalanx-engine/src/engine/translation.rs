@@ -17,9 +17,8 @@ impl Engine {
         namespace: NamespaceId,
         translation: Translation,
     ) {
-        let of = |ends: &Sides<Endpoint>| {
-            self.find_conversation(translation.protocol, *ends, namespace)
-        };
+        let of =
+            |ends: &Sides<Endpoint>| self.find_conversation(translation.protocol, *ends, namespace);
         let (inside, outside) = (of(&translation.inside), of(&translation.outside));
         if inside.is_none() && outside.is_none() {
             self.outbox.tally.translations_unplaced += 1;

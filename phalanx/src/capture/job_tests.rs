@@ -52,6 +52,7 @@ fn play_after(
         progress: Arc::clone(&progress),
         flushed: watch::Sender::new(0),
         clock: Clock::new(Reading::take()),
+        translations: Arc::default(),
         comment: "test".to_owned(),
         written: prometheus::IntCounter::new("written", "written").unwrap(),
     };

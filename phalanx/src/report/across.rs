@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use phalanx_engine::stitch::{StitchHop, Stitched, StitchedConversation, Trail, stitch};
-use phalanx_engine::{Endpoint, Side, Sides};
+use phalanx_engine::stitch::{Rewrite, StitchHop, Stitched, StitchedConversation, Trail, stitch};
+use phalanx_engine::{Endpoint, Side, Sides, Translation};
 
-use super::{ClockReport, ConversationReport, Report};
+use super::{ClockReport, ConversationReport, HopReport, Report};
 
 /// A conversation, as all hops that saw it tell of it. Hops are places in [`Report::hops`].
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,6 +19,19 @@ pub struct Across {
     pub proxied: Option<Proxied>,
     /// Its place among [`Stitched::conversations`].
     pub place: usize,
+    /// Rewrites that connection tracking of a host confirms.
+    pub confirmed: Vec<Confirmed>,
+}
+
+/// A rewrite that connection tracking of a host between two hops, or of one of them, confirms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confirmed {
+    /// The hop nearer to the client.
+    pub from: u32,
+    /// The other.
+    pub to: u32,
+    /// The host.
+    pub host: String,
 }
 
 /// A conversation that carries the same content.
@@ -109,7 +122,8 @@ impl Report {
             let flows = flows.map(|it| 1 + stitched.trails[*it].parts.len() as u64);
             let joined = flows.sum::<u64>().saturating_sub(1);
             self.totals.conversations = self.totals.conversations.saturating_sub(joined);
-            let across = Across::of(conversation, place, &stitched.trails);
+            let mut across = Across::of(conversation, place, &stitched.trails);
+            across.confirm(&self.hops);
             let has_proxy = proxied.contains(&place);
             self.conversations
                 .extend(across.report(&mut reports, has_proxy));
@@ -172,7 +186,36 @@ impl Across {
             joined: conversation.clone(),
             proxied: None,
             place,
+            confirmed: Vec::new(),
         }
+    }
+
+    /// Looks for the rewrites in what the hosts of their hops say of themselves. That a host does
+    /// not confirm one says nothing: another box may have done it.
+    fn confirm(&mut self, hops: &[HopReport]) {
+        let flow = |hop: u32| self.flows.iter().find(|it| it.hop == hop);
+        let confirmed = self.joined.rewrites.iter().filter_map(|rewrite| {
+            let (near, far) = (flow(rewrite.from)?, flow(rewrite.to)?);
+            let wanted = Translation::between(near.protocol, near.ends, far.ends);
+            let told = [rewrite.from, rewrite.to]
+                .into_iter()
+                .filter_map(|hop| hops.get(hop as usize))
+                .find_map(|hop| wanted.iter().find_map(|it| hop.translations.get(it)))?;
+            Some(Confirmed {
+                from: rewrite.from,
+                to: rewrite.to,
+                host: told.clone(),
+            })
+        });
+        self.confirmed = confirmed.collect();
+    }
+
+    /// The host that confirms a rewrite.
+    #[must_use]
+    pub fn confirming_host(&self, rewrite: &Rewrite) -> Option<&str> {
+        let ends = (rewrite.from, rewrite.to);
+        let found = self.confirmed.iter().find(|it| (it.from, it.to) == ends);
+        found.map(|it| it.host.as_str())
     }
 
     /// The conversation with the story of its first hop that has one, and the worst score of all.

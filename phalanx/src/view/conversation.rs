@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use phalanx_engine::change::{
-    CloseReason, ConversationClosed, ConversationOpened, ConversationUpdated,
+    CloseReason, ConversationClosed, ConversationOpened, ConversationTranslated,
+    ConversationUpdated,
 };
 use phalanx_engine::name::Service;
 use phalanx_engine::{
-    ConversationId, Endpoint, Features, HopId, Monotonic, PairId, RoleBasis, Sides,
+    ConversationId, Endpoint, Features, HopId, Monotonic, PairId, RoleBasis, Sides, Translation,
 };
 
+use super::limits::TRANSLATION_COUNT_MAX;
 use super::table::Table;
 
 /// The conversations.
@@ -38,6 +40,19 @@ pub struct ConversationEntry {
     pub path: Vec<HopId>,
     /// What was measured.
     pub features: Features,
+    /// Who translates its ends, and into what.
+    pub translations: Vec<TranslationEntry>,
+}
+
+/// A host that translates the ends of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TranslationEntry {
+    /// The host.
+    pub host: Arc<str>,
+    /// What becomes of what.
+    pub translation: Translation,
+    /// The conversation on its other side, where one was open.
+    pub other: Option<ConversationId>,
 }
 
 impl Conversations {
@@ -53,6 +68,7 @@ impl Conversations {
             closed: None,
             path: opened.path.clone(),
             features: Features::default(),
+            translations: Vec::new(),
         };
         self.insert(opened.conversation, entry);
     }
@@ -66,6 +82,36 @@ impl Conversations {
         entry.path.clone_from(&updated.path);
         entry.features = updated.features;
         entry.changed = at;
+    }
+
+    /// Notes on either side of a translation what lies beyond; how many found no room.
+    pub(super) fn translate(&mut self, translated: &ConversationTranslated) -> u64 {
+        let ConversationTranslated {
+            host,
+            translation,
+            inside,
+            outside,
+        } = translated;
+        let mut left_out = 0;
+        for (side, other) in [(inside, outside), (outside, inside)] {
+            let Some(entry) = side.and_then(|side| self.get_mut(side)) else {
+                continue;
+            };
+            let mut known = entry.translations.iter();
+            match known.position(|it| (&it.host, &it.translation) == (host, translation)) {
+                Some(known) => {
+                    let known = &mut entry.translations[known];
+                    known.other = other.or(known.other);
+                }
+                None if entry.translations.len() >= TRANSLATION_COUNT_MAX => left_out += 1,
+                None => entry.translations.push(TranslationEntry {
+                    host: Arc::clone(host),
+                    translation: *translation,
+                    other: *other,
+                }),
+            }
+        }
+        left_out
     }
 
     pub(super) fn close(&mut self, closed: &ConversationClosed) {

@@ -438,6 +438,7 @@ pub(crate) fn hop(id: &str, source: &str) -> HopReport {
         first_ns: Some(START_NS),
         last_ns: Some(START_NS + 10_019 * MS),
         clock: None,
+        translations: BTreeMap::new(),
     }
 }
 
