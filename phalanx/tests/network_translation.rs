@@ -5,6 +5,8 @@
 #[expect(dead_code, reason = "each test file uses its part")]
 #[path = "network/daemon.rs"]
 mod daemon;
+#[path = "network/fleet.rs"]
+mod fleet;
 #[path = "network/folder.rs"]
 mod folder;
 
@@ -15,6 +17,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use daemon::{BINARY, Daemon, await_that};
+use fleet::{agent_of, enroll, make_hub, start_agent, start_hub};
 use folder::Folder;
 use phalanx_range::{Host, Range, Topology};
 use serde_json::{Value, json};
@@ -344,4 +347,56 @@ fn where_it_is_not_asked_for_nothing_is_told_and_no_rule_changes() {
     }
     assert_eq!(rules(), before);
     assert_eq!(events().unwrap(), events_before);
+}
+
+/// The hub hears of it, under the name of its agent, and of the client's agent that the connection
+/// before the router is the one behind it.
+#[test]
+#[ignore = "needs root: run by cargo xtask test --ring network"]
+fn a_hub_tells_of_the_translation_of_an_agent() {
+    const PORT: u16 = 7524;
+    let range = range();
+    let [client, router, server] =
+        ["client", "router", "server"].map(|name| range.host(name).unwrap());
+    let folder = Folder::new("translation-hub");
+    let url = make_hub(&folder, server);
+    let hub = start_hub(&folder, server, PORT);
+    let watched: [(&Host, &str, &[&str]); 2] = [
+        (client, "web-1", &["-i", "to-router"]),
+        (router, "edge-1", &["-i", "to-client", "-i", "to-server"]),
+    ];
+    let mut agents = Vec::new();
+    for (port, (host, name, arguments)) in (PORT + 1..).zip(watched) {
+        enroll(&folder, host, &url, name);
+        agents.push(start_agent(&folder, host, port, name, arguments));
+    }
+    await_that("both agents are there with their hops", || {
+        [("web-1", 1), ("edge-1", 2)].iter().all(|(name, count)| {
+            let agent = agent_of(&hub, name);
+            agent["state"] == "connected" && agent["hop_count"] == *count
+        })
+    });
+    let body = json!({"filter": "tcp port 80 or tcp port 8203", "duration": 60});
+    let capture = hub.post("/api/v1/captures", &body);
+    let path = format!("/api/v1/captures/{}", capture["id"].as_str().unwrap());
+    await_that("the capture has begun on both hosts", || {
+        let view = hub.get(&path);
+        let hosts = view["hosts"].as_array().unwrap();
+        hosts.len() == 2 && hosts.iter().all(|it| it["capture"].is_string())
+    });
+    let mut connection = Connection::open(client, server, 8203, "10.99.0.1:80");
+    connection.talk();
+    let [inside, outside] = connection.ends();
+    await_translation(&hub, "edge-1", [inside, outside]);
+    let hops = |ends| conversation(&hub, ends)["path"].as_array().unwrap().len();
+    assert_eq!([inside, outside].map(hops), [2, 1]);
+
+    hub.post(&format!("{path}/stop"), &json!({}));
+    await_that("the capture has ended", || {
+        hub.get(&path)["state"] != "running"
+    });
+    let report = hub.get(&format!("{path}/report"));
+    let told = rewrites(&report, 80);
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert_eq!(told[0]["confirmed_by"], "conntrack", "{told:#?}");
 }

@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use nix::sys::socket::SockProtocol;
+use phalanx_common::packet::protocol;
 use phalanx_engine::{Endpoint, Sides, Translation};
 
 use super::message::{self, Tuple};
@@ -65,6 +67,22 @@ impl Conntrack {
     /// Opens it in the namespace of the calling thread; only where [`presence`] says so.
     pub(crate) fn open() -> io::Result<Self> {
         Netlink::open(SockProtocol::NetlinkNetFilter, 0).map(Self)
+    }
+
+    /// Asks for a connection that there cannot be.
+    ///
+    /// # Errors
+    /// The kernel does not answer such questions of this thread.
+    pub(crate) fn prove(&mut self) -> io::Result<()> {
+        let nobody = Endpoint {
+            address: Ipv4Addr::UNSPECIFIED.into(),
+            port: 0,
+        };
+        let ends = Sides {
+            client: nobody,
+            server: nobody,
+        };
+        self.find(protocol::TCP, ends).map(|_| ())
     }
 
     /// What becomes of the ends of a flow that is seen here; none where no connection has them.
