@@ -376,14 +376,6 @@ fn a_hub_tells_of_the_translation_of_an_agent() {
             agent["state"] == "connected" && agent["hop_count"] == *count
         })
     });
-    let body = json!({"filter": "tcp port 80 or tcp port 8203", "duration": 60});
-    let capture = hub.post("/api/v1/captures", &body);
-    let path = format!("/api/v1/captures/{}", capture["id"].as_str().unwrap());
-    await_that("the capture has begun on both hosts", || {
-        let view = hub.get(&path);
-        let hosts = view["hosts"].as_array().unwrap();
-        hosts.len() == 2 && hosts.iter().all(|it| it["capture"].is_string())
-    });
     let mut connection = Connection::open(client, server, 8203, "10.99.0.1:80");
     connection.talk();
     let [inside, outside] = connection.ends();
@@ -391,11 +383,22 @@ fn a_hub_tells_of_the_translation_of_an_agent() {
     let hops = |ends| conversation(&hub, ends)["path"].as_array().unwrap().len();
     assert_eq!([inside, outside].map(hops), [2, 1]);
 
+    // What is taken of its path goes on behind the router.
+    let body = json!({"filter": "", "path_of": conversation(&hub, inside)["id"], "duration": 60});
+    let capture = hub.post("/api/v1/captures", &body);
+    let path = format!("/api/v1/captures/{}", capture["id"].as_str().unwrap());
+    await_that("the capture has begun on both hosts", || {
+        let view = hub.get(&path);
+        let hosts = view["hosts"].as_array().unwrap();
+        hosts.len() == 2 && hosts.iter().all(|it| it["capture"].is_string())
+    });
+    connection.talk();
     hub.post(&format!("{path}/stop"), &json!({}));
     await_that("the capture has ended", || {
         hub.get(&path)["state"] != "running"
     });
     let report = hub.get(&format!("{path}/report"));
+    assert_eq!(report["hops"].as_array().unwrap().len(), 3, "{report:#}");
     let told = rewrites(&report, 80);
     assert_eq!(told.len(), 1, "{told:#?}");
     assert_eq!(told[0]["confirmed_by"], "conntrack", "{told:#?}");

@@ -11,11 +11,15 @@ use super::keeper::Failure;
 use super::request::{BadField, CaptureRequest};
 use crate::view::{ConversationEntry, View};
 
+/// Sides of one exchange that are recorded: three hosts in a row that translate. The kernel has room
+/// for 64 filters.
+const SIDE_COUNT_MAX: usize = 4;
+
 /// What to do about a name that nobody has.
 const SEE_HOPS: &str = "see /api/v1/hops for the hosts and interfaces that are watched";
 
 impl CaptureRequest {
-    /// Puts the conversation of `path_of` in the filter.
+    /// Puts the conversation of `path_of` in the filter, on all sides of hosts that translate it.
     ///
     /// # Errors
     /// There is no such conversation, or it was seen nowhere that is still watched.
@@ -23,7 +27,11 @@ impl CaptureRequest {
         let Some(conversation) = find(self.path_of.as_deref(), view)? else {
             return Ok(());
         };
-        let tuple = tuple(conversation);
+        let tuples: Vec<String> = sides(conversation, view).into_iter().map(tuple).collect();
+        let tuple = match &tuples[..] {
+            [alone] => alone.clone(),
+            _ => format!("(({}))", tuples.join(") or (")),
+        };
         self.filter = match self.filter.trim() {
             "" => tuple,
             filter => format!("({filter}) and {tuple}"),
@@ -39,7 +47,8 @@ impl CaptureRequest {
         let all = view.hops.iter();
         let all: BTreeMap<_, _> = all.map(|(id, hop)| (id, Arc::clone(&hop.facts))).collect();
         if let Some(conversation) = find(self.path_of.as_deref(), view)? {
-            let is_there = |id: &HopId| conversation.path.contains(id);
+            let sides = sides(conversation, view);
+            let is_there = |id: &HopId| sides.iter().any(|it| it.path.contains(id));
             let hops: BTreeMap<_, _> = all.into_iter().filter(|(id, _)| is_there(id)).collect();
             if hops.is_empty() {
                 let detail = "none of the hops that saw it is watched any more";
@@ -99,6 +108,27 @@ fn find<'view>(
             remedy,
         )
     })
+}
+
+/// A conversation, and those on the other sides of hosts that translate it.
+fn sides<'view>(
+    conversation: &'view ConversationEntry,
+    view: &'view View,
+) -> Vec<&'view ConversationEntry> {
+    let mut sides = vec![conversation];
+    let mut next = 0;
+    while let Some(side) = sides.get(next).copied() {
+        next += 1;
+        for other in side.translations.iter().filter_map(|it| it.other) {
+            if let Some(other) = view.conversations.get(other)
+                && sides.len() < SIDE_COUNT_MAX
+                && !sides.iter().any(|it| std::ptr::eq(*it, other))
+            {
+                sides.push(other);
+            }
+        }
+    }
+    sides
 }
 
 /// A conversation's packets as a filter.
