@@ -22,7 +22,7 @@ use phalanx_engine::stitch::{ClockReading, Ladder};
 use phalanx_engine::story::FlowStory;
 use phalanx_engine::{Side, Translation};
 
-pub use across::{Across, FlowAt, Proxied, Trails};
+pub use across::{Across, Confirmed, FlowAt, Proxied, Trails};
 pub use score::{lone_syn_points, points, rank, score};
 
 /// What a whole run came to.

@@ -366,3 +366,78 @@ fn hop_status_of(message: protocol::HopStatus) -> HopStatus {
         state,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end(address: &str, port: u16) -> Endpoint {
+        let address = address.parse().unwrap();
+        Endpoint { address, port }
+    }
+
+    fn fact(translation: Translation) -> NameFact {
+        NameFact::Translated {
+            host: "as the agent calls it".into(),
+            namespace: NamespaceId(4_026_531_840),
+            translation,
+        }
+    }
+
+    fn translation() -> Translation {
+        Translation {
+            protocol: 17,
+            inside: Sides {
+                client: end("10.0.0.2", 50_000),
+                server: end("fd00::1", 53),
+            },
+            outside: Sides {
+                client: end("192.0.2.1", 1_025),
+                server: end("fd00::1", 53),
+            },
+        }
+    }
+
+    #[test]
+    fn a_translation_is_of_the_host_that_the_hub_knows() {
+        let message = name_message(&fact(translation())).unwrap();
+        let host: Arc<str> = "edge-1".into();
+        let read = name_of(&message, &host, |inode| NamespaceId(inode + 1)).unwrap();
+        let NameFact::Translated {
+            host,
+            namespace,
+            translation: told,
+        } = read
+        else {
+            panic!("{read:?}");
+        };
+        assert_eq!((&*host, namespace.0), ("edge-1", 4_026_531_841));
+        assert_eq!(told, translation());
+    }
+
+    #[test]
+    fn a_translation_that_makes_no_sense_is_none() {
+        type Spoil = fn(&mut protocol::Translated);
+        let spoils: [Spoil; 7] = [
+            |it| it.protocol = 256,
+            |it| it.inside = None,
+            |it| it.outside = None,
+            |it| it.outside = it.inside.clone(),
+            |it| it.inside.as_mut().unwrap().client_port = 65_536,
+            |it| it.inside.as_mut().unwrap().client_address = Bytes::from_static(&[1; 5]),
+            |it| it.outside.as_mut().unwrap().server_address = Bytes::new(),
+        ];
+        for spoil in spoils {
+            let mut message = name_message(&fact(translation())).unwrap();
+            let Some(name_fact::Fact::Translated(told)) = &mut message.fact else {
+                panic!("{message:?}");
+            };
+            spoil(told);
+            let host = "edge-1".into();
+            assert!(
+                name_of(&message, &host, NamespaceId).is_none(),
+                "{message:?}"
+            );
+        }
+    }
+}

@@ -266,3 +266,95 @@ impl Across {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use phalanx_engine::stitch::RewriteField;
+
+    use super::*;
+
+    fn end(last: u8, port: u16) -> Endpoint {
+        let address = [10, 0, 0, last].into();
+        Endpoint { address, port }
+    }
+
+    fn ends(client: Endpoint, server: Endpoint) -> Sides<Endpoint> {
+        Sides { client, server }
+    }
+
+    /// A conversation at two hops, the client's address rewritten between them; what hosts say of
+    /// it at each hop is `told`.
+    fn confirmed(told: [Option<Translation>; 2]) -> Vec<Confirmed> {
+        let flow = |hop: u32, client: Endpoint| FlowAt {
+            hop,
+            flow: 1,
+            protocol: 6,
+            ends: ends(client, end(9, 80)),
+            packets: 10,
+            parts: Vec::new(),
+        };
+        let mut across = Across {
+            flows: vec![flow(0, end(1, 50_000)), flow(1, end(2, 1_025))],
+            ..Across::default()
+        };
+        across.joined.rewrites = vec![Rewrite {
+            from: 0,
+            to: 1,
+            fields: vec![RewriteField::ClientAddress, RewriteField::ClientPort],
+        }];
+        let hops = told.map(|told| HopReport {
+            translations: told
+                .map(|it| (it, "edge-1".to_owned()))
+                .into_iter()
+                .collect(),
+            ..HopReport::default()
+        });
+        across.confirm(&hops);
+        let rewrite = &across.joined.rewrites[0];
+        let host = across.confirming_host(rewrite);
+        assert_eq!(host.is_some(), !across.confirmed.is_empty());
+        across.confirmed
+    }
+
+    #[test]
+    fn a_rewrite_is_confirmed_by_the_very_tuples_and_never_undone() {
+        let exact = Translation {
+            protocol: 6,
+            inside: ends(end(1, 50_000), end(9, 80)),
+            outside: ends(end(2, 1_025), end(9, 80)),
+        };
+        let by_edge = [Confirmed {
+            from: 0,
+            to: 1,
+            host: "edge-1".to_owned(),
+        }];
+        assert_eq!(confirmed([Some(exact), None]), by_edge);
+        assert_eq!(confirmed([None, Some(exact)]), by_edge);
+        // Who took the server for the client took it so on both sides.
+        let reversed = Translation {
+            protocol: 6,
+            inside: ends(end(9, 80), end(2, 1_025)),
+            outside: ends(end(9, 80), end(1, 50_000)),
+        };
+        assert_eq!(confirmed([Some(reversed), None]), by_edge);
+        let others = [
+            Translation {
+                protocol: 17,
+                ..exact
+            },
+            Translation {
+                inside: exact.outside,
+                outside: exact.inside,
+                ..exact
+            },
+            Translation {
+                outside: ends(end(2, 1_026), end(9, 80)),
+                ..exact
+            },
+        ];
+        for other in others {
+            assert_eq!(confirmed([Some(other), Some(other)]), []);
+        }
+        assert_eq!(confirmed([None, None]), []);
+    }
+}

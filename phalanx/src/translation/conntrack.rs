@@ -12,9 +12,11 @@ use phalanx_engine::{Endpoint, Sides, Translation};
 use super::message::{self, Tuple};
 use crate::netlink::Netlink;
 
-/// Where a loaded module is seen.
+/// Where connection tracking is seen, loaded or built in.
+const TRACKING: &str = "/sys/module/nf_conntrack";
+/// Where its module for questions is seen.
 const MODULE: &str = "/sys/module/nf_conntrack_netlink";
-/// Where a built-in one is: some 10 MB of text, read only where the module is not.
+/// Where a built-in one is seen: some 10 MB of text, read only where the module is not.
 const SYMBOLS: &str = "/proc/kallsyms";
 /// A function of it.
 const SYMBOL: &[u8] = b" ctnetlink_get_conntrack";
@@ -32,8 +34,8 @@ pub(crate) enum Presence {
 
 /// Whether the kernel answers questions without loading a module first.
 pub(crate) fn presence() -> Presence {
-    let is_there = Path::new(MODULE).exists()
-        || File::open(SYMBOLS).is_ok_and(|file| names(BufReader::new(file), SYMBOL));
+    let is_built_in = || File::open(SYMBOLS).is_ok_and(|it| names(BufReader::new(it), SYMBOL));
+    let is_there = Path::new(TRACKING).exists() && (Path::new(MODULE).exists() || is_built_in());
     match is_there {
         true => Presence::There,
         false => Presence::NotLoaded,

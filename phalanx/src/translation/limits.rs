@@ -7,6 +7,9 @@ pub(super) const QUESTION_COUNT_MAX: usize = 4_096;
 /// of a core at most.
 pub(super) const QUESTIONS_PER_SECOND_MAX: u32 = 1_000;
 
+/// Questions after which the loop is woken: a quarter of the facts that may wait for it.
+pub(super) const BURST_COUNT: usize = 256;
+
 /// Translations that are kept for captures, the latest: 16,384 × some 400 bytes = 6.5 MB.
 pub(super) const KEPT_COUNT_MAX: usize = 16_384;
 

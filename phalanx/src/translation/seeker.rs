@@ -13,7 +13,7 @@ use phalanx_common::packet::protocol;
 use phalanx_engine::{ChangeKind, Endpoint, HopId, NameFact, NamespaceId, Sides};
 
 use super::conntrack::Conntrack;
-use super::limits::{QUESTION_COUNT_MAX, QUESTIONS_PER_SECOND_MAX};
+use super::limits::{BURST_COUNT, QUESTION_COUNT_MAX, QUESTIONS_PER_SECOND_MAX};
 use super::table::Translations;
 use crate::daemon::Waker;
 use crate::privilege;
@@ -39,6 +39,9 @@ struct Question {
     protocol: u8,
     ends: Sides<Endpoint>,
 }
+
+/// Nobody takes facts any more.
+struct Gone;
 
 /// Asks for every flow that opens, and never waits.
 pub(crate) struct Asker {
@@ -110,44 +113,51 @@ impl Seeker {
             );
         }
         let mut pace = Pace::new(Instant::now());
-        while let Ok(question) = inbox.recv() {
-            if let Some(pause) = pace.pause(Instant::now()) {
-                std::thread::sleep(pause);
+        while let Ok(first) = inbox.recv() {
+            // The loop is woken once for flows that were opened together.
+            let mut has_told = false;
+            for question in std::iter::once(first).chain(inbox.try_iter().take(BURST_COUNT)) {
+                if let Some(pause) = pace.pause(Instant::now()) {
+                    std::thread::sleep(pause);
+                }
+                match self.answer(question) {
+                    Ok(is_translated) => has_told |= is_translated,
+                    Err(Gone) => return,
+                }
             }
-            if self.answer(question).is_err() {
-                return;
+            if has_told {
+                self.told.wake();
             }
         }
     }
 
-    /// Asks, and tells what is translated. An error where nobody takes facts any more.
-    fn answer(&mut self, question: Question) -> Result<(), ()> {
+    /// Asks, and tells what is translated; whether it is.
+    fn answer(&mut self, question: Question) -> Result<bool, Gone> {
         let Question {
             namespace,
             protocol,
             ends,
         } = question;
         let Some(table) = self.tables.get_mut(&namespace) else {
-            return Ok(());
+            return Ok(false);
         };
         let found = match table.find(protocol, ends) {
             Ok(found) => found,
             Err(error) => {
                 self.give_up(namespace, &error);
-                return Ok(());
+                return Ok(false);
             }
         };
         let Some(translation) = self.translations.note(namespace, protocol, ends, found) else {
-            return Ok(());
+            return Ok(false);
         };
         let fact = NameFact::Translated {
             host: Arc::clone(&self.host),
             namespace,
             translation,
         };
-        self.facts.send(fact).map_err(|_| ())?;
-        self.told.wake();
-        Ok(())
+        self.facts.send(fact).map_err(|_| Gone)?;
+        Ok(true)
     }
 
     /// Says once why a namespace is not asked any more.

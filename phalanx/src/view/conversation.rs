@@ -125,3 +125,83 @@ impl Conversations {
         self.retire(closed.conversation);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use phalanx_engine::name::NameBasis;
+
+    use super::*;
+
+    const SIDES: [ConversationId; 2] = [ConversationId(1), ConversationId(2)];
+
+    fn end(port: u16) -> Endpoint {
+        let address = [10, 0, 0, 1].into();
+        Endpoint { address, port }
+    }
+
+    fn opened(conversation: ConversationId) -> ConversationOpened {
+        let service = Arc::new(Service {
+            name: "10.0.0.1".into(),
+            basis: NameBasis::Address,
+            host: None,
+            site: None,
+        });
+        ConversationOpened {
+            conversation,
+            protocol: 6,
+            endpoints: Sides {
+                client: end(1),
+                server: end(2),
+            },
+            services: Sides {
+                client: Arc::clone(&service),
+                server: service,
+            },
+            role_basis: RoleBasis::Opener,
+            pair: PairId(1),
+            opened: Monotonic(0),
+            path: Vec::new(),
+        }
+    }
+
+    fn translated(host: &str, outside: Option<ConversationId>) -> ConversationTranslated {
+        let ends = |client| Sides {
+            client: end(client),
+            server: end(2),
+        };
+        ConversationTranslated {
+            host: host.into(),
+            translation: Translation {
+                protocol: 6,
+                inside: ends(1),
+                outside: ends(3),
+            },
+            inside: Some(SIDES[0]),
+            outside,
+        }
+    }
+
+    #[test]
+    fn each_side_of_a_translation_knows_the_other_and_no_host_twice() {
+        let mut view = Conversations::default();
+        SIDES.iter().for_each(|id| view.open(&opened(*id)));
+        let others = |view: &Conversations, id: ConversationId| -> Vec<Option<ConversationId>> {
+            let entry = view.get(id).unwrap();
+            entry.translations.iter().map(|it| it.other).collect()
+        };
+        assert_eq!(view.translate(&translated("edge-1", None)), 0);
+        assert_eq!(others(&view, SIDES[0]), [None]);
+        assert!(others(&view, SIDES[1]).is_empty());
+        for _ in 0..2 {
+            assert_eq!(view.translate(&translated("edge-1", Some(SIDES[1]))), 0);
+        }
+        assert_eq!(view.translate(&translated("edge-1", None)), 0);
+        assert_eq!(others(&view, SIDES[0]), [Some(SIDES[1])]);
+        assert_eq!(others(&view, SIDES[1]), [Some(SIDES[0])]);
+        for number in 0..TRANSLATION_COUNT_MAX {
+            let left_out = view.translate(&translated(&format!("more-{number}"), None));
+            assert_eq!(left_out, u64::from(number + 1 == TRANSLATION_COUNT_MAX));
+        }
+        assert_eq!(others(&view, SIDES[0]).len(), TRANSLATION_COUNT_MAX);
+    }
+}

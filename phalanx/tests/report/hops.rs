@@ -1,6 +1,8 @@
 //! Reports of several hops, made by hand.
 
-use phalanx::report::{Across, ClockReport, FlowAt, HopReport, Proxied, Report, Totals, rank};
+use phalanx::report::{
+    Across, ClockReport, Confirmed, FlowAt, HopReport, Proxied, Report, Totals, rank,
+};
 use phalanx_engine::segment::Class;
 use phalanx_engine::stitch::{
     Alignment, ClockReading, Ladder, LegStory, LegWay, PathCount, Rewrite, RewriteField, Rung,
@@ -189,6 +191,11 @@ fn across(hops: u32) -> Across {
             RewriteField::Mss,
         ],
     };
+    let confirmed = Confirmed {
+        from: 1,
+        to: 2,
+        host: "edge-1".to_owned(),
+    };
     Across {
         flows: (0..hops).map(flow).collect(),
         joined: StitchedConversation {
@@ -207,6 +214,7 @@ fn across(hops: u32) -> Across {
         },
         proxied: None,
         place: 0,
+        confirmed: if hops > 2 { vec![confirmed] } else { vec![] },
     }
 }
 

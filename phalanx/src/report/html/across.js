@@ -38,9 +38,9 @@ function rewriteLines(it) {
   return (it.rewrites || []).map(({ from, to, fields, host }) => {
     const parts = SIDES.filter((side) => fields.some((name) => name.startsWith(`${side}_`)))
       .map((side) => `the ${side} ${at(from, side)} becomes ${at(to, side)}`);
+    if (host) parts.push(`connection tracking of ${host} confirms that`);
     const others = fields.filter((name) => !/^(client|server)_/.test(name)).map(spaced);
     if (others.length) parts.push(`${others.join(", ")} rewritten`);
-    if (host) parts.push(`connection tracking of ${host} confirms it`);
     return `Between ${from} and ${to}: ${parts.join("; ")}`;
   });
 }

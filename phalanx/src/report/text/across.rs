@@ -114,6 +114,10 @@ fn rewrite(rewrite: &Rewrite, across: &Across, names: Names<'_>) -> String {
             parts.push(format!("the {name} {} becomes {}", text(from), text(to)));
         }
     }
+    if let Some(host) = across.confirming_host(rewrite) {
+        let host = word::foreign(host);
+        parts.push(format!("connection tracking of {host} confirms that"));
+    }
     let others: Vec<String> = rewrite
         .fields
         .iter()
@@ -124,10 +128,6 @@ fn rewrite(rewrite: &Rewrite, across: &Across, names: Names<'_>) -> String {
         0 => {}
         1 => parts.push(format!("{} is rewritten", others[0])),
         _ => parts.push(format!("{} are rewritten", others.join(", "))),
-    }
-    if let Some(host) = across.confirming_host(rewrite) {
-        let host = word::foreign(host);
-        parts.push(format!("connection tracking of {host} confirms it"));
     }
     let (from, to) = (names.get(rewrite.from), names.get(rewrite.to));
     format!("between {from} and {to}: {}", parts.join("; "))
