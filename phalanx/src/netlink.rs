@@ -1,7 +1,8 @@
 //! A conversation with the kernel over netlink: requests out, messages and their attributes in.
 //!
-//! Deliberately small: dumps, multicasts and single objects are all that interfaces, routes, sockets
-//! and connection tracking need, and it works on any thread, so that a thread in another namespace can use it.
+//! Deliberately small: dumps, multicasts and single objects are all that interfaces, routes,
+//! sockets and connection tracking need, and it works on any thread, so that a thread in another
+//! namespace can use it.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

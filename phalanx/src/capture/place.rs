@@ -11,8 +11,8 @@ use super::keeper::Failure;
 use super::request::{BadField, CaptureRequest};
 use crate::view::{ConversationEntry, View};
 
-/// Sides of one exchange that are recorded: three hosts in a row that translate. The kernel has room
-/// for 64 filters.
+/// Sides of one exchange that are recorded: three hosts in a row that translate. The kernel has
+/// room for 64 filters.
 const SIDE_COUNT_MAX: usize = 4;
 
 /// What to do about a name that nobody has.

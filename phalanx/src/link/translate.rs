@@ -179,8 +179,8 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     <[u8; 16]>::try_from(bytes).map(IpAddr::from).ok()
 }
 
-/// The fact of a message of an agent called `host`; `namespace` tells the hub's number of a namespace of the agent. None
-/// where the message makes no sense.
+/// The fact of a message of an agent called `host`; `namespace` tells the hub's number of a
+/// namespace of the agent. None where the message makes no sense.
 #[must_use]
 pub(crate) fn name_of(
     message: &protocol::NameFact,

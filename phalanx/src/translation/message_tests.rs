@@ -1,12 +1,8 @@
 use super::*;
+use crate::random::Random;
 
-#[path = "../../../phalanx-common/tests/support/random.rs"]
-mod random;
-
-use random::Random;
-
-/// What Linux 6.18 told of a connection from 10.0.0.2:50000 to 10.9.0.1:80, sent on as 10.1.0.1:1025
-/// to 10.2.0.2:8080. Status, timeout, mark, state and the like follow the tuples.
+/// What Linux 6.18 told of a connection from 10.0.0.2:50000 to 10.9.0.1:80, sent on as
+/// 10.1.0.1:1025 to 10.2.0.2:8080. Status, timeout, mark, state and the like follow the tuples.
 const V4: &str = "02000000\
     34000180\
         1400018008000100\
