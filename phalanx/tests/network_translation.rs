@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use daemon::{BINARY, Daemon, await_that};
+use daemon::{BINARY, Daemon, STEP_TIMEOUT, await_that};
 use fleet::{agent_of, enroll, make_hub, start_agent, start_hub};
 use folder::Folder;
 use phalanx_range::{Host, Range, Topology};
@@ -86,6 +86,9 @@ impl Connection {
 fn datagrams(client: &Host, server: &Host) -> ([[SocketAddr; 2]; 2], [UdpSocket; 2]) {
     let bind = |host: &Host, at: &str| host.enter(|| UdpSocket::bind(at)).unwrap().unwrap();
     let (asker, echo) = (bind(client, "10.92.1.1:0"), bind(server, "10.92.2.2:8205"));
+    for socket in [&asker, &echo] {
+        socket.set_read_timeout(Some(STEP_TIMEOUT)).unwrap();
+    }
     let server_end = echo.local_addr().unwrap();
     let mut seen_as = server_end;
     for _ in 0..10 {
@@ -381,7 +384,9 @@ fn a_hub_tells_of_the_translation_of_an_agent() {
     let [inside, outside] = connection.ends();
     await_translation(&hub, "edge-1", [inside, outside]);
     let hops = |ends| conversation(&hub, ends)["path"].as_array().unwrap().len();
-    assert_eq!([inside, outside].map(hops), [2, 1]);
+    await_that("each side was seen at all of its hops", || {
+        [inside, outside].map(hops) == [2, 1]
+    });
 
     // What is taken of its path goes on behind the router.
     let body = json!({"filter": "", "path_of": conversation(&hub, inside)["id"], "duration": 60});
