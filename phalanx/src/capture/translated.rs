@@ -18,6 +18,8 @@ type FlowAt = (HopId, u8, [Endpoint; 2]);
 pub(super) struct Flows {
     seen: BTreeSet<FlowAt>,
     latest: Option<FlowAt>,
+    /// There were more.
+    has_left_out: bool,
 }
 
 impl Flows {
@@ -39,6 +41,8 @@ impl Flows {
         self.latest = Some(flow);
         if self.seen.len() < NOTE_COUNT_MAX {
             self.seen.insert(flow);
+        } else {
+            self.has_left_out |= !self.seen.contains(&flow);
         }
     }
 }
@@ -58,6 +62,10 @@ impl Job {
             let found = self.translations.find(hop.namespace, *protocol, *ends);
             let note = found.map(|translation| Note::new(translation, &hop.host).to_string());
             told.entry(*id).or_default().extend(note);
+            if sheet.flows.has_left_out {
+                let remark = format!("translations of flows beyond {NOTE_COUNT_MAX} are left out");
+                told.entry(*id).or_default().insert(remark);
+            }
         }
         let end_ns = self.clock.wall_ns(crate::clock::now());
         for (hop, notes) in told {

@@ -85,7 +85,7 @@ impl Translations {
     }
 
     /// Notes what was found of a flow; the translation, if there is one.
-    pub(super) fn note(
+    pub(crate) fn note(
         &self,
         namespace: NamespaceId,
         protocol: u8,
