@@ -3,8 +3,8 @@
 /// Flows that wait to be asked for: 4,096 × 64 bytes. Beyond, they are left out and counted.
 pub(super) const QUESTION_COUNT_MAX: usize = 4_096;
 
-/// Flows that are asked for in a second; the next ones wait. Two lookups took 35 µs in a debug build
-/// on a busy machine: 3.5 % of a core at most.
+/// Flows that are asked for in a second; the next ones wait. Two lookups took 35 µs in a debug
+/// build on a busy machine: 3.5 % of a core at most.
 pub(super) const QUESTIONS_PER_SECOND_MAX: u32 = 1_000;
 
 /// Questions after which the loop is woken: a quarter of the facts that may wait for it.
