@@ -18,6 +18,7 @@ use crate::pair::{PairId, PairKey, PairSummary};
 use crate::side::{Endpoint, RoleBasis, Sides};
 use crate::story::FlowStory;
 use crate::time::Monotonic;
+use crate::translation::Translation;
 
 /// One decision.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +50,8 @@ pub enum ChangeKind {
     ConversationUpdated(Box<ConversationUpdated>),
     /// A conversation ended: the last of its flows did.
     ConversationClosed(Box<ConversationClosed>),
+    /// A host translates addresses or ports of a conversation.
+    ConversationTranslated(Box<ConversationTranslated>),
     /// A service pair was seen for the first time.
     PairOpened {
         /// Its number.
@@ -239,6 +242,19 @@ pub struct ConversationClosed {
     pub path: Vec<HopId>,
     /// All that was measured.
     pub features: Features,
+}
+
+/// A host translates addresses or ports of a conversation. Told again for every flow that opens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConversationTranslated {
+    /// The host whose connection tracking says so.
+    pub host: Arc<str>,
+    /// What becomes of what.
+    pub translation: Translation,
+    /// The open conversation with the ends inside.
+    pub inside: Option<ConversationId>,
+    /// The open conversation with the ends outside.
+    pub outside: Option<ConversationId>,
 }
 
 /// A service pair grew.

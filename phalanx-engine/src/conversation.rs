@@ -40,18 +40,35 @@ pub(crate) struct ConversationKey {
 
 impl ConversationKey {
     pub(crate) fn new(key: &FlowKey, namespace: NamespaceId) -> Self {
-        let is_scoped = [Direction::FromLow, Direction::FromHigh]
-            .into_iter()
-            .any(|end| Endpoint::of(key, end).is_scoped());
+        let ends = [Direction::FromLow, Direction::FromHigh].map(|end| Endpoint::of(key, end));
         Self {
             low: key.low,
             high: key.high,
             low_port: key.low_port,
             high_port: key.high_port,
             protocol: key.protocol,
-            namespace: is_scoped.then_some(namespace),
+            namespace: scope(ends, namespace),
         }
     }
+
+    /// The key of two ends, the low one first.
+    pub(crate) fn of_ends(protocol: u8, ends: [Endpoint; 2], namespace: NamespaceId) -> Self {
+        let [low, high] = ends.map(|end| end.words());
+        let [low_port, high_port] = ends.map(|end| end.port);
+        Self {
+            low,
+            high,
+            low_port,
+            high_port,
+            protocol,
+            namespace: scope(ends, namespace),
+        }
+    }
+}
+
+fn scope(ends: [Endpoint; 2], namespace: NamespaceId) -> Option<NamespaceId> {
+    let is_scoped = ends.iter().any(Endpoint::is_scoped);
+    is_scoped.then_some(namespace)
 }
 
 /// How a TCP connection began, as a hop saw it: SYN, SYN-ACK, what acknowledges it, and nothing

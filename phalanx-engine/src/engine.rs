@@ -4,6 +4,7 @@ mod attempt;
 mod conversation;
 mod flow;
 mod record;
+mod translation;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::input::{Command, Input};
 use crate::limits::{
     ATTEMPT_COUNT_MAX, DEADLINE_BATCH, FLOW_COUNT_DEFAULT, HOP_COUNT_MAX, TCP_IDLE_TIMEOUT_NS,
 };
-use crate::name::Names;
+use crate::name::{NameFact, Names};
 use crate::outbox::Outbox;
 use crate::pair::Pairs;
 use crate::side::Sides;
@@ -181,6 +182,11 @@ impl Engine {
                 Some(watched) => watched.heard = watched.heard.max(at),
                 None => self.outbox.tally.hop_unknown += 1,
             },
+            Input::Names(NameFact::Translated {
+                host,
+                namespace,
+                translation,
+            }) => self.translate(&host, namespace, translation),
             Input::Names(fact) => self.names.learn(fact, &mut self.outbox.tally),
         }
     }

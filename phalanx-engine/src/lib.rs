@@ -42,6 +42,7 @@ mod tally;
 mod time;
 mod timer;
 pub mod trace;
+mod translation;
 pub mod wireshark;
 
 pub use change::{Change, ChangeKind};
@@ -57,3 +58,4 @@ pub use pair::{PairId, PairKey, PairSummary, Quantiles};
 pub use side::{Endpoint, RoleBasis, Side, Sides};
 pub use tally::Tally;
 pub use time::Monotonic;
+pub use translation::Translation;

@@ -5,8 +5,8 @@ use std::mem::size_of;
 use crate::application::Application;
 use crate::attempt::PendingAttempt;
 use crate::change::{
-    AttemptFailed, Change, ConversationClosed, ConversationOpened, ConversationUpdated, FlowOpened,
-    FlowTraced, FlowUpdated, PairMeasured, PairUpdated,
+    AttemptFailed, Change, ConversationClosed, ConversationOpened, ConversationTranslated,
+    ConversationUpdated, FlowOpened, FlowTraced, FlowUpdated, PairMeasured, PairUpdated,
 };
 use crate::conversation::{Conversation, Member};
 use crate::flow::{ClosedEntry, Flow};
@@ -116,6 +116,7 @@ fn memory_is_within_its_bound() {
         size_of::<ConversationOpened>(),
         size_of::<ConversationUpdated>(),
         size_of::<ConversationClosed>(),
+        size_of::<ConversationTranslated>(),
         size_of::<PairUpdated>(),
         size_of::<PairMeasured>(),
         size_of::<AttemptFailed>(),

@@ -15,6 +15,7 @@ use crate::hop::NamespaceId;
 use crate::limits::REVERSE_NAME_COUNT_MAX;
 use crate::side::Endpoint;
 use crate::tally::Tally;
+use crate::translation::Translation;
 use owner::{Owners, label};
 
 pub use cgroup::{Runtime, Workload};
@@ -48,7 +49,7 @@ pub struct Owner {
     pub is_listener: bool,
 }
 
-/// Something that gives addresses and ports a name.
+/// Something that gives addresses and ports a name, or others in their place.
 #[derive(Clone, Debug)]
 pub enum NameFact {
     /// A socket and who holds it. Told again, it replaces what was told before.
@@ -83,6 +84,16 @@ pub enum NameFact {
         address: IpAddr,
         /// The host name.
         host: Option<Arc<str>>,
+    },
+    /// Connection tracking rewrites the ends of a connection. It names nothing: conversations are
+    /// told.
+    Translated {
+        /// The host that does.
+        host: Arc<str>,
+        /// The namespace whose connection tracking it is.
+        namespace: NamespaceId,
+        /// What becomes of what.
+        translation: Translation,
     },
 }
 
@@ -175,6 +186,7 @@ impl Names {
             NameFact::ReverseDns { address, host } => {
                 self.learn_reverse(address.to_canonical(), host.as_deref(), tally)
             }
+            NameFact::Translated { .. } => false,
         };
         self.generation += u64::from(is_new);
     }

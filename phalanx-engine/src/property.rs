@@ -11,10 +11,13 @@ use proptest::prelude::*;
 use crate::change::{Change, ChangeKind, FlowTraced};
 use crate::conversation::ConversationId;
 use crate::fixture::{TcpFrame, hop, key, update};
+use crate::flow::endpoints;
 use crate::limits::CHANGE_COUNT_MAX;
 use crate::measure::Counts;
 use crate::name::{NameFact, Owner, Socket};
-use crate::{Command, Engine, EngineConfig, FlowId, HopId, Input, Monotonic, NamespaceId, Sides};
+use crate::{
+    Command, Engine, EngineConfig, FlowId, HopId, Input, Monotonic, NamespaceId, Sides, Translation,
+};
 
 const FLOW_COUNT_MAX: usize = 6;
 
@@ -25,6 +28,8 @@ enum Step {
     Update(u32, Box<FlowUpdate>),
     Attempt(u32, Attempt),
     Own(u16, bool),
+    /// Translate between two keys.
+    Translate(FlowKey, FlowKey),
     Record(u32, Recorded),
     /// Answer the commands so far: with what was read, or that it is gone.
     Answer(bool),
@@ -189,6 +194,7 @@ fn any_step() -> impl Strategy<Value = (u64, Step)> {
         20 => (1..4u32, any_update()).prop_map(|(hop, update)| Step::Update(hop, Box::new(update))),
         4 => (1..4u32, any_attempt()).prop_map(|(hop, attempt)| Step::Attempt(hop, attempt)),
         2 => (any::<bool>(), 0..3u16).prop_map(|(listens, port)| Step::Own(port, listens)),
+        2 => (any_key(), any_key()).prop_map(|(near, far)| Step::Translate(near, far)),
         12 => (1..4u32, any_record()).prop_map(|(hop, record)| Step::Record(hop, record)),
         3 => any::<bool>().prop_map(Step::Answer),
         4 => Just(Step::Deadline),
@@ -263,6 +269,19 @@ fn take(engine: &mut Engine, step: &Step, now: Monotonic, commands: &mut Vec<Com
                 is_listener,
             };
             engine.handle(Input::Names(NameFact::SocketOwned { socket, owner }), now);
+        }
+        Step::Translate(near, far) => {
+            let ends = |key| endpoints(key, Direction::FromLow);
+            let fact = NameFact::Translated {
+                host: "web-1".into(),
+                namespace: NamespaceId(7),
+                translation: Translation {
+                    protocol: near.protocol,
+                    inside: ends(near),
+                    outside: ends(far),
+                },
+            };
+            engine.handle(Input::Names(fact), now);
         }
         Step::Record(hop, recorded) => {
             let (header, bytes) = recorded.record();
@@ -362,6 +381,12 @@ impl View {
                     self.conversations.get_mut(&updated.conversation).unwrap(),
                     &updated.added,
                 );
+            }
+            ChangeKind::ConversationTranslated(translated) => {
+                let sides = [translated.inside, translated.outside];
+                assert!(sides.iter().any(Option::is_some));
+                let mut known = sides.iter().flatten();
+                assert!(known.all(|id| self.conversations.contains_key(id)));
             }
             ChangeKind::FlowTraced(traced) => self.trace(traced),
             _ => {}

@@ -33,8 +33,9 @@ impl Endpoint {
 }
 
 impl Endpoint {
-    /// The address that two words in wire order hold.
-    pub(crate) fn of_words(words: [u64; 2], port: u16) -> Self {
+    /// The address that two words in wire order hold, as parsed headers do, and a port.
+    #[must_use]
+    pub fn of_words(words: [u64; 2], port: u16) -> Self {
         let mut octets = [0; 16];
         for (octet, word) in octets.chunks_exact_mut(8).zip(words) {
             octet.copy_from_slice(&word.to_ne_bytes());
@@ -43,6 +44,19 @@ impl Endpoint {
             address: Ipv6Addr::from(octets).to_canonical(),
             port,
         }
+    }
+
+    /// The address in wire order, as keys hold it.
+    pub(crate) fn words(&self) -> [u32; 4] {
+        let octets = match self.address {
+            IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+            IpAddr::V6(address) => address.octets(),
+        };
+        let mut words = [0; 4];
+        for (word, octets) in words.iter_mut().zip(octets.as_chunks::<4>().0) {
+            *word = u32::from_ne_bytes(*octets);
+        }
+        words
     }
 
     /// Whether the address means another place in each namespace: loopback and link-local ones.

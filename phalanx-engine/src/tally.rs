@@ -62,6 +62,8 @@ tally! {
     local_addresses_refused,
     /// Reverse DNS names forgotten to make room for others.
     reverse_names_evicted,
+    /// Translations of which no side is an open conversation.
+    translations_unplaced,
     /// Records received.
     records,
     /// Bytes of frames in them.

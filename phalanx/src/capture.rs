@@ -16,6 +16,7 @@ mod remains;
 mod request;
 mod store;
 mod study;
+mod translated;
 mod view;
 
 pub(crate) use age::Age;

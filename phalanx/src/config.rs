@@ -68,6 +68,8 @@ pub struct Config {
     pub names_file: Option<PathBuf>,
     /// Whether owners of sockets are found out.
     pub has_socket_owners: bool,
+    /// Whether connection tracking is asked.
+    pub has_connection_tracking: bool,
     /// Whether the resolver is asked.
     pub has_reverse_dns: bool,
     /// Where finished captures are kept.
@@ -184,6 +186,7 @@ impl Config {
             tls_key_file: path(layers, "tls_key_file"),
             names_file: path(layers, "names_file"),
             has_socket_owners: boolean(layers, "socket_owners"),
+            has_connection_tracking: boolean(layers, "connection_tracking"),
             has_reverse_dns: boolean(layers, "reverse_dns"),
             capture_directory: PathBuf::from(text(layers, "capture_directory")),
             capture_bytes_max: integer(layers, "capture_bytes_max"),

@@ -14,6 +14,7 @@ use crate::interface::{Link, LinkLayer, LinkTable, driver};
 use crate::kernel::{Ingress, LoadOptions, load, plan};
 use crate::lookback::{self, LookbackFeed};
 use crate::privilege;
+use crate::translation::{Conntrack, Presence, presence};
 
 /// Oldest kernel that the programs are tested on.
 const KERNEL_MIN: (u32, u32) = (6, 1);
@@ -44,6 +45,7 @@ pub fn examine(config: &Config) -> anyhow::Result<Vec<Check>> {
         check_btf(),
         check_capabilities(),
         check_owners(),
+        check_connection_tracking(config),
         check_programs(config),
         check_tcx(version),
         check_memory(version),
@@ -121,6 +123,27 @@ fn check_owners() -> Check {
         found,
         "services of other users are not named; run as root",
     )
+}
+
+fn check_connection_tracking(config: &Config) -> Check {
+    const NAME: &str = "connection tracking";
+    if !config.has_connection_tracking {
+        return Check::ok(NAME, "not asked for");
+    }
+    if presence() == Presence::NotLoaded {
+        return Check::ok(
+            NAME,
+            "nf_conntrack_netlink is not loaded: translations of addresses are not known",
+        );
+    }
+    match Conntrack::open().and_then(|mut it| it.prove()) {
+        Ok(()) => Check::ok(NAME, "answers: translations of addresses are told"),
+        Err(error) => Check::warn(
+            NAME,
+            error.to_string(),
+            "translations of addresses are not known; run as root",
+        ),
+    }
 }
 
 /// The only proof that the programs load is to load them.

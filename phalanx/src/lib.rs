@@ -25,8 +25,12 @@ mod netlink;
 pub mod pcapng;
 mod plain;
 pub mod privilege;
+#[cfg(test)]
+#[path = "../../phalanx-common/tests/support/random.rs"]
+mod random;
 pub mod redaction;
 pub mod report;
 pub mod socket;
 pub mod stream;
+pub mod translation;
 pub mod view;

@@ -141,6 +141,7 @@ impl Fold {
                 self.pairs.conversation_closed(closed, change.at);
             }
             ChangeKind::FlowUpdated(_)
+            | ChangeKind::ConversationTranslated(_)
             | ChangeKind::PairMeasured(_)
             | ChangeKind::NameLearned { .. }
             | ChangeKind::FlowTraced(_) => {}

@@ -1,7 +1,8 @@
 //! A conversation with the kernel over netlink: requests out, messages and their attributes in.
 //!
-//! Deliberately small: dumps and multicasts are all that interfaces, routes and socket owners need,
-//! and it works on any thread, so that a thread in another namespace can use it.
+//! Deliberately small: dumps, multicasts and single objects are all that interfaces, routes,
+//! sockets and connection tracking need, and it works on any thread, so that a thread in another
+//! namespace can use it.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -98,10 +99,21 @@ impl Netlink {
         Ok(())
     }
 
+    /// Asks for one object: `each` gets the type and the body of every message about it.
+    pub(crate) fn get(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        body: &[u8],
+        mut each: impl FnMut(u16, &[u8]),
+    ) -> io::Result<()> {
+        self.request(kind, NLM_F_REQUEST | NLM_F_ACK | flags, body)?;
+        self.answer(&mut each).map(|_| ())
+    }
+
     /// Gives an order and waits until it is done.
     pub(crate) fn command(&mut self, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
-        self.request(kind, NLM_F_REQUEST | NLM_F_ACK | flags, body)?;
-        self.answer(&mut |_, _| {}).map(|_| ())
+        self.get(kind, flags, body, |_, _| {})
     }
 
     /// Takes what multicasts are waiting, without blocking; their content is not looked at.

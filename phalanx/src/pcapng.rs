@@ -5,6 +5,7 @@
 
 mod writer;
 
+pub(crate) use writer::remarks_size;
 pub use writer::{Packet, Statistics, WriteError, Writer};
 
 /// Most interfaces in one file.

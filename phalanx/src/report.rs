@@ -17,12 +17,12 @@ pub(crate) mod word;
 
 use std::collections::BTreeMap;
 
-use phalanx_engine::Side;
 use phalanx_engine::segment::Segment;
 use phalanx_engine::stitch::{ClockReading, Ladder};
 use phalanx_engine::story::FlowStory;
+use phalanx_engine::{Side, Translation};
 
-pub use across::{Across, FlowAt, Proxied, Trails};
+pub use across::{Across, Confirmed, FlowAt, Proxied, Trails};
 pub use score::{lone_syn_points, points, rank, score};
 
 /// What a whole run came to.
@@ -79,6 +79,8 @@ pub struct HopReport {
     pub gaps: Vec<(i64, i64)>,
     /// How its clock maps onto that of the reference, where several hops were compared.
     pub clock: Option<ClockReport>,
+    /// What connection tracking of its host translated there, and what the host is called.
+    pub translations: BTreeMap<Translation, String>,
 }
 
 /// How the clock of a hop maps onto that of the reference.

@@ -17,7 +17,7 @@ use std::borrow::Cow;
 
 use phalanx_engine::{Change, ChangeKind};
 
-pub use conversation::{ConversationEntry, Conversations};
+pub use conversation::{ConversationEntry, Conversations, TranslationEntry};
 pub use flow::{FlowEntry, Flows};
 pub use hop::{HopEntry, Hops};
 pub use outlook::Outlook;
@@ -39,6 +39,8 @@ pub struct View {
     pub sequence: u64,
     /// Changes that were missing between others.
     pub missing_count: u64,
+    /// Translations that found no room at their conversation.
+    pub translations_left_out: u64,
 }
 
 impl View {
@@ -61,6 +63,9 @@ impl View {
                 self.conversations.update(updated, change.at);
             }
             ChangeKind::ConversationClosed(closed) => self.conversations.close(closed),
+            ChangeKind::ConversationTranslated(translated) => {
+                self.translations_left_out += self.conversations.translate(translated);
+            }
             ChangeKind::PairOpened { pair, key } => self.pairs.open(*pair, key),
             ChangeKind::PairUpdated(updated) => self.pairs.update(updated, change.at),
             ChangeKind::PairMeasured(measured) => self.pairs.measure(measured, change.at),

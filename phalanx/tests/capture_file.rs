@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -239,6 +240,7 @@ fn options_of_interfaces() {
             section: 0,
             dropped: Some(42),
             dropped_between: 5,
+            translations: BTreeMap::new(),
         };
         assert_eq!(read.interfaces, [expected]);
         assert_eq!(read.frames[0].time_ns, -999_999_000);
@@ -249,6 +251,33 @@ fn options_of_interfaces() {
             (1, 1)
         );
     }
+}
+
+#[test]
+fn translations_are_read_strictly_and_so_many() {
+    const MAX: u32 = 16_384;
+    for order in ORDERS {
+        let read = read(&builder::noted(order));
+        assert_eq!(read.damage, None);
+        assert_eq!(read.interfaces[0].dropped, Some(3));
+        let told = read.interfaces.iter().map(|it| {
+            let hosts = it.translations.values().map(String::as_str);
+            hosts.collect::<Vec<&str>>()
+        });
+        assert_eq!(told.collect::<Vec<_>>(), [vec!["edge-1"], vec![]]);
+    }
+    let order = Order::Little;
+    let mut file = builder::section(order, &[]);
+    file.extend(builder::interface(order, 1, 0, &[]));
+    for part in 0..2 {
+        let notes: Vec<Vec<u8>> = (0..MAX / 2 + 8)
+            .map(|number| builder::note(part * 100_000 + number))
+            .collect();
+        file.extend(builder::statistics(order, 0, &notes));
+    }
+    let read = read(&file);
+    assert_eq!(read.interfaces[0].translations.len(), MAX as usize);
+    assert_eq!(read.notes.surplus_translations, 16);
 }
 
 #[test]

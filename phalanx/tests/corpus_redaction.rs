@@ -294,6 +294,10 @@ fn nothing_but_packets_is_copied() {
             comment: "secret-comment",
         })
         .unwrap();
+    let note = "phalanx-translation/1 tcp 10.0.0.1:51000 10.0.0.2:443 192.0.2.1:1025 10.0.0.2:443 \
+        secret-edge";
+    assert!(phalanx::translation::Note::parse(note.as_bytes()).is_some());
+    writer.write_remarks(0, 5, &[note.to_owned()]).unwrap();
     let mut input = writer.finish().unwrap();
     // A name resolution block, in the byte order of the file: 10.0.0.1 is secret-peer.
     let is_little = input[8] == 0x4d;

@@ -50,6 +50,8 @@ fn seeds() -> Vec<Vec<u8>> {
         pcap,
         pcapng,
         builder::snoop(5),
+        builder::noted(builder::Order::Little),
+        builder::noted(builder::Order::Big),
     ];
     seeds.extend(past_crashes());
     seeds

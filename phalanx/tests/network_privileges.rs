@@ -159,7 +159,13 @@ fn each_thread_has_the_capabilities_of_the_table() {
     let allowed = |name: &str| table.get(name).map(|row| row.kept);
     let running = threads(daemon.id());
     check(&running, allowed);
-    for (name, wanted) in [("phalanx", 1), ("watcher", 2), ("loop", 1), ("names", 1)] {
+    for (name, wanted) in [
+        ("phalanx", 1),
+        ("watcher", 2),
+        ("loop", 1),
+        ("names", 1),
+        ("conntrack", 1),
+    ] {
         assert_eq!(count(&running, name), wanted, "{running:#?}");
     }
     assert_eq!((count(&running, "api"), count(&running, "capture")), (2, 0));
@@ -184,14 +190,20 @@ fn each_thread_has_the_capabilities_of_the_table() {
 
 #[test]
 #[ignore = "needs root: run by cargo xtask test --ring network"]
-fn clsact_keeps_what_it_needs_and_nobody_looks_for_owners_in_vain() {
+fn clsact_keeps_what_it_needs_and_nobody_looks_or_asks_in_vain() {
     let range = range();
     let table = table();
-    let settings = ["tc_attachment=clsact", "socket_owners=false"];
-    let arguments = ["--all", "--set", settings[0], "--set", settings[1]];
+    let settings = [
+        "tc_attachment=clsact",
+        "socket_owners=false",
+        "connection_tracking=false",
+    ];
+    let mut arguments = vec!["--all"];
+    arguments.extend(settings.iter().flat_map(|it| ["--set", it]));
     let daemon = Daemon::start(range.host("host").unwrap(), 7512, &arguments);
     let running = threads(daemon.id());
     assert_eq!(count(&running, "watcher"), 1);
+    assert_eq!(count(&running, "conntrack"), 0);
     assert!(table["watcher"].kept_with_clsact != 0);
     check(&running, |name| match name {
         "names" => Some(0),

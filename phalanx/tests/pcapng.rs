@@ -11,6 +11,7 @@ use pcap_parser::traits::{PcapNGPacketBlock, PcapReaderIterator};
 use pcap_parser::{Block, OptionCode, PcapBlockOwned, PcapError, PcapNGReader};
 use phalanx::capture_file::{CaptureFile, Frame};
 use phalanx::pcapng::{Interface, Packet, Statistics, WriteError, Writer, gso_comment};
+use phalanx::translation::Note;
 
 const START_NS: i64 = 1_700_000_000_123_456_789;
 
@@ -40,6 +41,13 @@ fn hop(name: &str, link_type: u16) -> Interface {
         snap_length: 128,
         filter: "tcp port 443".into(),
     }
+}
+
+/// A connection that the host of the capture translates.
+fn note() -> Note {
+    let text =
+        "phalanx-translation/1 tcp 10.0.0.1:51000 10.0.0.2:443 192.0.2.1:1025 10.0.0.2:443 a";
+    Note::parse(text.as_bytes()).unwrap()
 }
 
 /// A TCP SYN from 10.0.0.1 to 10.0.0.2, with and without an Ethernet header.
@@ -110,6 +118,8 @@ fn written(frames: &[Frame]) -> Vec<u8> {
         };
         writer.write_statistics(interface, &statistics).unwrap();
     }
+    let remarks = ["a remark".to_owned(), note().to_string()];
+    writer.write_remarks(0, 7, &remarks).unwrap();
     let count = writer.byte_count();
     let bytes = writer.finish().unwrap();
     assert_eq!(count, bytes.len() as u64);
@@ -129,6 +139,12 @@ fn we_read_back_what_we_write() {
     assert_eq!(capture.damage(), None);
     let interfaces = capture.interfaces().iter().map(|interface| {
         assert_eq!(interface.dropped, Some(1));
+        let hosts: Vec<_> = interface.translations.iter().collect();
+        let noted = note();
+        match interface.name.as_str() {
+            "eth0" => assert_eq!(hosts, [(&noted.translation, &noted.host)]),
+            _ => assert!(hosts.is_empty()),
+        }
         Interface {
             name: interface.name.clone(),
             description: interface.description.clone(),
@@ -206,7 +222,7 @@ fn a_second_reader_agrees() {
         .collect();
     assert_eq!(read, expected);
     assert_eq!(names, ["eth0", "wg0"]);
-    assert_eq!(statistics, 2);
+    assert_eq!(statistics, 3);
     assert_eq!(
         comments.len(),
         20,
@@ -253,6 +269,7 @@ fn tcpdump_and_tshark_agree() {
         };
         writer.write(&packet).unwrap();
     }
+    writer.write_remarks(0, 7, &[note().to_string()]).unwrap();
     let file = Scratch::new("tools", &writer.finish().unwrap());
     let time = |ns: i64| format!("{}.{:09}", ns / 1_000_000_000, ns % 1_000_000_000);
     let times: Vec<_> = frames.iter().map(|frame| time(frame.time_ns)).collect();

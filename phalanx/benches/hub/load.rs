@@ -19,6 +19,7 @@ use phalanx::link::protocol::hub_message::Message as FromHub;
 use phalanx::link::protocol::{AgentMessage, Hello, HubMessage};
 use phalanx::link::{Batcher, PROTOCOL_VERSION, Told};
 use phalanx::lookback::LookbackStatus;
+use phalanx::translation::LookupCounts;
 use phalanx_common::abi::{ABI_VERSION, COUNTER_COUNT};
 use phalanx_engine::{HopId, Input, Monotonic, Tally};
 use serde::{Deserialize, Serialize};
@@ -344,6 +345,7 @@ fn status(at: Monotonic) -> KernelStatus {
         promoted_packets: 0,
         promoted_evicted: 0,
         lookback: LookbackStatus::off(),
+        translations: LookupCounts::default(),
         records_dropped_queue_full: 0,
         event_lag_ns: 20_000_000,
         cpu_ns: at.0 / 1_000,

@@ -106,6 +106,9 @@ pub fn hop_reports(outcome: &Outcome, name: &str, source: &str) -> BTreeMap<u32,
             last_ns: hop.times_ns.map(|it| it.1),
             gaps: Vec::new(),
             clock: None,
+            translations: interface
+                .map(|it| it.translations.clone())
+                .unwrap_or_default(),
         };
         reports.insert(index, report);
     }
@@ -152,6 +155,7 @@ pub(super) fn notes(
         ("unknown_blocks", notes.unknown_blocks),
         ("snap_length_zero", notes.snap_length_zero),
         ("unfinished_bytes", notes.unfinished_bytes),
+        ("surplus_translations", notes.surplus_translations),
     ];
     let all = named.into_iter().chain(fragments.named());
     let counted = all.filter(|(_, count)| *count > 0);

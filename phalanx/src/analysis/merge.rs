@@ -3,7 +3,7 @@
 //! Each capture is read once more, as a [`Stream`] or several, and the earliest packet of all
 //! streams is the next one. A packet whose time was changed says in a comment what its own clock
 //! had shown. Deliberately absent: what stands beside the packets of a capture (their comments,
-//! names of hosts, secrets), and any judgement of which packets are the same.
+//! names of hosts, secrets) but for translations, and any judgement of which packets are the same.
 
 mod lane;
 mod limits;
@@ -12,6 +12,7 @@ mod stream;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
+use phalanx_engine::Translation;
 use phalanx_engine::stitch::ClockReading;
 use thiserror::Error;
 
@@ -22,6 +23,7 @@ use crate::capture_file::{Interface, OpenError, ReadError};
 use crate::pcapng::{self, Statistics, WriteError, Writer};
 use crate::plain::plain;
 use crate::report::word::instant;
+use crate::translation::{NOTES_PER_BLOCK, Note};
 
 /// What is merged.
 pub struct Merge {
@@ -253,6 +255,13 @@ impl<'a, W: Write> Sheet<'a, W> {
                     written: port.written,
                 };
                 self.writer.write_statistics(port.index, &statistics)?;
+            }
+            let (_, end_ns) = port.times_ns.unwrap_or_default();
+            let translations = &port.hop.interface.translations;
+            let note = |(it, host): (&Translation, &String)| Note::new(*it, host).to_string();
+            let notes: Vec<String> = translations.iter().map(note).collect();
+            for part in notes.chunks(NOTES_PER_BLOCK) {
+                self.writer.write_remarks(port.index, end_ns, part)?;
             }
         }
         Ok((self.writer.finish()?, self.tally))

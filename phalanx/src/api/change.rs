@@ -3,21 +3,21 @@
 mod traced;
 
 use phalanx_engine::change::{
-    AttemptFailed, AttemptFailure, ConversationClosed, ConversationOpened, ConversationUpdated,
-    FlowClosed, FlowOpened, FlowUpdated,
+    AttemptFailed, AttemptFailure, ConversationClosed, ConversationOpened, ConversationTranslated,
+    ConversationUpdated, FlowClosed, FlowOpened, FlowUpdated,
 };
 use phalanx_engine::measure::{Measure, MeasureKind, Measures};
 use phalanx_engine::name::Service;
-use phalanx_engine::{Change, ChangeKind, Endpoint, Hop, Side, Sides};
+use phalanx_engine::{Change, ChangeKind, ConversationId, Endpoint, Hop, Side, Sides};
 use serde_json::{Map, Value, json};
 
-use super::conversations::measured;
+use super::conversations::{EndsView, measured};
 use super::show::{self, EndpointView, QuantilesView, SentView};
 use crate::clock::Clock;
 use crate::view::protocol_name;
 
 /// The kinds of change.
-pub(super) const KINDS: [&str; 15] = [
+pub(super) const KINDS: [&str; 16] = [
     "hop_appeared",
     "hop_vanished",
     "flow_opened",
@@ -33,6 +33,7 @@ pub(super) const KINDS: [&str; 15] = [
     "attempt_failed",
     "name_learned",
     "flow_traced",
+    "conversation_translated",
 ];
 
 /// The kind of a change as the stream spells it: one of [`KINDS`].
@@ -53,6 +54,7 @@ pub(super) const fn kind_name(kind: &ChangeKind) -> &'static str {
         ChangeKind::AttemptFailed(_) => 12,
         ChangeKind::NameLearned { .. } => 13,
         ChangeKind::FlowTraced(_) => 14,
+        ChangeKind::ConversationTranslated(_) => 15,
     }]
 }
 
@@ -115,6 +117,7 @@ fn body(kind: &ChangeKind, clock: &Clock) -> Value {
             "basis": show::basis_name(*basis),
         }),
         ChangeKind::FlowTraced(traced) => traced::show(traced, clock),
+        ChangeKind::ConversationTranslated(translated) => conversation_translated(translated),
     }
 }
 
@@ -181,6 +184,18 @@ fn conversation_closed(closed: &ConversationClosed, clock: &Clock) -> Value {
         "reason": show::close_name(closed.reason), "opened": show::time(clock, closed.opened),
         "ended": show::time(clock, closed.ended), "path": path(&closed.path),
         "features": measured(&closed.features),
+    })
+}
+
+fn conversation_translated(translated: &ConversationTranslated) -> Value {
+    let translation = &translated.translation;
+    let id = |id: Option<ConversationId>| id.map(|id| id.0.to_string());
+    json!({
+        "host": *translated.host, "protocol": protocol_name(translation.protocol),
+        "inside": EndsView::from(&translation.inside),
+        "outside": EndsView::from(&translation.outside),
+        "inside_conversation": id(translated.inside),
+        "outside_conversation": id(translated.outside),
     })
 }
 

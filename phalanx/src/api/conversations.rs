@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State as Shared;
-use phalanx_engine::{ConversationId, Features};
+use phalanx_engine::{ConversationId, Endpoint, Features, Sides};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -15,7 +15,7 @@ use super::page::{Order, Window};
 use super::problem::{Kind, Problem};
 use super::select::{Ends, EndsQuery};
 use super::show::{self, EndpointView, HopRef, State};
-use crate::view::{ConversationEntry, View, protocol_name};
+use crate::view::{ConversationEntry, TranslationEntry, View, protocol_name};
 
 /// What to sort conversations by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
@@ -92,6 +92,53 @@ pub struct ConversationView {
     pub path: Vec<HopRef>,
     /// What was measured, by name with the unit; what could not be measured is absent.
     pub features: BTreeMap<&'static str, f64>,
+    /// Hosts whose connection tracking translates its addresses or ports (NAT); absent where none
+    /// is known to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub translations: Vec<TranslationView>,
+}
+
+/// A host that translates a conversation, as its connection tracking says.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct TranslationView {
+    /// The host.
+    pub host: String,
+    /// The ends as the client's side of the host knows them.
+    pub inside: EndsView,
+    /// The ends as the server's side of the host knows them.
+    pub outside: EndsView,
+    /// Id of the conversation on the other side of the host, where it was seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conversation: Option<String>,
+}
+
+/// Both ends of an exchange.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct EndsView {
+    /// The end that asks.
+    pub client: EndpointView,
+    /// The end that answers.
+    pub server: EndpointView,
+}
+
+impl From<&Sides<Endpoint>> for EndsView {
+    fn from(ends: &Sides<Endpoint>) -> Self {
+        Self {
+            client: EndpointView::new(ends.client, None),
+            server: EndpointView::new(ends.server, None),
+        }
+    }
+}
+
+impl From<&TranslationEntry> for TranslationView {
+    fn from(entry: &TranslationEntry) -> Self {
+        Self {
+            host: entry.host.to_string(),
+            inside: EndsView::from(&entry.translation.inside),
+            outside: EndsView::from(&entry.translation.outside),
+            conversation: entry.other.map(|it| it.0.to_string()),
+        }
+    }
 }
 
 /// A page of conversations.
@@ -199,6 +246,11 @@ fn show(api: &Api, view: &View, id: ConversationId, entry: &ConversationEntry) -
             .map(|hop| HopRef::new(*hop, view))
             .collect(),
         features: measured(&entry.features),
+        translations: entry
+            .translations
+            .iter()
+            .map(TranslationView::from)
+            .collect(),
     }
 }
 

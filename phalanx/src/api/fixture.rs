@@ -131,6 +131,7 @@ impl Fixture {
             clock: clock.clone(),
             promoted: Arc::default(),
             lookback: Arc::new(Lookback::new(LookbackOptions::default()).unwrap()),
+            translations: Arc::default(),
         };
         let outlook = Arc::new(Outlook::new(clock).unwrap());
         let api = Arc::new(Api::new(settings.clone(), outlook, daemon));
@@ -389,6 +390,7 @@ pub(crate) fn kernel_status() -> KernelStatus {
         promoted_packets: 0,
         promoted_evicted: 0,
         lookback: LookbackStatus::default(),
+        translations: crate::translation::LookupCounts::default(),
         records_dropped_queue_full: 0,
         event_lag_ns: 1_000_000,
         cpu_ns: 1_000_000,

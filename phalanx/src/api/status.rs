@@ -144,7 +144,7 @@ pub struct ViewCounts {
     pub flows_open: usize,
     /// Conversations that are open.
     pub conversations_open: usize,
-    /// Flows and conversations left out because the views were full.
+    /// Flows, conversations and translations left out because the views were full.
     pub refused_count: u64,
 }
 
@@ -249,7 +249,9 @@ pub(super) async fn get(Shared(api): Shared<Arc<Api>>) -> Json<Status> {
         missing_count: view.missing_count,
         flows_open: view.flows.open_count(),
         conversations_open: view.conversations.open_count(),
-        refused_count: view.flows.refused_count() + view.conversations.refused_count(),
+        refused_count: view.flows.refused_count()
+            + view.conversations.refused_count()
+            + view.translations_left_out,
     };
     drop(view);
     Json(Status {

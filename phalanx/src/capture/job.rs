@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use phalanx_common::packet::LinkKind;
 use phalanx_engine::filter::{Decision, LinkType, Program};
 use phalanx_engine::{Hop, HopId, Link};
 use tokio::sync::watch;
@@ -15,12 +16,14 @@ use tokio::sync::watch;
 use super::past::{Held, Past};
 use super::remains::Remains;
 use super::request::Wanted;
+use super::translated::Flows;
 use super::view::{EndReason, LossKind};
 use crate::clock::Clock;
 use crate::daemon::Record;
 use crate::lookback::RecentPacket;
 use crate::pcapng::{Interface, Packet, Statistics, WriteError, Writer, gso_comment};
 use crate::redaction::mask;
+use crate::translation::Translations;
 
 /// How often the thread hands over what it has written.
 const TURN: Duration = Duration::from_millis(100);
@@ -66,6 +69,8 @@ pub(super) struct Job {
     /// Bytes that readers of the file can have.
     pub(super) flushed: watch::Sender<u64>,
     pub(super) clock: Clock,
+    /// What connection tracking told.
+    pub(super) translations: Arc<Translations>,
     pub(super) comment: String,
     /// Counts packets written, of all captures.
     pub(super) written: prometheus::IntCounter,
@@ -82,7 +87,7 @@ pub(super) struct Outcome {
 
 /// One interface of the file.
 pub(super) struct Port {
-    index: usize,
+    pub(super) index: usize,
     program: Program,
     statistics: Statistics,
 }
@@ -102,8 +107,9 @@ pub(super) enum Taken {
 
 /// A file that is being written.
 pub(super) struct Sheet<W: Write> {
-    writer: Writer<BufWriter<W>>,
+    pub(super) writer: Writer<BufWriter<W>>,
     pub(super) ports: BTreeMap<HopId, Port>,
+    pub(super) flows: Flows,
     scratch: Vec<u8>,
 }
 
@@ -190,6 +196,7 @@ impl Job {
         let mut sheet = Sheet {
             writer,
             ports,
+            flows: Flows::default(),
             scratch: Vec::new(),
         };
         self.flush(&mut sheet)?;
@@ -307,6 +314,8 @@ impl Job {
             comment: &comment,
         })?;
         port.statistics.written += 1;
+        let link = link_kind(packet.has_ethernet);
+        sheet.flows.note(packet.hop, link, kept, wire_length);
         self.written.inc();
         let packets = self.progress.packets.fetch_add(1, Ordering::Relaxed) + 1;
         Ok(if packets >= request.max_packets {
@@ -332,6 +341,9 @@ impl Job {
                 .writer
                 .write_statistics(port.index, &port.statistics)?;
         }
+        let written = sheet.writer.byte_count();
+        let room = self.wanted.bytes_max.saturating_sub(written);
+        self.write_translations(sheet, room)?;
         self.flush(sheet)
     }
 }
@@ -356,6 +368,14 @@ pub(crate) fn retag<'a>(tag: u16, frame: &[u8], scratch: &'a mut Vec<u8>) -> Opt
 /// The tag beside a frame that begins with Ethernet, or 0.
 pub(crate) const fn tag_beside(vlan_tag: u16, has_ethernet: bool) -> u16 {
     if has_ethernet { vlan_tag } else { 0 }
+}
+
+/// What a frame begins with.
+const fn link_kind(has_ethernet: bool) -> LinkKind {
+    match has_ethernet {
+        true => LinkKind::Ethernet,
+        false => LinkKind::None,
+    }
 }
 
 pub(crate) const fn link_type(link: Link) -> LinkType {

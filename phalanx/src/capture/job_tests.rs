@@ -1,5 +1,7 @@
 use std::sync::mpsc::sync_channel;
 
+use phalanx_engine::{Endpoint, NamespaceId, Sides, Translation};
+
 use super::*;
 use crate::api::fixture::{hop, record};
 use crate::capture::CaptureRequest;
@@ -38,7 +40,16 @@ fn play_after(
     size: usize,
     records: Vec<Record>,
 ) -> (Outcome, Vec<u8>, Arc<Progress>) {
-    let (job, progress) = job(past, request, records);
+    play_translated(past, request, size, (records, Arc::default()))
+}
+
+fn play_translated(
+    past: Option<Past>,
+    request: &str,
+    size: usize,
+    told: (Vec<Record>, Arc<Translations>),
+) -> (Outcome, Vec<u8>, Arc<Progress>) {
+    let (job, progress) = job(past, request, told);
     let mut disk = Disk {
         file: Vec::new(),
         size,
@@ -47,7 +58,11 @@ fn play_after(
     (outcome, disk.file, progress)
 }
 
-fn job(past: Option<Past>, request: &str, records: Vec<Record>) -> (Job, Arc<Progress>) {
+fn job(
+    past: Option<Past>,
+    request: &str,
+    (records, translations): (Vec<Record>, Arc<Translations>),
+) -> (Job, Arc<Progress>) {
     let request: CaptureRequest = serde_json::from_str(request).unwrap();
     let (sender, queue) = sync_channel(4);
     sender.send(Arc::new(records)).unwrap();
@@ -63,6 +78,7 @@ fn job(past: Option<Past>, request: &str, records: Vec<Record>) -> (Job, Arc<Pro
         progress: Arc::clone(&progress),
         flushed: watch::Sender::new(0),
         clock: Clock::new(Reading::take()),
+        translations,
         comment: "test".to_owned(),
         written: prometheus::IntCounter::new("written", "written").unwrap(),
     };
@@ -116,7 +132,7 @@ fn a_file_that_broke_off_goes_on_behind_what_is_whole() {
         let remains = Remains::read(&path).unwrap();
         assert_eq!((remains.bytes, remains.packets), (file.len() as u64, 20));
         let output = remains.open(&path).unwrap();
-        let (mut job, progress) = job(None, request, records(40));
+        let (mut job, progress) = job(None, request, (records(40), Arc::default()));
         progress.packets.store(remains.packets, Ordering::Relaxed);
         job.remains = Some(remains);
         // What was there counts.
@@ -296,4 +312,59 @@ fn what_is_masked_or_not_asked_for_is_neither_written_nor_decided_on() {
         assert_eq!(Progress::load(&progress.undecided), 1);
         assert_eq!(Progress::load(&progress.filtered_out), 0);
     }
+}
+
+/// What is translated of the flows in the file is told of the interface that saw them; what is
+/// not in it, and what has no room, is not.
+#[test]
+fn translations_of_its_flows_are_in_the_file_as_far_as_there_is_room() {
+    let end = |last: [u8; 2], port| Endpoint {
+        address: [10, 0, last[0], last[1]].into(),
+        port,
+    };
+    let of = |client: Endpoint| Translation {
+        protocol: 6,
+        inside: Sides {
+            client,
+            server: end([1, 1], 443),
+        },
+        outside: Sides {
+            client: end([9, 9], 1_025),
+            server: end([1, 1], 443),
+        },
+    };
+    const FLOWS: u16 = 20;
+    /// Where the source port lies in a record of the fixture.
+    const SOURCE_PORT: usize = 14 + 20;
+    let client = |number: u16| end([0, 1], 40_001 + number);
+    let translations = Arc::<Translations>::default();
+    // One of the flows is not in the file.
+    for told in (0..=FLOWS).map(|number| of(client(number))) {
+        translations.note(NamespaceId(1), 6, told.inside, Some(told));
+    }
+    let records = |count: u16| {
+        let of_flow = |number: u16| {
+            let mut record = record(1, 1, 0);
+            let port = client(number % FLOWS).port.to_be_bytes();
+            record.bytes[SOURCE_PORT..SOURCE_PORT + 2].copy_from_slice(&port);
+            record
+        };
+        (0..count).map(of_flow).collect()
+    };
+    let told = |request: &str| {
+        let records = (records(100), Arc::clone(&translations));
+        let (outcome, file, _) = play_translated(None, request, usize::MAX, records);
+        assert_eq!(outcome.failure, None);
+        let input = io::Cursor::new(file.clone());
+        let mut capture = CaptureFile::from_reader("capture", input).unwrap();
+        assert!(!capture.frames().unwrap().is_empty());
+        assert_eq!(capture.interfaces()[0].dropped, Some(0));
+        (file.len(), capture.interfaces()[0].translations.clone())
+    };
+    let (_, all) = told(r#"{"filter": "tcp"}"#);
+    let wanted = (0..FLOWS).map(|number| (of(client(number)), "here".to_owned()));
+    assert_eq!(all, wanted.collect());
+    let (length, none) = told(r#"{"filter": "tcp", "max_bytes": 6000}"#);
+    assert!(length <= 6_000, "{length} bytes");
+    assert_eq!(none, BTreeMap::new());
 }

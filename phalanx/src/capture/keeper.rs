@@ -353,6 +353,7 @@ impl Captures {
             progress: Arc::clone(&progress),
             flushed,
             clock: self.outlook.clock.clone(),
+            translations: Arc::clone(&self.daemon.translations),
         };
         let running = Running {
             filters,

@@ -27,7 +27,7 @@ impl CaptureRequest {
         let Some((id, conversation)) = find(self.path_of.as_deref(), view)? else {
             return Ok(());
         };
-        let tuples = match &tuples(id, conversation, view)[..] {
+        let tuples = match &tuples(&sides((id, conversation), view), view)[..] {
             [only] => only.clone(),
             several => format!("(({}))", several.join(") or (")),
         };
@@ -45,8 +45,9 @@ impl CaptureRequest {
     pub(crate) fn hops(&self, view: &View) -> Result<BTreeMap<HopId, Arc<Hop>>, Failure> {
         let all = view.hops.iter();
         let all: BTreeMap<_, _> = all.map(|(id, hop)| (id, Arc::clone(&hop.facts))).collect();
-        if let Some((_, conversation)) = find(self.path_of.as_deref(), view)? {
-            let is_there = |id: &HopId| conversation.path.contains(id);
+        if let Some(known) = find(self.path_of.as_deref(), view)? {
+            let sides = sides(known, view);
+            let is_there = |id: &HopId| sides.iter().any(|it| it.1.path.contains(id));
             let hops: BTreeMap<_, _> = all.into_iter().filter(|(id, _)| is_there(id)).collect();
             if hops.is_empty() {
                 let detail = "none of the hops that saw it is watched any more";
@@ -107,14 +108,36 @@ fn find<'view>(id: Option<&str>, view: &'view View) -> Result<Option<Known<'view
     })
 }
 
-/// A conversation's packets as filters: by the ends that its flows have at their hops, which NAT may
-/// have rewritten.
-fn tuples(id: ConversationId, conversation: &ConversationEntry, view: &View) -> Vec<String> {
+/// A conversation, and those on the other sides of hosts that say that they translate it.
+fn sides<'view>(conversation: Known<'view>, view: &'view View) -> Vec<Known<'view>> {
+    let mut sides = vec![conversation];
+    let mut next = 0;
+    while let Some((_, side)) = sides.get(next).copied() {
+        next += 1;
+        for other in side.translations.iter().filter_map(|it| it.other) {
+            if let Some(entry) = view.conversations.get(other)
+                && sides.len() < TUPLE_COUNT_MAX
+                && sides.iter().all(|(known, _)| *known != other)
+            {
+                sides.push((other, entry));
+            }
+        }
+    }
+    sides
+}
+
+/// The packets of conversations as filters: by the ends that their flows have at their hops, which
+/// NAT may have rewritten.
+fn tuples(conversations: &[Known<'_>], view: &View) -> Vec<String> {
+    let own = conversations
+        .iter()
+        .map(|(_, it)| (it.protocol, it.endpoints));
+    let is_theirs = |id: ConversationId| conversations.iter().any(|(known, _)| *known == id);
     let flows = view.flows.iter().map(|(_, flow)| flow);
-    let ends = flows.filter(|flow| flow.conversation == id);
-    let mut tuples = vec![tuple(conversation.protocol, conversation.endpoints)];
-    for ends in ends.map(|flow| flow.endpoints) {
-        let tuple = tuple(conversation.protocol, ends);
+    let flows = flows.filter(|flow| is_theirs(flow.conversation));
+    let mut tuples = Vec::new();
+    for (protocol, ends) in own.chain(flows.map(|it| (it.protocol, it.endpoints))) {
+        let tuple = tuple(protocol, ends);
         if !tuples.contains(&tuple) && tuples.len() < TUPLE_COUNT_MAX {
             tuples.push(tuple);
         }

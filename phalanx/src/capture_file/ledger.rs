@@ -1,6 +1,11 @@
 //! What a reader learns of a capture beside its frames: the interfaces, and what was odd.
 
+use std::collections::BTreeMap;
+
+use phalanx_engine::Translation;
+
 use super::limits::{INTERFACE_COUNT_MAX, INTERFACE_TEXT_BYTES_MAX, INTERFACE_TEXTS_BYTES_MAX};
+use crate::translation::{NOTE_COUNT_MAX, Note};
 
 /// Where packets of a file were seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,6 +26,8 @@ pub struct Interface {
     pub dropped: Option<u64>,
     /// The same, as the packets that were kept say of what was lost before each of them.
     pub dropped_between: u64,
+    /// What the host of the capture translated of its flows, and what the host is called.
+    pub translations: BTreeMap<Translation, String>,
 }
 
 impl Interface {
@@ -60,6 +67,8 @@ pub struct Notes {
     pub snap_length_zero: u64,
     /// Bytes of an unfinished record when reading was stopped.
     pub unfinished_bytes: u64,
+    /// Translations that are not kept.
+    pub surplus_translations: u64,
 }
 
 /// Filled by the formats.
@@ -70,6 +79,7 @@ pub(super) struct Ledger {
     /// Packets met so far, also those left out.
     pub(super) frame_count: u64,
     text_bytes: usize,
+    translation_count: usize,
 }
 
 impl Ledger {
@@ -84,6 +94,19 @@ impl Ledger {
         }
         self.interfaces.push(interface);
         true
+    }
+
+    /// Keeps a translation of an interface.
+    pub(super) fn add_translation(&mut self, interface: usize, note: Note) {
+        let Some(interface) = self.interfaces.get_mut(interface) else {
+            return;
+        };
+        if self.translation_count >= NOTE_COUNT_MAX {
+            self.notes.surplus_translations += 1;
+            return;
+        }
+        self.translation_count += 1;
+        interface.translations.insert(note.translation, note.host);
     }
 
     /// A text of the file, as much of it as is kept.

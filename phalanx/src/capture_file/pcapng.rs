@@ -8,6 +8,7 @@ use super::option::{Options, code};
 use super::order::Order;
 use super::scale::TimeScale;
 use super::{Fault, Step};
+use crate::translation::Note;
 
 /// Type of a section header: the same in both byte orders.
 pub(super) const SECTION_HEADER: u32 = 0x0a0d_0d0a;
@@ -374,7 +375,8 @@ impl Pcapng {
         Ok(None)
     }
 
-    /// What the capture of an interface lost; the latest block counts.
+    /// What the capture of an interface lost, of which the latest block counts, and translations
+    /// among its comments.
     fn statistics(&self, block: Whole<'_>, ledger: &mut Ledger) -> Result<Option<FrameAt>, Fault> {
         ledger.notes.other_blocks += 1;
         let (bytes, order) = (block.bytes, self.order);
@@ -384,15 +386,22 @@ impl Pcapng {
         else {
             return Ok(None);
         };
+        let is_known = number < self.section.len();
         let mut dropped = None;
-        for (number, value) in Options::new(order, options) {
-            let is_dropped = matches!(number, code::ISB_IFDROP | code::ISB_OSDROP);
+        for (code, value) in Options::new(order, options) {
+            if code == code::COMMENT
+                && is_known
+                && let Some(note) = Note::parse(value)
+            {
+                ledger.add_translation(first + number, note);
+            }
+            let is_dropped = matches!(code, code::ISB_IFDROP | code::ISB_OSDROP);
             if is_dropped && value.len() >= 8 {
                 let count = order.u64(value, 0);
                 dropped = Some(u64::saturating_add(dropped.unwrap_or(0), count));
             }
         }
-        if number < self.section.len()
+        if is_known
             && let (Some(interface), Some(_)) = (ledger.interfaces.get_mut(first + number), dropped)
         {
             interface.dropped = dropped;

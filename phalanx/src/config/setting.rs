@@ -230,6 +230,9 @@ settings! {
         "File that names addresses: a prefix or address, a port, a service, a host, a site.";
     "socket_owners", Kind::Boolean, "true", false,
         "Find out which local process and container own a socket, to name services by them.";
+    "connection_tracking", Kind::Boolean, "true", false,
+        "Ask the kernel's connection tracking, where it is loaded, whether this host translates \
+         the addresses or ports of a flow (NAT). Told with conversations, and in captures.";
     "reverse_dns", Kind::Boolean, "false", false,
         "Ask the resolver for the names of addresses. Off, since it tells others what is watched.";
     "capture_directory", Kind::Text, "/var/lib/phalanx/captures", false,

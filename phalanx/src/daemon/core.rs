@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::feed::Feed;
 use super::wake::Waker;
+use crate::translation::Asker;
 
 /// Inputs after which the engine's changes are handed on: far below what it keeps.
 const CHANGE_BATCH: usize = 512;
@@ -18,12 +19,14 @@ const CHANGE_BATCH: usize = 512;
 #[error("nobody takes the feed any more")]
 pub(crate) struct FeedClosed;
 
-/// Who is asked for names when flows are opened.
+/// Who is asked for names and translations when flows are opened.
 pub(crate) struct NameSeekers {
     /// Wakes the one who finds owners of sockets.
     pub(crate) finder: Waker,
     /// Where addresses go whose names are asked for; none: they are not.
     pub(crate) resolver: Option<SyncSender<IpAddr>>,
+    /// Asks whether flows are translated, where that can be known.
+    pub(crate) translations: Option<Asker>,
 }
 
 /// An engine and the feed of what it decides.
@@ -108,12 +111,15 @@ impl Core {
     }
 
     /// Those who find names look when flows were opened.
-    fn ask_names(&self, changes: &[Change]) {
-        let Some(seekers) = &self.seekers else {
+    fn ask_names(&mut self, changes: &[Change]) {
+        let Some(seekers) = &mut self.seekers else {
             return;
         };
         let mut has_opened = false;
         for change in changes {
+            if let Some(asker) = &mut seekers.translations {
+                asker.follow(&change.kind);
+            }
             let ChangeKind::FlowOpened(opened) = &change.kind else {
                 continue;
             };

@@ -17,6 +17,7 @@ use crate::clock::ClockEvent;
 use crate::hub::AgentStatus;
 use crate::kernel::RecordingFilter;
 use crate::lookback::{Lookback, Seam};
+use crate::translation::Translations;
 
 /// Batches of the feed that wait: at the most changes the engine gives at once, some 64 × 4,096.
 pub const FEED_COUNT_MAX: usize = 64;
@@ -83,6 +84,8 @@ pub struct DaemonHandle {
     pub promoted: Arc<PromotedPackets>,
     /// The recent packets, which the loop keeps.
     pub lookback: Arc<Lookback>,
+    /// What connection tracking told lately.
+    pub translations: Arc<Translations>,
 }
 
 impl DaemonHandle {

@@ -4,6 +4,7 @@ use phalanx_common::abi::{COUNTER_COUNT, Counter};
 use phalanx_engine::{HopId, Monotonic, Tally};
 
 use crate::lookback::LookbackStatus;
+use crate::translation::LookupCounts;
 
 /// How a hop is watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +93,8 @@ pub struct KernelStatus {
     pub promoted_evicted: u64,
     /// How looking back stands.
     pub lookback: LookbackStatus,
+    /// What became of the questions to connection tracking.
+    pub translations: LookupCounts,
     /// Records that no capture took in time.
     pub records_dropped_queue_full: u64,
     /// Between the making of the last event and its reading, in nanoseconds.

@@ -30,6 +30,7 @@ use crate::interface::{Link, LinkLayer, Namespace};
 use crate::kernel::{Event, KernelLog, Ring, Tables};
 use crate::link::Told;
 use crate::lookback::Lookback;
+use crate::translation::Translations;
 use record::Governing;
 
 /// Events taken from one ring in one turn: some milliseconds of work.
@@ -65,6 +66,7 @@ pub(super) struct TurnOptions {
     pub(super) records: mpsc::Sender<Vec<Record>>,
     pub(super) promoted: Arc<PromotedPackets>,
     pub(super) lookback: Arc<Lookback>,
+    pub(super) translations: Arc<Translations>,
     pub(super) signals: Signals,
     pub(super) clock: Clock,
 }
@@ -117,6 +119,7 @@ pub(super) struct Turn {
     records: mpsc::Sender<Vec<Record>>,
     promoted: Arc<PromotedPackets>,
     lookback: Arc<Lookback>,
+    translations: Arc<Translations>,
     governing: Option<Governing>,
     /// Records that were lost up to the last status, and when that was.
     records_lost: (u64, Monotonic),
@@ -154,6 +157,7 @@ impl Turn {
             promoted: options.promoted,
             governing: options.lookback.governor().map(Governing::new),
             lookback: options.lookback,
+            translations: options.translations,
             records_lost: (0, clock::now()),
             signals: options.signals,
             clock: options.clock,
@@ -554,6 +558,7 @@ impl Turn {
             promoted_packets,
             promoted_evicted,
             lookback: self.lookback.status(),
+            translations: self.translations.counts(),
             records_dropped_queue_full: self.tallies.records_dropped,
             event_lag_ns: self.tallies.event_lag_ns,
             cpu_ns: super::process::cpu_ns(),

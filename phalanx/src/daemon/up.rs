@@ -1,5 +1,6 @@
 //! `phalanx up`: starts all threads in order, waits for signals, ends them in order.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,6 +35,7 @@ use crate::link::Batcher;
 use crate::lookback::Lookback;
 use crate::privilege;
 use crate::socket::{FACT_COUNT_MAX, Finder, FinderOptions, load_names, start_resolver};
+use crate::translation::{Asker, Presence, Seeker, Translations, presence, start_seeker};
 
 /// How often the main thread looks whether the loop still runs.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -97,6 +99,7 @@ impl Daemon {
         let (reports, inbox) = sync_channel(REPORT_COUNT_MAX);
         let mut watchers = Vec::new();
         let mut ready = Vec::new();
+        let has_conntrack = has_conntrack(config);
         let namespaces = std::iter::once(&Namespace::Own).chain(&config.namespaces);
         for (number, namespace) in namespaces.enumerate() {
             let outbox = Outbox {
@@ -104,12 +107,16 @@ impl Daemon {
                 reports: reports.clone(),
                 waker: signals.waker.clone(),
             };
-            let options = watcher_options(config, namespace, seed);
+            let options = WatcherOptions {
+                has_conntrack,
+                ..watcher_options(config, namespace, seed)
+            };
             let (watcher, prepared) = Watcher::start(options, outbox)?;
             watchers.push((namespace.clone(), watcher));
             ready.push(prepared);
         }
-        // The watchers are loaded: from here on nobody but the finder needs anything.
+        // The watchers are loaded: from here on only those who look for names and translations
+        // need anything.
         let (facts, fact_inbox) = sync_channel(FACT_COUNT_MAX);
         facts.send(names).context("tell the names file")?;
         let finder = start_finder(config, &mut ready, &signals, facts.clone())?;
@@ -117,6 +124,9 @@ impl Daemon {
             true => Some(start_resolver(facts.clone(), signals.waker.clone())?),
             false => None,
         };
+        let translations = Arc::<Translations>::default();
+        let outlet = (facts.clone(), Arc::clone(&translations));
+        let asker = start_asker(&mut ready, &signals, outlet)?;
         privilege::keep_only(&[])?;
         let (feed, feed_end) = mpsc::channel(FEED_COUNT_MAX);
         let (records, records_end) = mpsc::channel(RECORD_BATCH_COUNT_MAX);
@@ -134,6 +144,7 @@ impl Daemon {
         let seekers = NameSeekers {
             finder: signals.names.clone(),
             resolver,
+            translations: asker,
         };
         let core = Core::new(engine, feed, Some(seekers));
         let boot = boot_id()?;
@@ -154,6 +165,7 @@ impl Daemon {
             clock: clock.clone(),
             promoted: Arc::clone(&promoted),
             lookback: Arc::clone(&lookback),
+            translations: Arc::clone(&translations),
         };
         service.start(
             Outlet {
@@ -183,6 +195,7 @@ impl Daemon {
             records,
             promoted,
             lookback,
+            translations,
             signals: signals.clone(),
             clock,
         };
@@ -333,6 +346,7 @@ fn watcher_options(config: &Config, namespace: &Namespace, seed: u64) -> Watcher
             tc_attachment: config.tc_attachment,
             log: config.kernel_log,
         },
+        has_conntrack: false,
     }
 }
 
@@ -359,6 +373,38 @@ fn start_finder(
     thread
         .spawn(|| finder.run())
         .context("start the finder of names")
+}
+
+/// Whether connection tracking is wanted, and there; told where it is not.
+fn has_conntrack(config: &Config) -> bool {
+    let is_there = config.has_connection_tracking && presence() == Presence::There;
+    if config.has_connection_tracking && !is_there {
+        tracing::info!(
+            "nf_conntrack_netlink is not loaded: translations of addresses are not known"
+        );
+    }
+    is_there
+}
+
+/// Starts the reader of connection tracking, where any namespace has one that can be read.
+fn start_asker(
+    ready: &mut [Ready],
+    signals: &Signals,
+    (facts, translations): (SyncSender<NameFact>, Arc<Translations>),
+) -> anyhow::Result<Option<Asker>> {
+    let table = |ready: &mut Ready| Some((NamespaceId(ready.inode), ready.conntrack.take()?));
+    let tables: BTreeMap<_, _> = ready.iter_mut().filter_map(table).collect();
+    if tables.is_empty() {
+        return Ok(None);
+    }
+    let asker = start_seeker(Seeker {
+        tables,
+        host: Arc::from(host_name()),
+        facts,
+        told: signals.waker.clone(),
+        translations,
+    });
+    asker.map(Some)
 }
 
 /// Flows that the engine keeps: as many as all tables together.

@@ -18,6 +18,7 @@ use crate::kernel::{
 };
 use crate::privilege;
 use crate::socket::SocketTable;
+use crate::translation::Conntrack;
 
 /// Reports that wait for the loop; full: the watcher waits, and reads what changed meanwhile.
 pub(super) const REPORT_COUNT_MAX: usize = 256;
@@ -39,6 +40,8 @@ pub(super) struct WatcherOptions {
     pub(super) selection: Selection,
     pub(super) hook: HookChoice,
     pub(super) load: LoadOptions,
+    /// Connection tracking is there, and asked.
+    pub(super) has_conntrack: bool,
 }
 
 /// What a watcher gives once its programs are loaded and its first look is done.
@@ -50,6 +53,7 @@ pub(super) struct Ready {
     pub(super) records: Ring,
     pub(super) log: Option<KernelLog>,
     pub(super) sockets: Option<SocketTable>,
+    pub(super) conntrack: Option<Conntrack>,
     pub(super) reports: Vec<Report>,
 }
 
@@ -163,6 +167,10 @@ fn prepare(options: &WatcherOptions) -> anyhow::Result<(Watch, Ready)> {
     let inode = namespace.inode()?;
     let table = LinkTable::open().context("open the interface table")?;
     let sockets = SocketTable::open().context("open the socket table")?;
+    let conntrack = match options.has_conntrack {
+        true => open_conntrack(&namespace),
+        false => None,
+    };
     let Instance {
         programs,
         tables,
@@ -200,9 +208,19 @@ fn prepare(options: &WatcherOptions) -> anyhow::Result<(Watch, Ready)> {
             records,
             log,
             sockets: Some(sockets),
+            conntrack,
             reports,
         },
     ))
+}
+
+/// Connection tracking of the namespace entered, where it can be had.
+fn open_conntrack(namespace: &Namespace) -> Option<Conntrack> {
+    let opened = Conntrack::open();
+    if let Err(error) = &opened {
+        tracing::warn!(%namespace, %error, "connection tracking cannot be read");
+    }
+    opened.ok()
 }
 
 impl Watch {

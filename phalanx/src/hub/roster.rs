@@ -17,6 +17,7 @@ use crate::link::protocol::item::Kind;
 use crate::link::protocol::{self, Contents, clock_event};
 use crate::link::{link_of, name_of, status_of};
 use crate::lookback::LookbackStatus;
+use crate::translation::LookupCounts;
 
 /// Namespaces that are told apart; further ones of all agents count as one.
 const NAMESPACE_COUNT_MAX: usize = 65_536;
@@ -193,7 +194,7 @@ impl Roster {
             Kind::Name(message) => {
                 let boot = agent.boot;
                 let namespace = |inode| self.namespace(boot, inode);
-                match name_of(&message, namespace) {
+                match name_of(&message, &agent.name, namespace) {
                     Some(fact) => core.handle(Input::Names(fact), now),
                     None => Ok(()),
                 }
@@ -443,6 +444,7 @@ impl KernelStatus {
             cpu_ns: crate::daemon::cpu_ns(),
             resident_bytes: crate::daemon::resident_bytes(),
             lookback: LookbackStatus::off(),
+            translations: LookupCounts::default(),
         }
     }
 

@@ -166,6 +166,7 @@ impl Running {
             clock: Clock::wall_clock(),
             promoted: Arc::<PromotedPackets>::default(),
             lookback: Arc::new(lookback.map_err(anyhow::Error::msg)?),
+            translations: Arc::default(),
         };
         service.start(
             Outlet {

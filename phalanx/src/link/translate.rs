@@ -7,7 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use phalanx_common::abi::COUNTER_COUNT;
 use phalanx_engine::name::{Owner, Socket};
-use phalanx_engine::{Hop, HopId, Input, Link, NameFact, NamespaceId};
+use phalanx_engine::{
+    Endpoint, Hop, HopId, Input, Link, NameFact, NamespaceId, Sides, Translation,
+};
 use zerocopy::IntoBytes;
 
 use super::protocol::item::Kind;
@@ -16,6 +18,7 @@ use super::told::Told;
 use crate::clock::ClockEvent;
 use crate::daemon::{HopState, HopStatus, InstanceStatus, KernelStatus, RingStatus};
 use crate::lookback::LookbackStatus;
+use crate::translation::LookupCounts;
 
 /// The item that says it, if the hub is told of it.
 pub(super) fn item(told: &Told<'_>) -> Option<protocol::Item> {
@@ -114,6 +117,16 @@ fn name_message(fact: &NameFact) -> Option<protocol::NameFact> {
                 host: host.as_deref().map(str::to_owned),
             })
         }
+        NameFact::Translated {
+            host: _,
+            namespace,
+            translation,
+        } => name_fact::Fact::Translated(protocol::Translated {
+            namespace: namespace.0,
+            protocol: u32::from(translation.protocol),
+            inside: Some(ends_message(&translation.inside)),
+            outside: Some(ends_message(&translation.outside)),
+        }),
         NameFact::File(_) => return None,
     };
     Some(protocol::NameFact { fact: Some(fact) })
@@ -130,6 +143,28 @@ fn socket_message(socket: &Socket) -> protocol::Socket {
     }
 }
 
+fn ends_message(ends: &Sides<Endpoint>) -> protocol::Ends {
+    protocol::Ends {
+        client_address: address_bytes(&ends.client.address),
+        client_port: u32::from(ends.client.port),
+        server_address: address_bytes(&ends.server.address),
+        server_port: u32::from(ends.server.port),
+    }
+}
+
+fn ends_of(message: &protocol::Ends) -> Option<Sides<Endpoint>> {
+    let end = |bytes: &[u8], port: u32| {
+        Some(Endpoint {
+            address: address(bytes)?,
+            port: u16::try_from(port).ok()?,
+        })
+    };
+    Some(Sides {
+        client: end(&message.client_address, message.client_port)?,
+        server: end(&message.server_address, message.server_port)?,
+    })
+}
+
 fn address_bytes(address: &IpAddr) -> Bytes {
     match address {
         IpAddr::V4(address) => Bytes::copy_from_slice(&address.octets()),
@@ -144,11 +179,12 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     <[u8; 16]>::try_from(bytes).map(IpAddr::from).ok()
 }
 
-/// The fact of a message; `namespace` tells the hub's number of a namespace of the agent. None
-/// where the message makes no sense.
+/// The fact of a message of an agent called `host`; `namespace` tells the hub's number of a
+/// namespace of the agent. None where the message makes no sense.
 #[must_use]
 pub(crate) fn name_of(
     message: &protocol::NameFact,
+    host: &Arc<str>,
     mut namespace: impl FnMut(u64) -> NamespaceId,
 ) -> Option<NameFact> {
     Some(match message.fact.as_ref()? {
@@ -177,7 +213,21 @@ pub(crate) fn name_of(
             address: address(&name.address)?,
             host: name.host.as_deref().map(Arc::from),
         },
+        name_fact::Fact::Translated(told) => NameFact::Translated {
+            host: Arc::clone(host),
+            namespace: namespace(told.namespace),
+            translation: translation_of(told)?,
+        },
     })
+}
+
+fn translation_of(message: &protocol::Translated) -> Option<Translation> {
+    let translation = Translation {
+        protocol: u8::try_from(message.protocol).ok()?,
+        inside: ends_of(message.inside.as_ref()?)?,
+        outside: ends_of(message.outside.as_ref()?)?,
+    };
+    Some(translation).filter(Translation::changes_anything)
 }
 
 fn socket_of(
@@ -292,8 +342,9 @@ pub(crate) fn status_of(message: protocol::Status) -> KernelStatus {
         event_lag_ns: message.event_lag_ns,
         cpu_ns: message.cpu_ns,
         resident_bytes: message.resident_bytes,
-        // What an agent keeps is asked of it.
+        // What an agent keeps and asks its kernel is asked of it.
         lookback: LookbackStatus::off(),
+        translations: LookupCounts::default(),
     }
 }
 
@@ -313,5 +364,80 @@ fn hop_status_of(message: protocol::HopStatus) -> HopStatus {
         egress: message.egress,
         reason: message.reason,
         state,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end(address: &str, port: u16) -> Endpoint {
+        let address = address.parse().unwrap();
+        Endpoint { address, port }
+    }
+
+    fn fact(translation: Translation) -> NameFact {
+        NameFact::Translated {
+            host: "as the agent calls it".into(),
+            namespace: NamespaceId(4_026_531_840),
+            translation,
+        }
+    }
+
+    fn translation() -> Translation {
+        Translation {
+            protocol: 17,
+            inside: Sides {
+                client: end("10.0.0.2", 50_000),
+                server: end("fd00::1", 53),
+            },
+            outside: Sides {
+                client: end("192.0.2.1", 1_025),
+                server: end("fd00::1", 53),
+            },
+        }
+    }
+
+    #[test]
+    fn a_translation_is_of_the_host_that_the_hub_knows() {
+        let message = name_message(&fact(translation())).unwrap();
+        let host: Arc<str> = "edge-1".into();
+        let read = name_of(&message, &host, |inode| NamespaceId(inode + 1)).unwrap();
+        let NameFact::Translated {
+            host,
+            namespace,
+            translation: told,
+        } = read
+        else {
+            panic!("{read:?}");
+        };
+        assert_eq!((&*host, namespace.0), ("edge-1", 4_026_531_841));
+        assert_eq!(told, translation());
+    }
+
+    #[test]
+    fn a_translation_that_makes_no_sense_is_none() {
+        type Spoil = fn(&mut protocol::Translated);
+        let spoils: [Spoil; 7] = [
+            |it| it.protocol = 256,
+            |it| it.inside = None,
+            |it| it.outside = None,
+            |it| it.outside = it.inside.clone(),
+            |it| it.inside.as_mut().unwrap().client_port = 65_536,
+            |it| it.inside.as_mut().unwrap().client_address = Bytes::from_static(&[1; 5]),
+            |it| it.outside.as_mut().unwrap().server_address = Bytes::new(),
+        ];
+        for spoil in spoils {
+            let mut message = name_message(&fact(translation())).unwrap();
+            let Some(name_fact::Fact::Translated(told)) = &mut message.fact else {
+                panic!("{message:?}");
+            };
+            spoil(told);
+            let host = "edge-1".into();
+            assert!(
+                name_of(&message, &host, NamespaceId).is_none(),
+                "{message:?}"
+            );
+        }
     }
 }

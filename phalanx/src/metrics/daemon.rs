@@ -64,6 +64,7 @@ pub struct DaemonMetrics {
     records_read: IntCounterVec,
     event_lag: Gauge,
     tally: IntCounterVec,
+    translation_lookups: IntCounterVec,
     clock_jumps: IntCounterVec,
     process: Process,
 }
@@ -103,6 +104,7 @@ impl DaemonMetrics {
             records_read: counters(registry, &table::RECORDS_READ)?,
             event_lag: float_gauge(registry, &table::EVENT_LAG)?,
             tally: counters(registry, &table::ENGINE_TALLY)?,
+            translation_lookups: counters(registry, &table::TRANSLATION_LOOKUPS)?,
             clock_jumps: counters(registry, &table::CLOCK_JUMPS)?,
             process: Process::new(registry)?,
         })
@@ -216,6 +218,18 @@ impl DaemonMetrics {
         self.event_lag.set(seconds(status.event_lag_ns));
         for (kind, count) in status.tally.entries() {
             raise(&self.tally.with_label_values(&[kind]), count);
+        }
+        let lookups = &status.translations;
+        for (outcome, count) in [
+            ("translated", lookups.translated),
+            ("untranslated", lookups.untranslated),
+            ("unknown", lookups.unknown),
+            ("left_out", lookups.left_out),
+        ] {
+            raise(
+                &self.translation_lookups.with_label_values(&[outcome]),
+                count,
+            );
         }
     }
 

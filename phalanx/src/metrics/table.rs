@@ -166,6 +166,9 @@ table! {
         "From the making of the last event in the kernel to its reading.";
     ENGINE_TALLY: Kind::Counter, "phalanx_engine_tally_total" ["kind"]
         "What the engine could not use or keep, and the records that it read.";
+    TRANSLATION_LOOKUPS: Kind::Counter, "phalanx_translation_lookups_total" ["outcome"]
+        "Flows that connection tracking was asked for, by what it said, and those that were not \
+         asked for since there were too many at once.";
     CHANGES: Kind::Counter, "phalanx_changes_total" []
         "Changes of the engine that were folded into the views.";
     CLOCK_JUMPS: Kind::Counter, "phalanx_clock_jumps_total" ["kind"]

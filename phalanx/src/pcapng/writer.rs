@@ -209,6 +209,25 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
+    /// Writes remarks about an interface, each a comment, in a block of statistics without any.
+    ///
+    /// # Errors
+    /// The output cannot be written, or the interface was not described.
+    pub fn write_remarks(
+        &mut self,
+        interface: usize,
+        time_ns: u64,
+        remarks: &[String],
+    ) -> Result<(), WriteError> {
+        let comments = remarks.iter().filter_map(|remark| comment_option(remark));
+        self.inner.write_pcapng_block(InterfaceStatisticsBlock {
+            interface_id: self.interface_id(interface)?,
+            timestamp: Duration::from_nanos(time_ns),
+            options: comments.map(InterfaceStatisticsOption::Common).collect(),
+        })?;
+        Ok(())
+    }
+
     /// Bytes written so far.
     #[must_use]
     pub fn byte_count(&self) -> u64 {
@@ -243,6 +262,14 @@ impl<W: Write> Writer<W> {
             _ => Err(WriteError::UnknownInterface(interface)),
         }
     }
+}
+
+/// Bytes that [`Writer::write_remarks`] takes for remarks.
+pub(crate) fn remarks_size(remarks: &[String]) -> u64 {
+    // The block's header, time, interface and trailer; the end of its options.
+    const BLOCK_SIZE: usize = 24 + 4;
+    let option = |remark: &String| 4 + remark.len().min(OPTION_BYTES_MAX).next_multiple_of(4);
+    remarks.iter().map(option).sum::<usize>() as u64 + BLOCK_SIZE as u64
 }
 
 fn comment_option(comment: &str) -> Option<CommonOption<'_>> {

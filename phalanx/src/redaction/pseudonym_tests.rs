@@ -1,8 +1,5 @@
 use super::*;
-
-#[path = "../../../phalanx-common/tests/support/random.rs"]
-mod random;
-use random::Random;
+use crate::random::Random;
 
 fn pseudonyms() -> Pseudonyms {
     Pseudonyms::new(&Key::from_bytes([7; KEY_BYTES]), false)

@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use phalanx_engine::stitch::{
-    ProxyBasis, StitchHop, Stitched, StitchedConversation, Trail, stitch,
+    ProxyBasis, Rewrite, StitchHop, Stitched, StitchedConversation, Trail, stitch,
 };
-use phalanx_engine::{Endpoint, Side, Sides};
+use phalanx_engine::{Endpoint, Side, Sides, Translation};
 
-use super::{ClockReport, ConversationReport, Report};
+use super::{ClockReport, ConversationReport, HopReport, Report};
 
 /// A conversation, as all hops that saw it tell of it. Hops are places in [`Report::hops`].
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,6 +22,19 @@ pub struct Across {
     pub proxied: Sides<Option<Proxied>>,
     /// Its place among [`Stitched::conversations`].
     pub place: usize,
+    /// Rewrites that connection tracking of a host confirms.
+    pub confirmed: Vec<Confirmed>,
+}
+
+/// A rewrite that connection tracking of a host between two hops, or of one of them, confirms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confirmed {
+    /// The hop nearer to the client.
+    pub from: u32,
+    /// The other.
+    pub to: u32,
+    /// The host.
+    pub host: String,
 }
 
 /// A conversation that is the same exchange.
@@ -112,7 +125,8 @@ impl Report {
             let flows = flows.map(|it| 1 + stitched.trails[*it].parts.len() as u64);
             let joined = flows.sum::<u64>().saturating_sub(1);
             self.totals.conversations = self.totals.conversations.saturating_sub(joined);
-            let across = Across::of(conversation, place, &stitched.trails);
+            let mut across = Across::of(conversation, place, &stitched.trails);
+            across.confirm(&self.hops);
             let has_proxy = proxied.contains(&place);
             self.conversations
                 .extend(across.report(&mut reports, has_proxy));
@@ -170,7 +184,36 @@ impl Across {
             joined: conversation.clone(),
             proxied: Sides::default(),
             place,
+            confirmed: Vec::new(),
         }
+    }
+
+    /// Looks for the rewrites in what the hosts of their hops say of themselves. That a host does
+    /// not confirm one says nothing: another box may have done it.
+    fn confirm(&mut self, hops: &[HopReport]) {
+        let flow = |hop: u32| self.flows.iter().find(|it| it.hop == hop);
+        let confirmed = self.joined.rewrites.iter().filter_map(|rewrite| {
+            let (near, far) = (flow(rewrite.from)?, flow(rewrite.to)?);
+            let wanted = Translation::between(near.protocol, near.ends, far.ends);
+            let told = [rewrite.from, rewrite.to]
+                .into_iter()
+                .filter_map(|hop| hops.get(hop as usize))
+                .find_map(|hop| wanted.iter().find_map(|it| hop.translations.get(it)))?;
+            Some(Confirmed {
+                from: rewrite.from,
+                to: rewrite.to,
+                host: told.clone(),
+            })
+        });
+        self.confirmed = confirmed.collect();
+    }
+
+    /// The host that confirms a rewrite.
+    #[must_use]
+    pub fn confirming_host(&self, rewrite: &Rewrite) -> Option<&str> {
+        let ends = (rewrite.from, rewrite.to);
+        let found = self.confirmed.iter().find(|it| (it.from, it.to) == ends);
+        found.map(|it| it.host.as_str())
     }
 
     /// The conversation with the story of its first hop that has one, and the worst score of all.
@@ -224,7 +267,7 @@ impl Across {
 
 #[cfg(test)]
 mod tests {
-    use phalanx_engine::stitch::ProxyLink;
+    use phalanx_engine::stitch::{ProxyLink, RewriteField};
 
     use super::*;
 
@@ -264,5 +307,90 @@ mod tests {
         assert_eq!(told[1], [Some(("tcp-0", content)), Some(("tcp-2", timing))]);
         assert_eq!(told[2], [Some(("tcp-1", timing)), None]);
         assert_eq!(told[3], [None, None]);
+    }
+
+    fn end(last: u8, port: u16) -> Endpoint {
+        let address = [10, 0, 0, last].into();
+        Endpoint { address, port }
+    }
+
+    fn ends(client: Endpoint, server: Endpoint) -> Sides<Endpoint> {
+        Sides { client, server }
+    }
+
+    /// A conversation at two hops, the client's address rewritten between them; what hosts say of
+    /// it at each hop is `told`.
+    fn confirmed(told: [Option<Translation>; 2]) -> Vec<Confirmed> {
+        let flow = |hop: u32, client: Endpoint| FlowAt {
+            hop,
+            flow: 1,
+            protocol: 6,
+            ends: ends(client, end(9, 80)),
+            packets: 10,
+            parts: Vec::new(),
+        };
+        let mut across = Across {
+            flows: vec![flow(0, end(1, 50_000)), flow(1, end(2, 1_025))],
+            ..Across::default()
+        };
+        across.joined.rewrites = vec![Rewrite {
+            from: 0,
+            to: 1,
+            fields: vec![RewriteField::ClientAddress, RewriteField::ClientPort],
+        }];
+        let hops = told.map(|told| HopReport {
+            translations: told
+                .map(|it| (it, "edge-1".to_owned()))
+                .into_iter()
+                .collect(),
+            ..HopReport::default()
+        });
+        across.confirm(&hops);
+        let rewrite = &across.joined.rewrites[0];
+        let host = across.confirming_host(rewrite);
+        assert_eq!(host.is_some(), !across.confirmed.is_empty());
+        across.confirmed
+    }
+
+    #[test]
+    fn a_rewrite_is_confirmed_by_the_very_tuples_and_never_undone() {
+        let exact = Translation {
+            protocol: 6,
+            inside: ends(end(1, 50_000), end(9, 80)),
+            outside: ends(end(2, 1_025), end(9, 80)),
+        };
+        let by_edge = [Confirmed {
+            from: 0,
+            to: 1,
+            host: "edge-1".to_owned(),
+        }];
+        assert_eq!(confirmed([Some(exact), None]), by_edge);
+        assert_eq!(confirmed([None, Some(exact)]), by_edge);
+        // Who took the server for the client took it so on both sides.
+        let reversed = Translation {
+            protocol: 6,
+            inside: ends(end(9, 80), end(2, 1_025)),
+            outside: ends(end(9, 80), end(1, 50_000)),
+        };
+        assert_eq!(confirmed([Some(reversed), None]), by_edge);
+        let others = [
+            Translation {
+                protocol: 17,
+                ..exact
+            },
+            Translation {
+                inside: exact.outside,
+                outside: exact.inside,
+                ..exact
+            },
+            Translation {
+                outside: ends(end(2, 1_026), end(9, 80)),
+                ..exact
+            },
+        ];
+        for other in others {
+            assert_eq!(confirmed([Some(other), Some(other)]), []);
+        }
+        assert_eq!(confirmed([None, None]), []);
     }
 }

@@ -5,5 +5,9 @@
 /// left out and counted. An entry of a flow has some 600 bytes.
 pub(super) const ENTRY_COUNT_MAX: usize = 262_144;
 
+/// Translations that a conversation shows, one for each host that translates it: 110 bytes each.
+/// What comes beyond is left out and counted.
+pub(super) const TRANSLATION_COUNT_MAX: usize = 4;
+
 /// Closed flows and conversations that are still shown, the latest: 8,192 entries are 5 MB.
 pub(super) const CLOSED_COUNT_MAX: usize = 8_192;

@@ -208,6 +208,55 @@ pub(crate) fn pcapng() -> Vec<u8> {
     out
 }
 
+/// A translation as captures of the daemon carry it, of a client by number.
+pub(crate) fn note(client: u32) -> Vec<u8> {
+    let [_, a, b, c] = client.to_be_bytes();
+    format!(
+        "phalanx-translation/1 tcp 10.{a}.{b}.{c}:50000 10.9.0.1:80 192.0.2.1:1025 \
+        10.2.0.2:8080 edge-1"
+    )
+    .into_bytes()
+}
+
+/// Interface statistics with comments.
+pub(crate) fn statistics(order: Order, interface: u32, comments: &[Vec<u8>]) -> Vec<u8> {
+    let mut body = order.words(&[interface, 0, 0]);
+    for comment in comments {
+        body.extend(option(order, 1, comment));
+    }
+    block(order, 5, &body)
+}
+
+/// A pcapng file with statistics of two interfaces, one of which has a translation among comments
+/// that are none, and of an interface that is not there.
+pub(crate) fn noted(order: Order) -> Vec<u8> {
+    let mut out = section(order, &[]);
+    out.extend(interface(order, 1, 64, &[]));
+    out.extend(interface(order, 101, 0, &[]));
+    out.extend(enhanced(order, 0, 7, 99, &packet(1, 31), &[]));
+    let dropped = [
+        &order.words(&[0, 0, 0])[..],
+        &option(order, 5, &order.long(3)),
+    ]
+    .concat();
+    out.extend(block(order, 5, &dropped));
+    let none = [
+        b"a remark".to_vec(),
+        [&note(1)[..], b"<b>"].concat(),
+        note(1)[..30].to_vec(),
+        note(1).to_ascii_uppercase(),
+        Vec::new(),
+    ];
+    out.extend(statistics(
+        order,
+        0,
+        &[&none[..], &[note(1), note(1)]].concat(),
+    ));
+    out.extend(statistics(order, 1, &none));
+    out.extend(statistics(order, 2, &[note(2)]));
+    out
+}
+
 /// A snoop file of so many frames.
 pub(crate) fn snoop(count: u32) -> Vec<u8> {
     let order = Order::Big;

@@ -112,13 +112,26 @@ pub(crate) struct Answer {
     error: Option<String>,
     damage: Option<String>,
     frames: usize,
-    notes: [bool; 10],
+    notes: [bool; 11],
 }
 
 impl Answer {
     pub(crate) const fn has_frames(&self) -> bool {
         self.frames > 0
     }
+}
+
+/// Whether there are translations: each one of something, by a host that says nothing else.
+fn check_translations(capture: &CaptureFile) -> bool {
+    let all = capture.interfaces().iter().flat_map(|it| &it.translations);
+    let mut count = 0;
+    for (translation, host) in all {
+        assert!(translation.changes_anything());
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+        assert!(!host.is_empty() && host.len() <= 64 && host.bytes().all(is_plain));
+        count += 1;
+    }
+    count > 0
 }
 
 /// Reads any bytes: never a panic, every frame within its chunk, numbers that rise, damage within
@@ -128,7 +141,7 @@ pub(crate) fn check(bytes: &[u8]) -> Answer {
         error: None,
         damage: None,
         frames: 0,
-        notes: [false; 10],
+        notes: [false; 11],
     };
     let input = Cursor::new(bytes.to_vec());
     let mut capture = match CaptureFile::from_reader("memory", input) {
@@ -175,6 +188,7 @@ pub(crate) fn check(bytes: &[u8]) -> Answer {
         notes.unknown_blocks > 0,
         notes.sections > 1,
         notes.snap_length_zero > 0,
+        check_translations(&capture),
     ];
     answer
 }

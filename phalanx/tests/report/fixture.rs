@@ -439,6 +439,7 @@ pub(crate) fn hop(id: &str, source: &str) -> HopReport {
         last_ns: Some(START_NS + 10_019 * MS),
         gaps: vec![(START_NS + 1_000 * MS, START_NS + 2_500 * MS)],
         clock: None,
+        translations: BTreeMap::new(),
     }
 }
 

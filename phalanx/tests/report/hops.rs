@@ -1,6 +1,8 @@
 //! Reports of several hops, made by hand.
 
-use phalanx::report::{Across, ClockReport, FlowAt, HopReport, Proxied, Report, Totals, rank};
+use phalanx::report::{
+    Across, ClockReport, Confirmed, FlowAt, HopReport, Proxied, Report, Totals, rank,
+};
 use phalanx_engine::segment::Class;
 use phalanx_engine::stitch::{
     Alignment, ClockReading, Ladder, LegStory, LegWay, PathCount, ProxyBasis, Rewrite,
@@ -190,6 +192,11 @@ fn across(hops: u32) -> Across {
             RewriteField::Mss,
         ],
     };
+    let confirmed = Confirmed {
+        from: 1,
+        to: 2,
+        host: "edge-1".to_owned(),
+    };
     Across {
         flows: (0..hops).map(flow).collect(),
         joined: StitchedConversation {
@@ -208,6 +215,7 @@ fn across(hops: u32) -> Across {
         },
         proxied: Sides::default(),
         place: 0,
+        confirmed: if hops > 2 { vec![confirmed] } else { vec![] },
     }
 }
 

@@ -35,9 +35,10 @@ function rewriteLines(it) {
     const flow = it.flows.find((one) => one.hop === hop);
     return flow ? end(flow[side]) : "?";
   };
-  return (it.rewrites || []).map(({ from, to, fields }) => {
+  return (it.rewrites || []).map(({ from, to, fields, host }) => {
     const parts = SIDES.filter((side) => fields.some((name) => name.startsWith(`${side}_`)))
       .map((side) => `the ${side} ${at(from, side)} becomes ${at(to, side)}`);
+    if (host) parts.push(`connection tracking of ${host} confirms that`);
     const others = fields.filter((name) => !/^(client|server)_/.test(name)).map(spaced);
     if (others.length) parts.push(`${others.join(", ")} rewritten`);
     return `Between ${from} and ${to}: ${parts.join("; ")}`;

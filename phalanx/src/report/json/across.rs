@@ -43,6 +43,10 @@ struct RewriteView<'a> {
     from: &'a str,
     to: &'a str,
     fields: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confirmed_by: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<&'a str>,
 }
 
 /// By content alone: what readers knew before there were hypotheses.
@@ -114,10 +118,15 @@ pub(super) fn write(
         .joined
         .rewrites
         .iter()
-        .map(|it| RewriteView {
-            from: hop_name(it.from, hops),
-            to: hop_name(it.to, hops),
-            fields: it.fields.iter().map(|field| field.name()).collect(),
+        .map(|it| {
+            let host = across.confirming_host(it);
+            RewriteView {
+                from: hop_name(it.from, hops),
+                to: hop_name(it.to, hops),
+                fields: it.fields.iter().map(|field| field.name()).collect(),
+                confirmed_by: host.map(|_| "conntrack"),
+                host,
+            }
         })
         .collect();
     out.put(

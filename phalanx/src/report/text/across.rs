@@ -135,6 +135,10 @@ fn rewrite(rewrite: &Rewrite, across: &Across, names: Names<'_>) -> String {
             parts.push(format!("the {name} {} becomes {}", text(from), text(to)));
         }
     }
+    if let Some(host) = across.confirming_host(rewrite) {
+        let host = word::foreign(host);
+        parts.push(format!("connection tracking of {host} confirms that"));
+    }
     let others: Vec<String> = rewrite
         .fields
         .iter()
