@@ -168,6 +168,26 @@ fn await_translation(daemon: &Daemon<'_>, host: &str, [inside, outside]: [[Socke
     }
 }
 
+/// The ends of a connection as they are seen from nearest.
+fn near_ends([inside, outside]: [[SocketAddr; 2]; 2]) -> [SocketAddr; 2] {
+    [inside[0], outside[1]]
+}
+
+/// Waits until the one conversation of a connection tells of its translation.
+fn await_joined(daemon: &Daemon<'_>, host: &str, ends: [[SocketAddr; 2]; 2]) {
+    let mut view = Value::Null;
+    await_that("the conversation tells of the translation", || {
+        view = conversation(daemon, near_ends(ends));
+        view["translations"][0].is_object()
+    });
+    let all = view["translations"].as_array().unwrap();
+    assert_eq!(all.len(), 1, "{view:#}");
+    assert_eq!(all[0]["host"], host, "{view:#}");
+    assert_eq!(all[0].get("conversation"), None, "{view:#}");
+    let told = ["inside", "outside"].map(|side| told_ends(&all[0][side]));
+    assert_eq!(told, ends, "{view:#}");
+}
+
 fn host_name() -> String {
     nix::unistd::gethostname().unwrap().into_string().unwrap()
 }
@@ -215,7 +235,7 @@ fn what_the_kernel_translates_is_told_live_and_confirmed_in_captures() {
     }
     assert_ne!(translated.ends()[0], translated.ends()[1]);
     let host = host_name();
-    await_translation(&daemon, &host, translated.ends());
+    await_joined(&daemon, &host, translated.ends());
     await_translation(&daemon, &host, udp);
     let [ends, _] = plain.ends();
     let view = conversation(&daemon, ends);
@@ -339,15 +359,13 @@ fn where_it_is_not_asked_for_nothing_is_told_and_no_rule_changes() {
     let on = Daemon::start(router, 7523, &["--all"]);
     let mut connection = Connection::open(client, server, 8203, "10.99.0.1:80");
     connection.talk();
-    await_translation(&on, &host_name(), connection.ends());
+    await_joined(&on, &host_name(), connection.ends());
     std::thread::sleep(Duration::from_secs(1));
-    for ends in connection.ends() {
-        let view = conversation(&off, ends);
-        assert!(
-            view.is_object() && view.get("translations").is_none(),
-            "{view:#}"
-        );
-    }
+    let view = conversation(&off, near_ends(connection.ends()));
+    assert!(
+        view.is_object() && view.get("translations").is_none(),
+        "{view:#}"
+    );
     assert_eq!(rules(), before);
     assert_eq!(events().unwrap(), events_before);
 }
@@ -381,15 +399,15 @@ fn a_hub_tells_of_the_translation_of_an_agent() {
     });
     let mut connection = Connection::open(client, server, 8203, "10.99.0.1:80");
     connection.talk();
-    let [inside, outside] = connection.ends();
-    await_translation(&hub, "edge-1", [inside, outside]);
-    let hops = |ends| conversation(&hub, ends)["path"].as_array().unwrap().len();
-    await_that("each side was seen at all of its hops", || {
-        [inside, outside].map(hops) == [2, 1]
+    await_joined(&hub, "edge-1", connection.ends());
+    let whole = || conversation(&hub, near_ends(connection.ends()));
+    await_that("it was seen at all of its hops", || {
+        whole()["path"].as_array().is_some_and(|it| it.len() == 3)
     });
+    let id = whole()["id"].clone();
 
     // What is taken of its path goes on behind the router.
-    let body = json!({"filter": "", "path_of": conversation(&hub, inside)["id"], "duration": 60});
+    let body = json!({"filter": "", "path_of": id, "duration": 60});
     let capture = hub.post("/api/v1/captures", &body);
     let path = format!("/api/v1/captures/{}", capture["id"].as_str().unwrap());
     await_that("the capture has begun on both hosts", || {
