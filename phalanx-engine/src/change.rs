@@ -251,9 +251,10 @@ pub struct ConversationTranslated {
     pub host: Arc<str>,
     /// What becomes of what.
     pub translation: Translation,
-    /// The open conversation with the ends inside.
+    /// The open conversation with the ends inside; it may have those outside as well, where its
+    /// packets told that both are one.
     pub inside: Option<ConversationId>,
-    /// The open conversation with the ends outside.
+    /// The open conversation with the ends outside, if that is another one.
     pub outside: Option<ConversationId>,
 }
 

@@ -76,9 +76,11 @@ fn scope(ends: [Endpoint; 2], namespace: NamespaceId) -> Option<NamespaceId> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Beginning {
     /// What follows the initial sequence numbers: 64 bits that survive NAT, tunnels and clamped
-    /// segment sizes, and that no other connection has.
+    /// segment sizes. Stacks draw them at random (RFC 9293 section 3.4.1); whoever does not, as a
+    /// replay of captures, is told apart by its addresses at each hop. Where the handshake's last
+    /// packet carries data, and is cut differently at another hop, they differ.
     pub(crate) numbers: Sides<u32>,
-    /// TTLs of either side's packets: the more, the nearer.
+    /// TTLs of either side's packets: the more, the nearer, unless a middlebox sets them anew.
     pub(crate) ttls: Sides<u8>,
 }
 
@@ -137,7 +139,11 @@ pub(crate) struct Conversation {
     pub(crate) role_basis: RoleBasis,
     /// Of the hops that `endpoints` are of.
     pub(crate) namespaces: Sides<NamespaceId>,
+    /// The hops that these are of.
+    nearest: Sides<HopId>,
     pub(crate) beginning: Option<Beginning>,
+    /// What it is called where NAT has rewritten it.
+    pub(crate) aliases: Vec<ConversationKey>,
     pub(crate) opened: Monotonic,
     pub(crate) last: Monotonic,
     pub(crate) services: Sides<Arc<Service>>,
@@ -175,7 +181,6 @@ impl Keyed for Conversation {
 pub(crate) struct Opening {
     pub(crate) id: ConversationId,
     pub(crate) namespace: NamespaceId,
-    pub(crate) beginning: Option<Beginning>,
     pub(crate) services: Sides<Arc<Service>>,
     pub(crate) names_generation: u64,
     pub(crate) pair: PairId,
@@ -193,7 +198,12 @@ impl Conversation {
                 client: opening.namespace,
                 server: opening.namespace,
             },
-            beginning: opening.beginning,
+            nearest: Sides {
+                client: flow.hop,
+                server: flow.hop,
+            },
+            beginning: flow.beginning,
+            aliases: Vec::new(),
             opened: flow.opened,
             last: flow.opened,
             services: opening.services,
@@ -215,43 +225,52 @@ impl Conversation {
         }
     }
 
-    /// Whether a flow whose first packet was seen at `opened` can be this exchange at another hop.
-    pub(crate) fn admits(
-        &self,
-        opened: Monotonic,
-        is_opener_known: bool,
-        beginning: Option<Beginning>,
-    ) -> bool {
-        // Whatever the clocks say. Other numbers may be of a middlebox that shifts them.
-        let numbers = |it: Option<Beginning>| it.map(|it| it.numbers);
-        if beginning.is_some() && numbers(beginning) == numbers(self.beginning) {
+    /// Whether a flow of the same addresses and ports can be this exchange at another hop.
+    pub(crate) fn admits(&self, flow: &Flow) -> bool {
+        if self.began_with(flow) {
+            // Whatever the clocks say.
             return true;
         }
-        let is_dated =
-            self.key.protocol == TCP && is_opener_known && self.role_basis == RoleBasis::Opener;
-        let apart_ns = opened
-            .since_ns(self.opened)
-            .max(self.opened.since_ns(opened));
-        self.end.is_none_or(|_| is_dated) && (!is_dated || apart_ns <= JOIN_WINDOW_NS)
+        // Other numbers at another hop may be of a middlebox that shifts them.
+        let is_another = flow.beginning.is_some()
+            && self.beginning.is_some()
+            && self.path.binary_search(&flow.hop).is_ok();
+        let is_dated = self.key.protocol == TCP
+            && flow.role_basis == RoleBasis::Opener
+            && self.role_basis == RoleBasis::Opener;
+        let is_near = apart_ns(flow.opened, self.opened) <= JOIN_WINDOW_NS;
+        !is_another && self.end.is_none_or(|_| is_dated) && (!is_dated || is_near)
+    }
+
+    /// Whether a flow of other addresses or ports, and of the same beginning, is this exchange where
+    /// NAT has rewritten it: at another hop.
+    pub(crate) fn admits_translated(&self, flow: &Flow) -> bool {
+        self.began_with(flow) && self.path.binary_search(&flow.hop).is_err()
+    }
+
+    /// Whether a flow shows the beginning of this exchange.
+    fn began_with(&self, flow: &Flow) -> bool {
+        let both = self.beginning.zip(flow.beginning);
+        both.is_some_and(|(own, other)| own.numbers == other.numbers)
     }
 
     /// Takes over the ends that a flow shows from nearer: what NAT shows of them is farther away.
     /// Whether they have changed.
-    pub(crate) fn come_nearer(
-        &mut self,
-        flow: &Flow,
-        beginning: Beginning,
-        namespace: NamespaceId,
-    ) -> bool {
-        let Some(known) = &mut self.beginning else {
+    pub(crate) fn come_nearer(&mut self, flow: &Flow, namespace: NamespaceId) -> bool {
+        let (Some(known), Some(beginning)) = (&mut self.beginning, flow.beginning) else {
             return false;
         };
         let ends = flow.endpoints();
         let mut has_changed = false;
         for side in [Side::Client, Side::Server] {
-            if beginning.ttls.get(side) <= known.ttls.get(side) {
+            // Of equals it does not matter who tells first.
+            let near = |ttl: u8, hop: HopId| (ttl, std::cmp::Reverse(hop));
+            let own = near(*beginning.ttls.get(side), flow.hop);
+            let nearest = self.nearest.get_mut(side);
+            if own <= near(*known.ttls.get(side), *nearest) {
                 continue;
             }
+            *nearest = flow.hop;
             *known.ttls.get_mut(side) = *beginning.ttls.get(side);
             if self.endpoints.get(side) != ends.get(side) {
                 *self.endpoints.get_mut(side) = *ends.get(side);
@@ -264,7 +283,7 @@ impl Conversation {
 
     /// Takes a flow into the path; `false` where it is full.
     pub(crate) fn join(&mut self, member: Member) -> bool {
-        if self.members.len() >= PATH_LENGTH_MAX {
+        if !self.has_room() {
             return false;
         }
         if self.members.is_empty() {
@@ -280,6 +299,11 @@ impl Conversation {
             self.path.insert(place, member.hop);
         }
         true
+    }
+
+    /// Whether another flow finds room in the path.
+    pub(crate) fn has_room(&self) -> bool {
+        self.members.len() < PATH_LENGTH_MAX
     }
 
     pub(crate) fn leave(&mut self, flow: Slot) {
@@ -298,7 +322,7 @@ impl Conversation {
     /// old one stood; of one that was first seen later, only what comes from now on is new.
     pub(crate) fn set_leader(&mut self, slot: Slot, flow: &Flow) {
         self.leader = slot;
-        let is_late = flow.opened.since_ns(self.opened) > JOIN_WINDOW_NS;
+        let is_late = !self.began_with(flow) && flow.opened.since_ns(self.opened) > JOIN_WINDOW_NS;
         self.missed = is_late.then(|| {
             Box::new(Sides {
                 client: self.counted.client.beyond(&flow.counted.client),
@@ -307,14 +331,12 @@ impl Conversation {
         });
     }
 
-    /// The time of a flow's last packet, where need be by the clock of the first hop: both saw the
-    /// first packet.
-    fn on_own_clock(&self, flow: &Flow) -> Monotonic {
-        let apart = |a: Monotonic, b: Monotonic| a.since_ns(b).max(b.since_ns(a));
-        if apart(flow.opened, self.opened) <= JOIN_WINDOW_NS || self.beginning.is_none() {
-            return flow.last;
+    /// A time of a flow, where need be by the clock of the first hop: both saw the first packet.
+    pub(crate) fn on_own_clock(&self, flow: &Flow, at: Monotonic) -> Monotonic {
+        if apart_ns(flow.opened, self.opened) <= JOIN_WINDOW_NS || !self.began_with(flow) {
+            return at;
         }
-        self.opened.plus_ns(flow.last.since_ns(flow.opened))
+        self.opened.plus_ns(at.since_ns(flow.opened))
     }
 
     pub(crate) fn path(&self) -> Vec<HopId> {
@@ -335,7 +357,7 @@ impl Conversation {
 
     /// Takes in what its leading flow saw; returns what no flow had counted before.
     pub(crate) fn grow(&mut self, flow: &Flow, growth: &Growth) -> Sides<Counts> {
-        self.last = self.last.max(self.on_own_clock(flow));
+        self.last = self.last.max(self.on_own_clock(flow, flow.last));
         let mut total = flow.counted;
         if let Some(missed) = &self.missed {
             total.client.add(&missed.client);
@@ -415,6 +437,10 @@ impl Conversation {
             server_ttl_range: traits.server.ttl_range(),
         }
     }
+}
+
+fn apart_ns(a: Monotonic, b: Monotonic) -> u64 {
+    a.since_ns(b).max(b.since_ns(a))
 }
 
 impl Traits {

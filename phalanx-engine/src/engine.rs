@@ -15,7 +15,7 @@ use hashbrown::HashMap;
 use self::record::Traces;
 use crate::attempt::PendingAttempt;
 use crate::change::{Change, ChangeKind};
-use crate::conversation::Conversation;
+use crate::conversation::{Conversation, ConversationKey};
 use crate::flow::{ClosedFlows, Flow, FlowId};
 use crate::hop::{Hop, HopId};
 use crate::input::{Command, Input};
@@ -129,6 +129,8 @@ pub struct Engine {
     conversations: Table<Conversation>,
     /// Those whose beginning was seen, by what follows the initial sequence numbers.
     begun: HashMap<Sides<u32>, Slot, FixedState>,
+    /// Those that NAT has rewritten, by what they are called elsewhere.
+    aliases: HashMap<ConversationKey, Slot, FixedState>,
     conversation_next: u64,
     pairs: Pairs,
     attempts: Table<PendingAttempt>,
@@ -152,6 +154,7 @@ impl Engine {
             // Each open conversation holds an open flow.
             conversations: Table::new(config.flow_count_max.max(1), config.seed),
             begun: HashMap::with_hasher(FixedState::with_seed(config.seed)),
+            aliases: HashMap::with_hasher(FixedState::with_seed(config.seed)),
             conversation_next: 1,
             pairs: Pairs::default(),
             attempts: Table::new(ATTEMPT_COUNT_MAX, config.seed),

@@ -11,6 +11,7 @@ use phalanx_common::abi::{
 use phalanx_common::watch::tick;
 
 use crate::change::CloseReason;
+use crate::conversation::Beginning;
 use crate::hop::HopId;
 use crate::limits::{
     CLOSED_COUNT_MAX, ICMP_IDLE_TIMEOUT_NS, TCP_CLOSED_TIMEOUT_NS, UDP_IDLE_TIMEOUT_NS,
@@ -46,6 +47,8 @@ pub(crate) struct Flow {
     pub(crate) version: u32,
     pub(crate) client: Direction,
     pub(crate) role_basis: RoleBasis,
+    /// How it began, where that was seen.
+    pub(crate) beginning: Option<Beginning>,
     /// Its conversation, from its opening to its close.
     pub(crate) conversation: Slot,
     pub(crate) opened: Monotonic,
@@ -113,6 +116,9 @@ impl Flow {
             version: 0,
             client: role.0,
             role_basis: role.1,
+            beginning: (role.1 == RoleBasis::Opener)
+                .then(|| Beginning::of(update, role.0))
+                .flatten(),
             conversation: Slot::MAX,
             opened,
             last: opened,

@@ -8,7 +8,7 @@ use crate::change::{
     AttemptFailed, Change, ConversationClosed, ConversationOpened, ConversationTranslated,
     ConversationUpdated, FlowOpened, FlowTraced, FlowUpdated, PairMeasured, PairUpdated,
 };
-use crate::conversation::{Conversation, Member};
+use crate::conversation::{Conversation, ConversationKey, Member};
 use crate::flow::{ClosedEntry, Flow};
 use crate::histogram::BUCKET_COUNT;
 use crate::hop::HopId;
@@ -105,7 +105,10 @@ fn memory_is_within_its_bound() {
     let conversations = table::<Conversation>(FLOW_COUNT_DEFAULT)
         + FLOW_COUNT_DEFAULT * (4 * (size_of::<Member>() + size_of::<HopId>()) + 2 * service)
         // By their initial sequence numbers: a control byte each, seven eighths full, doubling.
-        + FLOW_COUNT_DEFAULT * (size_of::<(Sides<u32>, Slot)>() + 1) * GROWTH * 8 / 7;
+        + FLOW_COUNT_DEFAULT * (size_of::<(Sides<u32>, Slot)>() + 1) * GROWTH * 8 / 7
+        // By what NAT calls them: no more than there are flows beside the first of each.
+        + FLOW_COUNT_DEFAULT * (size_of::<(ConversationKey, Slot)>() + 1) * GROWTH * 8 / 7
+        + FLOW_COUNT_DEFAULT * size_of::<ConversationKey>() * GROWTH;
     let closed = table::<ClosedEntry>(CLOSED_COUNT_MAX) + CLOSED_COUNT_MAX * 8;
     let histograms = DISTRIBUTION_COUNT * 2 * BUCKET_COUNT * size_of::<u32>();
     let pair = size_of::<Pair>() + size_of::<PairKey>() + 2 * NAME_LENGTH_MAX + 100;

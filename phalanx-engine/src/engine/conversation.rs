@@ -7,15 +7,13 @@ use crate::change::{
     ChangeKind, CloseReason, ConversationClosed, ConversationOpened, ConversationUpdated,
     PairUpdated,
 };
-use crate::conversation::{
-    Beginning, Conversation, ConversationId, ConversationKey, Member, Opening,
-};
+use crate::conversation::{Conversation, ConversationId, ConversationKey, Member, Opening};
 use crate::flow::{Flow, Growth};
 use crate::hop::NamespaceId;
 use crate::limits::MEASURE_INTERVAL_NS;
 use crate::name::{NameBasis, Service};
 use crate::pair::{PairId, PairKey};
-use crate::side::{Endpoint, RoleBasis, Side, Sides};
+use crate::side::{Endpoint, Side, Sides};
 use crate::table::Slot;
 use crate::time::Monotonic;
 
@@ -25,7 +23,6 @@ impl Engine {
         &mut self,
         slot: Slot,
         namespace: NamespaceId,
-        beginning: Option<Beginning>,
     ) -> Option<ConversationId> {
         let flow = self.flows.get(slot)?;
         let key = ConversationKey::new(&flow.key, namespace);
@@ -33,17 +30,11 @@ impl Engine {
             hop: flow.hop,
             flow: slot,
         };
-        let is_opener_known = flow.role_basis == RoleBasis::Opener;
-        let opened = flow.opened;
-        let by_key = self.conversations.find(&key).filter(|found| {
-            let conversation = self.conversations.get(*found);
-            conversation.is_some_and(|held| held.admits(opened, is_opener_known, beginning))
-        });
-        let by_numbers = || beginning.and_then(|it| self.begun.get(&it.numbers).copied());
-        let found = match by_key.or_else(by_numbers) {
+        let found = match self.conversation_of(flow, &key) {
             Some(found) => found,
-            None => self.open_conversation(slot, namespace, beginning)?,
+            None => self.open_conversation(slot, namespace)?,
         };
+        self.know(found, &key, slot);
         let conversation = self.conversations.get_mut(found)?;
         let is_member = conversation.join(member);
         let flow = self.flows.get_mut(slot)?;
@@ -55,13 +46,64 @@ impl Engine {
             flow.role_basis = conversation.role_basis;
         }
         let id = conversation.id;
-        let is_nearer = beginning.is_some_and(|it| conversation.come_nearer(flow, it, namespace));
-        if is_nearer {
+        if conversation.come_nearer(flow, namespace) {
             self.translate_conversation(found);
         } else if conversation.members.len() > 1 {
             self.tell_conversation(found);
         }
         Some(id)
+    }
+
+    /// The open conversation that a flow is of: by its beginning, which says more than its addresses
+    /// and ports.
+    fn conversation_of(&self, flow: &Flow, key: &ConversationKey) -> Option<Slot> {
+        let held = |slot: &Slot| self.conversations.get(*slot);
+        let begun = flow.beginning.and_then(|it| self.begun.get(&it.numbers));
+        let by_numbers = begun.copied().filter(|found| {
+            held(found).is_some_and(|it| {
+                let is_called_so = it.key == *key || it.aliases.contains(key);
+                is_called_so || it.admits_translated(flow)
+            })
+        });
+        let admits = |found: &Slot| held(found).is_some_and(|it| it.admits(flow));
+        by_numbers.or_else(|| self.find_conversation(key).filter(admits))
+    }
+
+    /// The open conversation that is called so at some hop.
+    pub(super) fn find_conversation(&self, key: &ConversationKey) -> Option<Slot> {
+        let alias = || self.aliases.get(key).copied();
+        self.conversations.find(key).or_else(alias)
+    }
+
+    /// Notes by what else a conversation can be found, from a flow of it.
+    fn know(&mut self, found: Slot, key: &ConversationKey, slot: Slot) {
+        let flow = self.flows.get(slot);
+        let Some((conversation, flow)) = self.conversations.get_mut(found).zip(flow) else {
+            return;
+        };
+        if conversation.key == *key {
+            conversation.beginning = conversation.beginning.or(flow.beginning);
+        } else if !conversation.aliases.contains(key) && conversation.has_room() {
+            conversation.aliases.push(*key);
+            self.aliases.entry(*key).or_insert(found);
+        }
+        if let Some(it) = conversation.beginning {
+            self.begun.entry(it.numbers).or_insert(found);
+        }
+    }
+
+    /// Forgets by what else a conversation could be found.
+    fn forget(&mut self, slot: Slot, conversation: &Conversation) {
+        for key in &conversation.aliases {
+            if self.aliases.get(key) == Some(&slot) {
+                self.aliases.remove(key);
+            }
+        }
+        if let Some(it) = conversation.beginning
+            && self.begun.get(&it.numbers) == Some(&slot)
+        {
+            self.begun.remove(&it.numbers);
+        }
     }
 
     /// Calls the ends of a conversation what they are called where they were seen from nearer.
@@ -74,12 +116,7 @@ impl Engine {
         self.move_conversation(found, services);
     }
 
-    fn open_conversation(
-        &mut self,
-        slot: Slot,
-        namespace: NamespaceId,
-        beginning: Option<Beginning>,
-    ) -> Option<Slot> {
+    fn open_conversation(&mut self, slot: Slot, namespace: NamespaceId) -> Option<Slot> {
         let flow = self.flows.get(slot)?;
         let (endpoints, protocol) = (flow.endpoints(), flow.key.protocol);
         let (role_basis, opened, hop) = (flow.role_basis, flow.opened, flow.hop);
@@ -93,7 +130,6 @@ impl Engine {
         let opening = Opening {
             id,
             namespace,
-            beginning,
             services: services.clone(),
             names_generation: self.names.generation(),
             pair,
@@ -102,9 +138,6 @@ impl Engine {
         conversation.told = self.outbox.now;
         let found = self.conversations.insert(conversation)?;
         self.conversation_next += 1;
-        if let Some(it) = beginning {
-            self.begun.insert(it.numbers, found);
-        }
         self.pairs
             .open_conversation(pair, self.outbox.now, &mut self.timers);
         let opened = ConversationOpened {
@@ -282,6 +315,7 @@ impl Engine {
             return;
         };
         let path = conversation.path();
+        let ended = conversation.on_own_clock(flow, ended);
         conversation.leave(slot);
         conversation.note_end(reason, ended);
         if let Some(first) = conversation.members.first().copied() {
@@ -299,11 +333,7 @@ impl Engine {
         let Some(conversation) = self.conversations.remove(flow.conversation) else {
             return;
         };
-        if let Some(it) = conversation.beginning
-            && self.begun.get(&it.numbers) == Some(&flow.conversation)
-        {
-            self.begun.remove(&it.numbers);
-        }
+        self.forget(flow.conversation, &conversation);
         self.pairs
             .close_conversation(conversation.pair, self.outbox.now, &mut self.timers);
         let (reason, ended) = conversation.end(reason);
@@ -463,6 +493,54 @@ mod tests {
         let mut later = second;
         later.halves[0].next_sequence += 5;
         assert_eq!(tell(&[(1, first), (2, later)]).opened, 2);
+    }
+
+    /// An agent that was cut off tells late, by a clock that is ahead, at the hop that leads.
+    #[test]
+    fn what_a_late_hop_tells_anew_counts_once() {
+        let far = begun(key_of(PLAIN), 1, [63, 61], S);
+        let near = begun(key_of(PLAIN), 1, [64, 60], S + 3_600 * S);
+        let mut last = grown(&near, 10_000, 60 * S);
+        last.version = 3;
+        let updates = [
+            (2, far),
+            (2, grown(&far, 10_000, 60 * S)),
+            (1, near),
+            (1, grown(&near, 3, S)),
+            (1, last),
+        ];
+        let told = tell(&updates);
+        assert_eq!((told.opened, told.packets), (1, 10_000));
+        assert_eq!(told.duration_s, Some(60.0));
+    }
+
+    #[test]
+    fn equal_numbers_at_one_hop_are_of_two_connections() {
+        let one = begun(key_of(PLAIN), 1, [64, 60], S);
+        let other = begun(key_of(TRANSLATED), 2, [64, 60], S);
+        let told = tell(&[
+            (1, one),
+            (1, other),
+            (1, grown(&one, 7, S)),
+            (1, grown(&other, 5, S)),
+        ]);
+        assert_eq!((told.opened, told.packets), (2, 12));
+        // A port that is used again at once.
+        let mut again = begun(key_of(PLAIN), 1, [64, 60], S + S / 2);
+        again.incarnation = 2;
+        again.halves[0].next_sequence += 5;
+        assert_eq!(tell(&[(1, one), (2, one), (1, again)]).opened, 2);
+    }
+
+    /// What has lost its first update joins by the addresses that are known by then.
+    #[test]
+    fn a_hop_beyond_that_missed_the_beginning_joins_by_the_addresses_there() {
+        let inside = begun(key_of(PLAIN), 1, [64, 60], S);
+        let outside = begun(key_of(TRANSLATED), 2, [62, 62], S);
+        let missed = grown(&outside, 3, S);
+        assert_eq!(tell(&[(1, inside), (2, outside), (3, missed)]).opened, 1);
+        let missed = grown(&inside, 3, S);
+        assert_eq!(tell(&[(3, missed), (1, inside), (2, outside)]).opened, 1);
     }
 
     #[test]

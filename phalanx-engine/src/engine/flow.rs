@@ -4,7 +4,6 @@ use phalanx_common::abi::{FlowKey, FlowUpdate, update_reason};
 
 use super::{Engine, Expiry, Sweep};
 use crate::change::{ChangeKind, CloseReason, FlowClosed, FlowOpened, FlowUpdated, IcmpError};
-use crate::conversation::Beginning;
 use crate::flow::{Flow, FlowId, FlowState};
 use crate::hop::HopId;
 use crate::input::Command;
@@ -12,7 +11,7 @@ use crate::limits::{
     DEADLINE_BATCH, EVICTION_TRIES, READ_TIMEOUT_NS, SWEEP_SLOT_COUNT, TOLD_SLACK_NS,
 };
 use crate::role;
-use crate::side::{Endpoint, RoleBasis};
+use crate::side::Endpoint;
 use crate::table::Slot;
 use crate::time::Monotonic;
 use crate::timer::Timer;
@@ -89,9 +88,6 @@ impl Engine {
             self.names
                 .is_listener(protocol, Endpoint::of(&update.key, end), namespace)
         });
-        let beginning = (role.1 == RoleBasis::Opener)
-            .then(|| Beginning::of(update, role.0))
-            .flatten();
         let flow = Flow::new(FlowId(self.flow_next), hop, update, role, self.outbox.now);
         let slot = self.flows.insert(flow)?;
         self.flow_next += 1;
@@ -100,7 +96,7 @@ impl Engine {
             flow.timer = flow.deadline;
             self.timers.set(flow.timer, Timer::Flow(slot));
         }
-        let conversation = self.join_conversation(slot, namespace, beginning)?;
+        let conversation = self.join_conversation(slot, namespace)?;
         let flow = self.flows.get_mut(slot)?;
         let opened = FlowOpened {
             flow: flow.id,

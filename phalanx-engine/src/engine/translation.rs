@@ -17,9 +17,12 @@ impl Engine {
         namespace: NamespaceId,
         translation: Translation,
     ) {
-        let of =
-            |ends: &Sides<Endpoint>| self.find_conversation(translation.protocol, *ends, namespace);
+        let of = |ends: &Sides<Endpoint>| {
+            self.conversation_between(translation.protocol, *ends, namespace)
+        };
         let (inside, outside) = (of(&translation.inside), of(&translation.outside));
+        // Where both sides are known to be one, it is told of once.
+        let outside = outside.filter(|it| Some(*it) != inside);
         if inside.is_none() && outside.is_none() {
             self.outbox.tally.translations_unplaced += 1;
             return;
@@ -34,7 +37,7 @@ impl Engine {
             .change(ChangeKind::ConversationTranslated(Box::new(translated)));
     }
 
-    fn find_conversation(
+    fn conversation_between(
         &self,
         protocol: u8,
         ends: Sides<Endpoint>,
@@ -44,7 +47,7 @@ impl Engine {
         let found = [[ends.client, ends.server], [ends.server, ends.client]]
             .map(|ends| ConversationKey::of_ends(protocol, ends, namespace))
             .iter()
-            .find_map(|key| self.conversations.find(key))?;
+            .find_map(|key| self.find_conversation(key))?;
         Some(self.conversations.get(found)?.id)
     }
 }
