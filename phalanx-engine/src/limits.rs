@@ -402,7 +402,8 @@ pub const EXCHANGE_COUNT_MAX: usize = 4_096;
 pub const EXCHANGE_TOTAL_MAX: usize = 1 << 20;
 
 /// Exchanges beyond a proxy that begin within one on the client's side: of more, none is meant.
-/// With the exchanges above it bounds all comparisons: 2²⁵.
+/// With the exchanges above it bounds all comparisons: 2²⁵ for each hop and each of two places of
+/// the proxy, made twice.
 pub const EXCHANGE_NESTED_COUNT_MAX: usize = 32;
 
 /// Pairs of exchanges that may belong together, of all connections: 2²¹ of 16 bytes, 24 while they

@@ -29,8 +29,12 @@ pub(super) enum Lies {
     Unknown,
 }
 
-/// What is known of the times at stops.
-pub(super) struct Times<'a> {
+/// The packets of one direction, and what is known of the times at its stops.
+#[derive(Clone, Copy)]
+pub(super) struct Seen<'a> {
+    pub(super) journeys: &'a Journeys,
+    /// By stop.
+    pub(super) items: &'a [&'a [Item]],
     /// Whether a packet that crossed a stop at a time would have been seen at another.
     pub(super) is_watched: &'a dyn Fn(usize, usize, i64) -> bool,
     /// When it would have come there, by the clock of the other.
@@ -50,20 +54,41 @@ pub(super) struct Beside {
 
 impl Beside {
     /// From what either stop saw while both were watching.
-    pub(super) fn of(journeys: &Journeys, items: &[&[Item]], times: &Times<'_>) -> Self {
-        let is_beside = |pair: &(usize, usize)| are_beside(journeys, items, times, *pair);
+    pub(super) fn of(seen: Seen<'_>) -> Self {
+        let count = seen.items.len();
         let mut beside = Self {
-            pairs: pairs(items.len()).filter(is_beside).collect(),
+            pairs: pairs(count).filter(|pair| seen.are_beside(*pair)).collect(),
             ..Self::default()
         };
-        beside.next = (0..items.len())
-            .map(|from| beside.find_next(from, items.len()))
+        beside.next = (0..count)
+            .map(|from| beside.find_next(from, count))
             .collect();
-        beside.by_others = (0..items.len())
-            .filter(|stop| beside.partners(*stop).next().is_some())
-            .flat_map(|stop| beside.ask_others(journeys, items, times, stop))
-            .collect();
+        for stop in 0..count {
+            let told = beside.ask_others(seen, stop);
+            told.into_iter()
+                .for_each(|(journey, lies)| beside.note(seen.journeys, (journey, stop), lies));
+        }
         beside
+    }
+
+    /// Notes where a packet went, and so where it did not: what was told before stands.
+    fn note(&mut self, journeys: &Journeys, (journey, stop): (usize, usize), lies: Lies) {
+        if self.lies(journeys, journey, stop) != Lies::Unknown {
+            return;
+        }
+        self.by_others.insert((journey, stop), lies);
+        let partners: Vec<usize> = self.partners(stop).collect();
+        for partner in partners {
+            if self.lies(journeys, journey, partner) != Lies::Unknown {
+                continue;
+            }
+            let is_off = |it: usize| self.lies(journeys, journey, it) == Lies::Off;
+            if lies == Lies::On {
+                self.by_others.insert((journey, partner), Lies::Off);
+            } else if self.partners(partner).all(is_off) {
+                self.by_others.insert((journey, partner), Lies::On);
+            }
+        }
     }
 
     pub(super) fn are_beside(&self, a: usize, b: usize) -> bool {
@@ -129,27 +154,16 @@ impl Beside {
     }
 
     /// Tells of packets that no stop saw where ways part, by those that came before and after.
-    fn ask_others(
-        &self,
-        journeys: &Journeys,
-        items: &[&[Item]],
-        times: &Times<'_>,
-        stop: usize,
-    ) -> Vec<((usize, usize), Lies)> {
-        let due_ns = |journey: usize| {
-            let first = journeys.stops(journey).next().filter(|it| *it <= stop)?;
-            let item = items[first].get(journeys.place(journey, first)?)?;
-            Some(match first == stop {
-                true => item.time_ns,
-                false => (times.arrival_ns)(first, stop, item.time_ns),
-            })
-        };
+    fn ask_others(&self, seen: Seen<'_>, stop: usize) -> Vec<(usize, Lies)> {
+        if self.partners(stop).next().is_none() {
+            return Vec::new();
+        }
         let (mut known, mut unknown) = (Vec::new(), Vec::new());
-        for journey in 0..journeys.len() {
-            let Some(due_ns) = due_ns(journey) else {
+        for journey in 0..seen.journeys.len() {
+            let Some(due_ns) = seen.due_ns(journey, stop) else {
                 continue;
             };
-            match self.lies_by_sight(journeys, journey, stop) {
+            match self.lies_by_sight(seen.journeys, journey, stop) {
                 Lies::Unknown => unknown.push((due_ns, journey)),
                 lies => known.push((due_ns, lies)),
             }
@@ -158,12 +172,21 @@ impl Beside {
         let Some(run) = telling_run(&known) else {
             return Vec::new();
         };
+        // How many of those before each lie on the way.
+        let mut on = vec![0_usize];
+        on.extend(known.iter().scan(0, |count, it| {
+            *count += usize::from(it.1 == Lies::On);
+            Some(*count)
+        }));
         let tell = |(due_ns, journey): (i64, usize)| {
             let at = known.partition_point(|it| it.0 < due_ns);
-            let near = &known[at.saturating_sub(run)..known.len().min(at + run)];
-            let lies = near.first()?.1;
-            let is_told = near.len() >= run && near.iter().all(|it| it.1 == lies);
-            is_told.then_some(((journey, stop), lies))
+            let (first, end) = (at.saturating_sub(run), known.len().min(at + run));
+            let lies = match on[end] - on[first] {
+                0 => Lies::Off,
+                count if count == end - first => Lies::On,
+                _ => return None,
+            };
+            (end - first >= run).then_some((journey, lies))
         };
         unknown.into_iter().filter_map(tell).collect()
     }
@@ -180,26 +203,37 @@ fn telling_run(known: &[(i64, Lies)]) -> Option<usize> {
     Some((CHANCE_INVERSE.ln() / -usual_share.ln()).ceil() as usize)
 }
 
-fn are_beside(
-    journeys: &Journeys,
-    items: &[&[Item]],
-    times: &Times<'_>,
-    (first, second): (usize, usize),
-) -> bool {
-    let mut counts = [0_u64; 2];
-    let mut both = 0;
-    for journey in 0..journeys.len() {
-        let places = [first, second].map(|stop| journeys.place(journey, stop));
-        match places {
-            [Some(_), Some(_)] => both += 1,
-            [Some(place), None] => {
-                let time_ns = items[first].get(place).map_or(0, |it| it.time_ns);
-                counts[0] += u64::from((times.is_watched)(first, second, time_ns));
-            }
-            [None, Some(_)] => counts[1] += 1,
-            [None, None] => {}
-        }
+impl Seen<'_> {
+    fn time_ns(&self, journey: usize, stop: usize) -> Option<i64> {
+        let item = self.items[stop].get(self.journeys.place(journey, stop)?)?;
+        Some(item.time_ns)
     }
-    let least = counts[0].min(counts[1]);
-    least >= BESIDE_COUNT_MIN && both * PATH_SHARE < least
+
+    /// When a packet came to a stop, or would have, by the first that saw it.
+    fn due_ns(&self, journey: usize, stop: usize) -> Option<i64> {
+        let first = self.journeys.stops(journey).next();
+        let first = first.filter(|it| *it <= stop)?;
+        let time_ns = self.time_ns(journey, first)?;
+        Some(match first == stop {
+            true => time_ns,
+            false => (self.arrival_ns)(first, stop, time_ns),
+        })
+    }
+
+    fn are_beside(&self, (first, second): (usize, usize)) -> bool {
+        let mut counts = [0_u64; 2];
+        let mut both = 0;
+        for journey in 0..self.journeys.len() {
+            match [first, second].map(|stop| self.time_ns(journey, stop)) {
+                [Some(_), Some(_)] => both += 1,
+                [Some(time_ns), None] => {
+                    counts[0] += u64::from((self.is_watched)(first, second, time_ns));
+                }
+                [None, Some(_)] => counts[1] += 1,
+                [None, None] => {}
+            }
+        }
+        let least = counts[0].min(counts[1]);
+        least >= BESIDE_COUNT_MIN && both * PATH_SHARE < least
+    }
 }

@@ -4,7 +4,7 @@
 use phalanx_common::packet::TcpFlags;
 
 use super::alignment::Item;
-use super::beside::Beside;
+use super::beside::{Beside, Lies};
 use super::journey::Journeys;
 use super::trail::Crossing;
 use crate::limits::FATE_NEIGHBOUR_COUNT_MAX;
@@ -116,7 +116,7 @@ impl Judge<'_> {
         let sent_ns = self.time_ns(journey, after).unwrap_or_default();
         let range = self.journeys.range(journey);
         if range.is_empty() {
-            return if self.is_watched(after, sent_ns) {
+            return if self.is_watched(journey, after, sent_ns) {
                 Fate::Missing { after }
             } else {
                 Fate::Open { after }
@@ -135,7 +135,7 @@ impl Judge<'_> {
                 if was_needed || self.came_first(other, at, range.end) {
                     return Fate::Lost { after };
                 }
-            } else if self.came_farther(other, after) && self.is_watched(after, sent_ns) {
+            } else if self.came_farther(other, after) && self.is_watched(journey, after, sent_ns) {
                 // Sent before, and had come to the end when this was sent: this one was needless,
                 // and what became of it nobody can know but the stops.
                 return Fate::Lost { after };
@@ -143,7 +143,7 @@ impl Judge<'_> {
         }
         match acknowledged_ns(after) {
             Some(_) => Fate::Uncaptured { after },
-            None if self.is_watched(after, sent_ns) => Fate::Lost { after },
+            None if self.is_watched(journey, after, sent_ns) => Fate::Lost { after },
             None => Fate::Open { after },
         }
     }
@@ -187,16 +187,18 @@ impl Judge<'_> {
         list.get(at).map(|it| it.1)
     }
 
-    /// Whether the captures of the stops that come next cover the time at which a packet would have
-    /// come there.
-    fn is_watched(&self, after: usize, sent_ns: i64) -> bool {
-        let next = self.circumstances.beside.next(after);
+    /// Whether the captures of the stops that come next on a packet's way cover the time at which it
+    /// would have come there.
+    fn is_watched(&self, journey: usize, after: usize, sent_ns: i64) -> bool {
+        let beside = self.circumstances.beside;
+        let may_come = |stop: &&usize| beside.lies(self.journeys, journey, **stop) != Lies::Off;
+        let mut next = beside.next(after).iter().filter(may_come).peekable();
         let covers = |next: &usize| {
             let (first, last) = self.circumstances.windows_ns[*next];
             let due_ns = (self.circumstances.arrival_ns)(after, *next, sent_ns);
             (first..=last).contains(&due_ns)
         };
-        !next.is_empty() && next.iter().all(covers)
+        next.peek().is_some() && next.all(covers)
     }
 
     fn origin(&self, journey: usize, others: impl Iterator<Item = usize>) -> Origin {

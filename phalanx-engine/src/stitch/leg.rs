@@ -13,13 +13,16 @@ use crate::distribution::Distribution;
 /// One direction of a leg.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LegWay {
-    /// Packets that set out, as the hop counts them where segments are the smallest.
+    /// Packets that set out, as the hop counts them where segments are the smallest. Those are not
+    /// among them of which it is not known whether they took this leg or one beside it.
     pub packets: u64,
     /// Of these, lost on the leg.
     pub lost: u64,
     /// Lost here or on a leg beside it, where ways part and nothing tells which one they took: not
     /// among `packets`, and told of each of these legs.
     pub lost_here_or_beside: u64,
+    /// Not seen any more, of such packets, and nothing tells whether they were lost or not captured.
+    pub unresolved_here_or_beside: u64,
     /// Overtaken on the leg (RFC 4737 section 3.3): singletons that came after a later one.
     pub reordered: u64,
     /// Copies that came beside the original.
@@ -69,15 +72,18 @@ pub(super) struct Unseen {
 
 /// Whether what is missing may as well not have been captured, since the far end misses as much of
 /// what passed: of this direction, or so much of the other one that there is a way around it.
-fn may_be_missed(missing: u64, other: Unseen, leg: &LegWay) -> bool {
-    let passed = leg.packets - leg.lost - leg.unresolved - missing;
+fn may_be_missed(count: &Count, other: Unseen) -> bool {
+    let leg = &count.leg;
+    let passed = leg.packets - leg.lost - leg.unresolved - count.missing;
+    let not_captured = leg.not_captured + count.not_captured_here_or_beside;
+    let missing = count.missing + count.missing_here_or_beside;
     let [missed, passed, not_captured, packets] =
-        [missing, passed, leg.not_captured, leg.packets].map(u128::from);
+        [missing, passed, not_captured, leg.packets].map(u128::from);
     let is_missed = missed * passed <= CAPTURE_LOSS_FACTOR * not_captured * packets;
     let is_passed_by = other.unseen > 0 && other.unseen * PATH_SHARE >= other.all;
     let [unseen, all] = [other.unseen, other.all].map(u128::from);
     let is_unseen = is_passed_by && missed * all <= CAPTURE_LOSS_FACTOR * unseen * packets;
-    (is_missed && leg.not_captured > 0) || is_unseen
+    (is_missed && not_captured > 0) || is_unseen
 }
 
 /// What was counted on a leg.
@@ -88,6 +94,8 @@ struct Count {
     missing: u64,
     /// The same, of those that may have taken a leg beside it.
     missing_here_or_beside: u64,
+    /// Packets that passed here or on a leg beside it, and were captured on none of them.
+    not_captured_here_or_beside: u64,
 }
 
 /// One direction of a conversation, with all that was found out of it.
@@ -137,13 +145,17 @@ impl Way<'_> {
         unseen: Unseen,
         difference: impl Fn(i64) -> Option<Difference>,
     ) -> LegWay {
+        let count = self.counts(stops);
+        let may_be_missed = may_be_missed(&count, unseen);
         let Count {
             mut leg,
             missing,
             missing_here_or_beside,
-        } = self.counts(stops);
-        if may_be_missed(missing, unseen, &leg) {
+            ..
+        } = count;
+        if may_be_missed {
             leg.unresolved += missing;
+            leg.unresolved_here_or_beside += missing_here_or_beside;
         } else {
             leg.lost += missing;
             leg.lost_here_or_beside += missing_here_or_beside;
@@ -153,10 +165,12 @@ impl Way<'_> {
         leg
     }
 
-    /// Whether what is missing behind the first of two stops counts as lost on the leg.
-    pub(super) fn is_missing_lost(&self, stops: [usize; 2], unseen: Unseen) -> bool {
+    /// Whether what is missing behind the first of two stops counts as lost on the leg; `None` where
+    /// nothing is.
+    pub(super) fn is_missing_lost(&self, stops: [usize; 2], unseen: Unseen) -> Option<bool> {
         let count = self.counts(stops);
-        !may_be_missed(count.missing, unseen, &count.leg)
+        let is_any = count.missing + count.missing_here_or_beside > 0;
+        is_any.then(|| !may_be_missed(&count, unseen))
     }
 
     /// Stops that follow each other on some way.
@@ -198,7 +212,13 @@ impl Way<'_> {
                 Fate::Missing { after } if after == from => {
                     count.missing_here_or_beside += weight;
                 }
-                _ => {}
+                Fate::Open { after } if after == from => {
+                    leg.unresolved_here_or_beside += weight;
+                }
+                Fate::Lost { .. } | Fate::Missing { .. } | Fate::Open { .. } => {}
+                Fate::Arrived | Fate::Uncaptured { .. } => {
+                    count.not_captured_here_or_beside += weight;
+                }
             }
             return;
         }

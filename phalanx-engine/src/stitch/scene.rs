@@ -7,7 +7,7 @@ use phalanx_common::packet::protocol;
 
 use super::StitchHop;
 use super::alignment::{Expectation, Item};
-use super::beside::{Beside, PATH_SHARE, Times};
+use super::beside::{Beside, PATH_SHARE, Seen};
 use super::clock::{Clocks, Difference};
 use super::conversation::{
     Alignment, Group, Packets, PathCount, Rewrite, RewriteField, StitchedConversation, pairs,
@@ -173,8 +173,8 @@ impl<'a> Scene<'a> {
                         .way()
                         .is_missing_lost(stops, unseen.unwrap_or_default())
                 };
-                let next = course.beside.next(at);
-                !next.is_empty() && next.iter().all(is_lost_before)
+                let next = course.beside.next(at).iter();
+                next.filter_map(is_lost_before).all(|it| it)
             };
             let stops = 0..course.members.len();
             Some((side, stops.map(is_missing_lost).collect::<Vec<bool>>()))
@@ -383,11 +383,12 @@ impl<'a> Scene<'a> {
             let (first, last) = windows[to];
             (first..=last).contains(&arrival(from, to, time_ns))
         };
-        let times = Times {
+        let beside = Beside::of(Seen {
+            journeys: &journeys,
+            items: &items,
             is_watched: &is_watched,
             arrival_ns: &arrival,
-        };
-        let beside = Beside::of(&journeys, &items, &times);
+        });
         let fates = Fates::of(
             &journeys,
             &Circumstances {

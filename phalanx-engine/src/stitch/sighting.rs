@@ -57,7 +57,7 @@ const AGREEING_SHARE: usize = 2;
 /// Fewest pairs by which IP ids are told to be rewritten, none of them agreeing.
 const REWRITTEN_COUNT_MIN: usize = 4;
 
-/// Where ids do not come through, one packet in so many has to be a pair between the first and the
+/// Where neither ids nor timestamps come through, one packet in so many has to be a pair between the first and the
 /// last of them: hops on ways of their own see now and then what was sent, and was sent again.
 const PAIRED_SHARE: usize = 4;
 
@@ -99,11 +99,12 @@ impl Common {
                 times_ns: [x.time_ns, y.time_ns],
                 ttls: [x.crossing.ttl, y.crossing.ttl],
             };
-            let sightings: Vec<Sighting> = if ids_survive || !are_beside(xs, ys, &pairs) {
-                pairs.iter().filter(is_sure).map(sighting).collect()
-            } else {
-                Vec::new()
-            };
+            let sightings: Vec<Sighting> =
+                if ids_survive || stamps_survive || !are_beside(xs, ys, &pairs) {
+                    pairs.iter().filter(is_sure).map(sighting).collect()
+                } else {
+                    Vec::new()
+                };
             let ahead = sightings
                 .iter()
                 .map(|it| it.times_ns[1].saturating_sub(it.times_ns[0]));

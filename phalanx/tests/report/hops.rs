@@ -126,6 +126,7 @@ fn way(packets: u64, lost: u64) -> LegWay {
         packets,
         lost,
         lost_here_or_beside: 0,
+        unresolved_here_or_beside: 0,
         reordered: lost / 2,
         duplicated: lost / 3,
         not_captured: lost / 4,
@@ -255,6 +256,11 @@ pub(crate) fn report() -> Report {
         .as_mut()
         .unwrap()
         .lost_here_or_beside = 3;
+    ways.joined.legs[1]
+        .forward
+        .as_mut()
+        .unwrap()
+        .unresolved_here_or_beside = 1;
     ways.joined.legs[1].rtt = Distribution::default();
     ways.joined.legs[2].forward.as_mut().unwrap().delay = Distribution::default();
     ways.joined.legs[2].forward.as_mut().unwrap().delay_error_ns = None;

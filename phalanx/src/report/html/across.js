@@ -64,7 +64,7 @@ function legsTable(it) {
         ? `, ${number(way.lost_here_or_beside)} here or beside` : "")],
     ["Overtaken", (way) => number(way.reordered)], ["Copied", (way) => number(way.duplicated)],
     ["Not captured", (way) => number(way.not_captured)],
-    ["Unknown", (way) => number(way.unresolved)]];
+    ["Unknown", (way) => number(way.unresolved + (way.unresolved_here_or_beside || 0))]];
   const oneWay = ({ delay_ms: delay, delay_error_ms: error }) => {
     if (!delay) return "–";
     return duration(delay.p50) + (error === undefined ? "" : ` ± ${duration(error)}`);

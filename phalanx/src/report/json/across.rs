@@ -236,6 +236,11 @@ fn write_way(way: &LegWay, mut out: Out<'_>) -> serde_json::Result<()> {
     out.put(name!("duplicated"), Some(way.duplicated))?;
     out.put(name!("not_captured"), Some(way.not_captured))?;
     out.put(name!("unresolved"), Some(way.unresolved))?;
+    let beside = way.unresolved_here_or_beside;
+    out.put(
+        name!("unresolved_here_or_beside"),
+        (beside > 0).then_some(beside),
+    )?;
     out.times(name!("delay_ms"), &way.delay)?;
     out.put(
         name!("delay_error_ms"),

@@ -254,7 +254,7 @@ fn leg_rows(leg: &LegStory, names: Names<'_>) -> Vec<Row> {
             word::thousands(way.reordered),
             word::thousands(way.duplicated),
             word::thousands(way.not_captured),
-            word::thousands(way.unresolved),
+            word::thousands(unknown(way)),
         ]);
     }
     rows
@@ -263,6 +263,11 @@ fn leg_rows(leg: &LegStory, names: Names<'_>) -> Vec<Row> {
 fn lost(way: &LegWay) -> String {
     let (lost, all) = (word::thousands(way.lost), word::thousands(way.packets));
     format!("{lost} of {all}")
+}
+
+/// Packets of which nothing tells what became of them.
+fn unknown(way: &LegWay) -> u64 {
+    way.unresolved.saturating_add(way.unresolved_here_or_beside)
 }
 
 /// Half of the packets took as long at most, and what that may be off by.
@@ -289,7 +294,7 @@ fn sentence(leg: &LegStory, names: Names<'_>) -> String {
             (way.reordered, "overtaken"),
             (way.duplicated, "copied"),
             (way.not_captured, "not captured"),
-            (way.unresolved, "unknown"),
+            (unknown(way), "unknown"),
         ];
         let told = counts.iter().filter(|(count, _)| *count > 0);
         parts.extend(told.map(|(count, what)| format!("{} {what}", word::thousands(*count))));
