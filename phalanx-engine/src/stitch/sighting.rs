@@ -57,8 +57,8 @@ const AGREEING_SHARE: usize = 2;
 /// Fewest pairs by which IP ids are told to be rewritten, none of them agreeing.
 const REWRITTEN_COUNT_MIN: usize = 4;
 
-/// Where neither ids nor timestamps come through, one packet in so many has to be a pair between the first and the
-/// last of them: hops on ways of their own see now and then what was sent, and was sent again.
+/// Where neither ids nor timestamps of data come through, one in so many of what either hop saw has
+/// to be seen by both: hops on ways of their own see now and then what was sent, and was sent again.
 const PAIRED_SHARE: usize = 4;
 
 /// Windows in which round trips are compared, in nanoseconds: in one of them a skew of 250 ppm
@@ -100,7 +100,7 @@ impl Common {
                 ttls: [x.crossing.ttl, y.crossing.ttl],
             };
             let sightings: Vec<Sighting> =
-                if ids_survive || stamps_survive || !are_beside(xs, ys, &pairs) {
+                if ids_survive || data_stamps_agree(&pairs) || !are_beside(&links) {
                     pairs.iter().filter(is_sure).map(sighting).collect()
                 } else {
                     Vec::new()
@@ -189,18 +189,21 @@ fn plain_pairs<'a>(xs: &'a [Item], ys: &'a [Item], links: &[Link]) -> Vec<(&'a I
     pairs
 }
 
-/// Whether pairs are so few among the packets around them that either hop saw another sending.
-fn are_beside(xs: &[Item], ys: &[Item], pairs: &[(&Item, &Item)]) -> bool {
-    let among = |items: &[Item], of: &dyn Fn(&(&Item, &Item)) -> i64| {
-        let times = || pairs.iter().map(of);
-        let (Some(first_ns), Some(last_ns)) = (times().min(), times().max()) else {
-            return 0;
-        };
-        let is_among = |it: &&Item| (first_ns..=last_ns).contains(&it.time_ns);
-        items.iter().filter(is_among).count()
-    };
-    let least = among(xs, &|it| it.0.time_ns).min(among(ys, &|it| it.1.time_ns));
-    PAIRED_SHARE * pairs.len() < least
+/// Whether either hop saw so little of what the other one saw that it was another sending. What was
+/// cut otherwise counts as seen.
+fn are_beside(links: &[Link]) -> bool {
+    let count = |is_seen: fn(&Link) -> bool| links.iter().filter(|it| is_seen(it)).count();
+    let least = count(|it| it.upstream.is_some()).min(count(|it| it.downstream.is_some()));
+    let both = count(|it| it.upstream.is_some() && it.downstream.is_some());
+    PAIRED_SHARE * both < least
+}
+
+/// Whether what carries data has the same timestamps at both hops: what is sent again has others.
+fn data_stamps_agree(pairs: &[(&Item, &Item)]) -> bool {
+    let is_data = |it: &&(&Item, &Item)| it.0.start < it.0.end && it.0.crossing.has_timestamps();
+    let data = || pairs.iter().filter(is_data);
+    let agreeing = data().filter(|it| stamps_agree(it.0, it.1)).count();
+    agreeing > 0 && 10 * agreeing >= 9 * data().count()
 }
 
 fn stamps_agree(x: &Item, y: &Item) -> bool {
