@@ -220,20 +220,27 @@ impl Seen<'_> {
         })
     }
 
+    /// Whether hardly a packet crossed two stops, though each saw some, and one of them was watching
+    /// while the other one did.
     fn are_beside(&self, (first, second): (usize, usize)) -> bool {
-        let mut counts = [0_u64; 2];
+        let (mut alone, mut watched) = ([0_u64; 2], [0_u64; 2]);
         let mut both = 0;
         for journey in 0..self.journeys.len() {
             match [first, second].map(|stop| self.time_ns(journey, stop)) {
                 [Some(_), Some(_)] => both += 1,
                 [Some(time_ns), None] => {
-                    counts[0] += u64::from((self.is_watched)(first, second, time_ns));
+                    alone[0] += 1;
+                    watched[0] += u64::from((self.is_watched)(first, second, time_ns));
                 }
-                [None, Some(_)] => counts[1] += 1,
+                [None, Some(time_ns)] => {
+                    alone[1] += 1;
+                    watched[1] += u64::from((self.is_watched)(second, first, time_ns));
+                }
                 [None, None] => {}
             }
         }
-        let least = counts[0].min(counts[1]);
-        least >= BESIDE_COUNT_MIN && both * PATH_SHARE < least
+        let least = alone[0].min(alone[1]);
+        let most_watched = watched[0].max(watched[1]);
+        least.min(most_watched) >= BESIDE_COUNT_MIN && both * PATH_SHARE < least
     }
 }

@@ -381,7 +381,12 @@ impl<'a> Scene<'a> {
         let windows: Vec<(i64, i64)> = members.iter().map(|it| self.window_ns(*it)).collect();
         let is_watched = |from: usize, to: usize, time_ns: i64| {
             let (first, last) = windows[to];
-            (first..=last).contains(&arrival(from, to, time_ns))
+            let due_ns = match from < to {
+                true => arrival(from, to, time_ns),
+                // Against the way: as if it took no time.
+                false => time_ns.saturating_add(ahead(from, to, time_ns)),
+            };
+            (first..=last).contains(&due_ns)
         };
         let beside = Beside::of(Seen {
             journeys: &journeys,
