@@ -242,8 +242,8 @@ impl Conversation {
         !is_another && self.end.is_none_or(|_| is_dated) && (!is_dated || is_near)
     }
 
-    /// Whether a flow of other addresses or ports, and of the same beginning, is this exchange where
-    /// NAT has rewritten it: at another hop.
+    /// Whether a flow of other addresses or ports, and of the same beginning, is this exchange
+    /// where NAT has rewritten it: at another hop.
     pub(crate) fn admits_translated(&self, flow: &Flow) -> bool {
         self.began_with(flow) && self.path.binary_search(&flow.hop).is_err()
     }

@@ -54,8 +54,8 @@ impl Engine {
         Some(id)
     }
 
-    /// The open conversation that a flow is of: by its beginning, which says more than its addresses
-    /// and ports.
+    /// The open conversation that a flow is of: by its beginning, which says more than its
+    /// addresses and ports.
     fn conversation_of(&self, flow: &Flow, key: &ConversationKey) -> Option<Slot> {
         let held = |slot: &Slot| self.conversations.get(*slot);
         let begun = flow.beginning.and_then(|it| self.begun.get(&it.numbers));

@@ -220,8 +220,8 @@ impl Seen<'_> {
         })
     }
 
-    /// Whether hardly a packet crossed two stops, though each saw some, and one of them was watching
-    /// while the other one did.
+    /// Whether hardly a packet crossed two stops, though each saw some, and one of them was
+    /// watching while the other one did.
     fn are_beside(&self, (first, second): (usize, usize)) -> bool {
         let (mut alone, mut watched) = ([0_u64; 2], [0_u64; 2]);
         let mut both = 0;

@@ -187,8 +187,8 @@ impl Judge<'_> {
         list.get(at).map(|it| it.1)
     }
 
-    /// Whether the captures of the stops that come next on a packet's way cover the time at which it
-    /// would have come there.
+    /// Whether the captures of the stops that come next on a packet's way cover the time at which
+    /// it would have come there.
     fn is_watched(&self, journey: usize, after: usize, sent_ns: i64) -> bool {
         let beside = self.circumstances.beside;
         let may_come = |stop: &&usize| beside.lies(self.journeys, journey, **stop) != Lies::Off;

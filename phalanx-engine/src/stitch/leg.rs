@@ -21,7 +21,7 @@ pub struct LegWay {
     /// Lost here or on a leg beside it, where ways part and nothing tells which one they took: not
     /// among `packets`, and told of each of these legs.
     pub lost_here_or_beside: u64,
-    /// Not seen any more, of such packets, and nothing tells whether they were lost or not captured.
+    /// Not seen any more, of such packets; nothing tells whether they were lost or not captured.
     pub unresolved_here_or_beside: u64,
     /// Overtaken on the leg (RFC 4737 section 3.3): singletons that came after a later one.
     pub reordered: u64,
@@ -165,8 +165,8 @@ impl Way<'_> {
         leg
     }
 
-    /// Whether what is missing behind the first of two stops counts as lost on the leg; `None` where
-    /// nothing is.
+    /// Whether what is missing behind the first of two stops counts as lost on the leg; `None`
+    /// where nothing is.
     pub(super) fn is_missing_lost(&self, stops: [usize; 2], unseen: Unseen) -> Option<bool> {
         let count = self.counts(stops);
         let is_any = count.missing + count.missing_here_or_beside > 0;

@@ -57,8 +57,9 @@ const AGREEING_SHARE: usize = 2;
 /// Fewest pairs by which IP ids are told to be rewritten, none of them agreeing.
 const REWRITTEN_COUNT_MIN: usize = 4;
 
-/// Where neither ids nor timestamps of data come through, one in so many of what either hop saw has
-/// to be seen by both: hops on ways of their own see now and then what was sent, and was sent again.
+/// Where neither ids nor timestamps of data come through, one in so many of what either hop saw
+/// has to be seen by both: hops on ways of their own see now and then what was sent, and was sent
+/// again.
 const PAIRED_SHARE: usize = 4;
 
 /// Windows in which round trips are compared, in nanoseconds: in one of them a skew of 250 ppm
