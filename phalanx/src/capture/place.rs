@@ -108,17 +108,17 @@ fn find<'view>(id: Option<&str>, view: &'view View) -> Result<Option<Known<'view
     })
 }
 
-/// A conversation, and those on the other sides of hosts that say that they translate it.
+/// A conversation, and those on the other sides of hosts that translate it.
 fn sides<'view>(conversation: Known<'view>, view: &'view View) -> Vec<Known<'view>> {
     let mut sides = vec![conversation];
     let mut next = 0;
     while let Some((_, side)) = sides.get(next).copied() {
         next += 1;
-        for other in side.translations.iter().filter_map(|it| it.other) {
-            if let Some(entry) = view.conversations.get(other)
-                && sides.len() < TUPLE_COUNT_MAX
-                && sides.iter().all(|(known, _)| *known != other)
-            {
+        let beyond = side
+            .translations()
+            .filter_map(|it| view.conversations.beyond(it));
+        for (other, entry) in beyond {
+            if sides.len() < TUPLE_COUNT_MAX && sides.iter().all(|(known, _)| *known != other) {
                 sides.push((other, entry));
             }
         }
