@@ -57,6 +57,12 @@ macro_rules! table {
     };
 }
 
+/// Whether a metric is of service pairs.
+pub(super) fn is_of_pairs(name: &str) -> bool {
+    let found = TABLE.iter().find(|it| it.name == name);
+    name == LABEL_OVERFLOW.name || found.is_some_and(|it| it.labels.contains(&"client"))
+}
+
 table! {
     TCP_RTT: PATH, "phalanx_tcp_rtt_seconds" ["client" "server" "port" "side"]
         "Round trip from the host to that side and back: data to its acknowledgement, by sequence \
