@@ -425,4 +425,7 @@ fn a_hub_tells_of_the_translation_of_an_agent() {
     let told = rewrites(&report, 80);
     assert_eq!(told.len(), 1, "{told:#?}");
     assert_eq!(told[0]["confirmed_by"], "conntrack", "{told:#?}");
+    // The hub's name of it, which its file does not say.
+    assert_eq!(told[0]["host"], "edge-1", "{told:#?}");
+    assert_ne!(host_name(), "edge-1");
 }
