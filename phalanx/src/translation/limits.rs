@@ -14,7 +14,8 @@ pub(super) const BURST_COUNT: usize = 256;
 pub(super) const KEPT_COUNT_MAX: usize = 16_384;
 
 /// Flows of one capture file whose translations it has: 16,384 × some 190 bytes = 3 MB when it is
-/// read, and 1.1 MB while it is written. Beyond, they are left out, which the file tells.
+/// read, and 1.1 MB while it is written. Beyond, they are left out, which a comment in the file
+/// tells whoever looks at it.
 pub(crate) const NOTE_COUNT_MAX: usize = 16_384;
 
 /// Translations in one block of a capture file: 1,000 × some 270 bytes at most, below what readers
