@@ -227,6 +227,7 @@ impl Job {
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
             }
             if flushed.elapsed() >= TURN {
+                self.look_up(&mut sheet.flows, Instant::now());
                 self.flush(sheet)?;
                 flushed = Instant::now();
             }

@@ -391,3 +391,36 @@ fn translations_of_its_flows_are_in_the_file_as_far_as_there_is_room() {
         ));
     }
 }
+
+#[test]
+fn a_translation_that_is_forgotten_while_the_capture_goes_on_is_in_its_file() {
+    let translations = Arc::<Translations>::default();
+    let records = (Vec::new(), Arc::clone(&translations));
+    let (job, _) = job(None, r#"{"filter": "tcp"}"#, records);
+    let mut disk = Disk {
+        file: Vec::new(),
+        size: usize::MAX,
+    };
+    let mut sheet = job.sheet(&mut disk).unwrap();
+    let records = [record_of(0), record_of(1)];
+    job.take_batch(&mut sheet, &records).unwrap();
+    let start = Instant::now();
+    job.look_up(&mut sheet.flows, start);
+    // It is told a little later than the first packet comes.
+    let told = translation_of(client(0));
+    translations.note(NamespaceId(1), 6, told.inside, Some(told));
+    job.look_up(&mut sheet.flows, start + Duration::from_secs(1));
+    translations.note(NamespaceId(1), 6, told.inside, None);
+    for number in 0..20_000_u16 {
+        let [high, low] = number.to_be_bytes();
+        let other = translation_of(end([high, low], 1));
+        translations.note(NamespaceId(1), 6, other.inside, Some(other));
+    }
+    job.close(&mut sheet).unwrap();
+    drop(sheet);
+    let mut capture = capture_file(disk.file.clone());
+    capture.frames().unwrap();
+    let found = &capture.interfaces()[0].translations;
+    assert_eq!(found, &[(told, "here".to_owned())].into());
+    assert!(is_said(&disk.file, "1 flows may have been translated"));
+}
