@@ -226,6 +226,7 @@ impl DaemonMetrics {
             ("unknown", lookups.unknown),
             ("left_out", lookups.left_out),
             ("forgotten", lookups.forgotten),
+            ("failed", lookups.failed),
         ] {
             raise(
                 &self.translation_lookups.with_label_values(&[outcome]),

@@ -174,8 +174,8 @@ table! {
         "What the engine could not use or keep, and the records that it read.";
     TRANSLATION_LOOKUPS: Kind::Counter, "phalanx_translation_lookups_total" ["outcome"]
         "Flows that connection tracking was asked for, by what it said; those that were not asked \
-         for since there were too many at once (`left_out`); \
-         and translated ones that made room for later ones, so that captures may miss \
+         for since there were too many at once (`left_out`); those that it did not answer for \
+         (`failed`); and translated ones that made room for later ones, so that captures may miss \
          them (`forgotten`).";
     CHANGES: Kind::Counter, "phalanx_changes_total" []
         "Changes of the engine that were folded into the views.";

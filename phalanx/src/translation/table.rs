@@ -53,6 +53,7 @@ pub struct Translations {
     unknown: AtomicU64,
     left_out: AtomicU64,
     forgotten: AtomicU64,
+    failed: AtomicU64,
 }
 
 /// What became of the questions about flows since the start.
@@ -68,6 +69,8 @@ pub struct LookupCounts {
     pub left_out: u64,
     /// Of the translated ones, those that made room for later ones before a capture asked.
     pub forgotten: u64,
+    /// Connection tracking did not answer.
+    pub failed: u64,
 }
 
 impl Translations {
@@ -81,11 +84,16 @@ impl Translations {
             unknown: load(&self.unknown),
             left_out: load(&self.left_out),
             forgotten: load(&self.forgotten),
+            failed: load(&self.failed),
         }
     }
 
     pub(super) fn count_left_out(&self) {
         self.left_out.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Notes what was found of a flow; the translation, if there is one.
