@@ -128,6 +128,10 @@ impl Seeker {
                     continue;
                 }
                 if let Some(pause) = pace.pause(Instant::now()) {
+                    // What was told does not wait for that.
+                    if std::mem::take(&mut has_told) {
+                        self.told.wake();
+                    }
                     std::thread::sleep(pause);
                 }
                 match self.answer(question) {
