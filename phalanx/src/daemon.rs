@@ -16,7 +16,7 @@ mod watcher;
 pub(crate) use core::{Core, FeedClosed};
 pub use feed::{
     DaemonHandle, FEED_COUNT_MAX, Feed, Outlet, RECORD_BATCH_COUNT_MAX, REQUEST_COUNT_MAX, Record,
-    Request,
+    Replay, Request,
 };
 pub(crate) use process::{cpu_ns, resident_bytes};
 pub(crate) use serve::Service;

@@ -20,7 +20,7 @@ use prometheus::{Registry, TextEncoder};
 
 use crate::agent::UplinkStatus;
 use crate::clock::ClockEvent;
-use crate::daemon::KernelStatus;
+use crate::daemon::{KernelStatus, Replay};
 use crate::hub::AgentStatus;
 use agent::AgentMetrics;
 pub use daemon::DaemonMetrics;
@@ -44,6 +44,8 @@ pub struct Metrics {
 struct Fold {
     pairs: Pairs,
     hops: Hops,
+    /// What comes was before.
+    is_replaying: bool,
 }
 
 impl Metrics {
@@ -60,7 +62,11 @@ impl Metrics {
         let hops = Hops::new(families);
         Ok(Self {
             registry,
-            fold: Mutex::new(Fold { pairs, hops }),
+            fold: Mutex::new(Fold {
+                pairs,
+                hops,
+                is_replaying: false,
+            }),
             daemon,
             agents,
         })
@@ -75,12 +81,15 @@ impl Metrics {
         self.daemon.changes.inc_by(changes.len() as u64);
     }
 
-    /// Whether the changes that follow are of before: then counters of service pairs stay at 0, and
-    /// only what is open counts. Counters that began with a part of the past would look to
-    /// Prometheus as if that part had been counted just now.
-    pub(crate) fn set_history(&self, is_history: bool) {
+    /// Takes in that the changes which follow are of before, or no longer. Meanwhile nothing is
+    /// told of service pairs; and where they are a part of the past only, counters begin at 0. Else
+    /// it would look to Prometheus as if the past had been counted just now.
+    pub(crate) fn replay(&self, replay: Replay) {
         let mut fold = self.fold.lock().unwrap_or_else(PoisonError::into_inner);
-        fold.pairs.is_history = is_history;
+        fold.is_replaying = replay == Replay::Begun;
+        if replay == (Replay::Ended { is_whole: false }) {
+            fold.pairs.begin_anew();
+        }
     }
 
     /// Takes in how the kernel side does.
@@ -115,7 +124,17 @@ impl Metrics {
     /// The registry holds what the format cannot say: a fault of the table.
     pub fn text(&self) -> Result<String, prometheus::Error> {
         self.daemon.read_process();
-        TextEncoder::new().encode_to_string(&self.registry.gather())
+        let was_replaying = self.is_replaying();
+        let mut families = self.registry.gather();
+        if was_replaying || self.is_replaying() {
+            families.retain(|family| !table::is_of_pairs(family.name()));
+        }
+        TextEncoder::new().encode_to_string(&families)
+    }
+
+    fn is_replaying(&self) -> bool {
+        let fold = self.fold.lock().unwrap_or_else(PoisonError::into_inner);
+        fold.is_replaying
     }
 }
 

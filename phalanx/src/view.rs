@@ -60,11 +60,14 @@ impl View {
             ChangeKind::FlowClosed(closed) => self.flows.close(closed),
             ChangeKind::ConversationOpened(opened) => self.conversations.open(opened),
             ChangeKind::ConversationUpdated(updated) => {
-                self.conversations.update(updated, change.at);
+                self.conversations.update(updated, change.at, &self.hops);
             }
-            ChangeKind::ConversationClosed(closed) => self.conversations.close(closed),
+            ChangeKind::ConversationClosed(closed) => {
+                self.conversations.close(closed, &self.hops);
+            }
             ChangeKind::ConversationTranslated(translated) => {
-                self.translations_left_out += self.conversations.translate(translated);
+                let left_out = self.conversations.translate(translated, &self.hops);
+                self.translations_left_out += left_out;
             }
             ChangeKind::PairOpened { pair, key } => self.pairs.open(*pair, key),
             ChangeKind::PairUpdated(updated) => self.pairs.update(updated, change.at),

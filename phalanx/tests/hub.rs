@@ -73,6 +73,31 @@ fn a_hub_that_is_killed_at_any_moment_loses_nothing_and_counts_nothing_twice() {
     feeder.end();
 }
 
+/// What the counters of the others were of is then a part of the past.
+#[test]
+fn counters_begin_at_0_where_an_agent_was_removed_whose_batches_the_log_holds() {
+    let folder = Folder::new("counters-removed");
+    let mut hub = Hub::make(&folder, "hub");
+    hub.start();
+    let mut feeders = ["web-1", "web-2"].map(|name| {
+        let directory = hub.enroll(&folder, name);
+        let number = if name == "web-1" { 1 } else { 2 };
+        Feeder::start(options(&directory, hub.agents), number, 100)
+    });
+    feeders.iter_mut().for_each(|it| it.feed(100));
+    feeders.iter().for_each(Feeder::await_acknowledged);
+    await_that("both are counted", || packets(&hub) == 200);
+    let [mut stays, goes] = feeders;
+    goes.end();
+    hub.stop();
+    stage::phalanx(&["hub", "remove", "--dir", hub.path(), "web-2"]);
+    hub.start();
+    assert_eq!(packets(&hub), 0);
+    stays.feed(100);
+    await_that("what is new is counted", || packets(&hub) == 100);
+    stays.end();
+}
+
 /// Waits until an agent knows that its session has ended.
 fn await_found_out(feeder: &Feeder, sessions: u64) {
     use phalanx::agent::UplinkState;

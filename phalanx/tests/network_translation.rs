@@ -14,7 +14,6 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use daemon::{BINARY, Daemon, STEP_TIMEOUT, await_that};
 use fleet::{agent_of, enroll, make_hub, start_agent, start_hub};
@@ -360,12 +359,21 @@ fn where_it_is_not_asked_for_nothing_is_told_and_no_rule_changes() {
     let mut connection = Connection::open(client, server, 8203, "10.99.0.1:80");
     connection.talk();
     await_joined(&on, &host_name(), connection.ends());
-    std::thread::sleep(Duration::from_secs(1));
-    let view = conversation(&off, near_ends(connection.ends()));
-    assert!(
-        view.is_object() && view.get("translations").is_none(),
-        "{view:#}"
-    );
+    // What comes behind it is known at both.
+    let mut later = Connection::open(client, server, 8203, "10.99.0.1:80");
+    later.talk();
+    await_joined(&on, &host_name(), later.ends());
+    await_that("the other daemon has seen it as well", || {
+        conversation(&off, near_ends(later.ends())).is_object()
+    });
+    for ends in [connection.ends(), later.ends()] {
+        let view = conversation(&off, near_ends(ends));
+        assert!(
+            view.is_object() && view.get("translations").is_none(),
+            "{view:#}"
+        );
+    }
+    assert_eq!(off.metric("phalanx_translation_lookups_total", &[]), 0);
     assert_eq!(rules(), before);
     assert_eq!(events().unwrap(), events_before);
 }
@@ -425,4 +433,7 @@ fn a_hub_tells_of_the_translation_of_an_agent() {
     let told = rewrites(&report, 80);
     assert_eq!(told.len(), 1, "{told:#?}");
     assert_eq!(told[0]["confirmed_by"], "conntrack", "{told:#?}");
+    // The hub's name of it, which its file does not say.
+    assert_eq!(told[0]["host"], "edge-1", "{told:#?}");
+    assert_ne!(host_name(), "edge-1");
 }

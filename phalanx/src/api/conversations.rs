@@ -130,13 +130,14 @@ impl From<&Sides<Endpoint>> for EndsView {
     }
 }
 
-impl From<&TranslationEntry> for TranslationView {
-    fn from(entry: &TranslationEntry) -> Self {
+impl TranslationView {
+    fn new(entry: &TranslationEntry, view: &View) -> Self {
+        let beyond = view.conversations.beyond(entry);
         Self {
             host: entry.host.to_string(),
             inside: EndsView::from(&entry.translation.inside),
             outside: EndsView::from(&entry.translation.outside),
-            conversation: entry.other.map(|it| it.0.to_string()),
+            conversation: beyond.map(|(id, _)| id.0.to_string()),
         }
     }
 }
@@ -247,9 +248,8 @@ fn show(api: &Api, view: &View, id: ConversationId, entry: &ConversationEntry) -
             .collect(),
         features: measured(&entry.features),
         translations: entry
-            .translations
-            .iter()
-            .map(TranslationView::from)
+            .translations()
+            .map(|it| TranslationView::new(it, view))
             .collect(),
     }
 }

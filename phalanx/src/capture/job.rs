@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::past::{Held, Past};
 use super::remains::Remains;
 use super::request::Wanted;
-use super::translated::Flows;
+use super::translated::{Flows, REMARKS_SIZE};
 use super::view::{EndReason, LossKind};
 use crate::clock::Clock;
 use crate::daemon::Record;
@@ -227,6 +227,7 @@ impl Job {
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
             }
             if flushed.elapsed() >= TURN {
+                self.look_up(&mut sheet.flows, Instant::now());
                 self.flush(sheet)?;
                 flushed = Instant::now();
             }
@@ -257,7 +258,7 @@ impl Job {
         sheet: &mut Sheet<W>,
         packet: &RecentPacket<'_>,
     ) -> Result<Taken, WriteError> {
-        let reserve = BLOCK_OVERHEAD + STATISTICS_SIZE * sheet.ports.len() as u64;
+        let reserve = BLOCK_OVERHEAD + REMARKS_SIZE + STATISTICS_SIZE * sheet.ports.len() as u64;
         let Some(port) = sheet.ports.get_mut(&packet.hop) else {
             return Ok(Taken::No);
         };

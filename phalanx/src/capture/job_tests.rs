@@ -314,57 +314,113 @@ fn what_is_masked_or_not_asked_for_is_neither_written_nor_decided_on() {
     }
 }
 
-/// What is translated of the flows in the file is told of the interface that saw them; what is
-/// not in it, and what has no room, is not.
-#[test]
-fn translations_of_its_flows_are_in_the_file_as_far_as_there_is_room() {
-    let end = |last: [u8; 2], port| Endpoint {
-        address: [10, 0, last[0], last[1]].into(),
-        port,
-    };
-    let of = |client: Endpoint| Translation {
-        protocol: 6,
-        inside: Sides {
-            client,
-            server: end([1, 1], 443),
-        },
-        outside: Sides {
-            client: end([9, 9], 1_025),
-            server: end([1, 1], 443),
-        },
-    };
-    const FLOWS: u16 = 20;
+fn end(last: [u8; 2], port: u16) -> Endpoint {
+    let address = [10, 0, last[0], last[1]].into();
+    Endpoint { address, port }
+}
+
+/// The client of a flow of the fixture, whose source port is so much higher.
+fn client(number: u16) -> Endpoint {
+    end([0, 1], 40_001 + number)
+}
+
+/// A record of that flow.
+fn record_of(number: u16) -> Record {
     /// Where the source port lies in a record of the fixture.
     const SOURCE_PORT: usize = 14 + 20;
-    let client = |number: u16| end([0, 1], 40_001 + number);
+    let mut record = record(1, 1, 0);
+    let port = client(number).port.to_be_bytes();
+    record.bytes[SOURCE_PORT..SOURCE_PORT + 2].copy_from_slice(&port);
+    record
+}
+
+/// What hides that client.
+fn translation_of(client: Endpoint) -> Translation {
+    let server = end([1, 1], 443);
+    Translation {
+        protocol: 6,
+        inside: Sides { client, server },
+        outside: Sides {
+            client: end([9, 9], 1_025),
+            server,
+        },
+    }
+}
+
+fn is_said(file: &[u8], text: &str) -> bool {
+    file.windows(text.len()).any(|it| it == text.as_bytes())
+}
+
+/// What is translated of the flows in the file is told of the interface that saw them; what is
+/// not in it is not. As many are there as there is room for, and how many are not.
+#[test]
+fn translations_of_its_flows_are_in_the_file_as_far_as_there_is_room() {
+    const FLOWS: u16 = 20;
     let translations = Arc::<Translations>::default();
     // One of the flows is not in the file.
-    for told in (0..=FLOWS).map(|number| of(client(number))) {
+    for told in (0..=FLOWS).map(|number| translation_of(client(number))) {
         translations.note(NamespaceId(1), 6, told.inside, Some(told));
     }
-    let records = |count: u16| {
-        let of_flow = |number: u16| {
-            let mut record = record(1, 1, 0);
-            let port = client(number % FLOWS).port.to_be_bytes();
-            record.bytes[SOURCE_PORT..SOURCE_PORT + 2].copy_from_slice(&port);
-            record
-        };
-        (0..count).map(of_flow).collect()
-    };
     let told = |request: &str| {
-        let records = (records(100), Arc::clone(&translations));
+        let records = (0..100).map(|number| record_of(number % FLOWS)).collect();
+        let records = (records, Arc::clone(&translations));
         let (outcome, file, _) = play_translated(None, request, usize::MAX, records);
         assert_eq!(outcome.failure, None);
-        let input = io::Cursor::new(file.clone());
-        let mut capture = CaptureFile::from_reader("capture", input).unwrap();
+        let mut capture = capture_file(file.clone());
         assert!(!capture.frames().unwrap().is_empty());
         assert_eq!(capture.interfaces()[0].dropped, Some(0));
-        (file.len(), capture.interfaces()[0].translations.clone())
+        let found = capture.interfaces()[0].translations.clone();
+        (outcome.end_reason, file, found)
     };
-    let (_, all) = told(r#"{"filter": "tcp"}"#);
-    let wanted = (0..FLOWS).map(|number| (of(client(number)), "here".to_owned()));
-    assert_eq!(all, wanted.collect());
-    let (length, none) = told(r#"{"filter": "tcp", "max_bytes": 6000}"#);
-    assert!(length <= 6_000, "{length} bytes");
-    assert_eq!(none, BTreeMap::new());
+    let (_, whole, all) = told(r#"{"filter": "tcp"}"#);
+    let of_flow = |number| (translation_of(client(number)), "here".to_owned());
+    assert_eq!(all, (0..FLOWS).map(of_flow).collect());
+    assert!(!is_said(&whole, "left out"));
+    let length = whole.len();
+    for (bytes_max, end_reason) in [(length - 800, None), (6_000, Some(EndReason::MaxBytes))] {
+        let request = format!(r#"{{"filter": "tcp", "max_bytes": {bytes_max}}}"#);
+        let (ended, file, some) = told(&request);
+        assert_eq!(ended, end_reason);
+        assert!(file.len() <= bytes_max, "{} bytes", file.len());
+        assert!(some.len() > 1 || ended.is_some(), "{some:?}");
+        let left_out = usize::from(FLOWS) - some.len();
+        assert!(left_out > 0);
+        assert!(is_said(
+            &file,
+            &format!("{left_out} translations are left out")
+        ));
+    }
+}
+
+#[test]
+fn a_translation_that_is_forgotten_while_the_capture_goes_on_is_in_its_file() {
+    let translations = Arc::<Translations>::default();
+    let records = (Vec::new(), Arc::clone(&translations));
+    let (job, _) = job(None, r#"{"filter": "tcp"}"#, records);
+    let mut disk = Disk {
+        file: Vec::new(),
+        size: usize::MAX,
+    };
+    let mut sheet = job.sheet(&mut disk).unwrap();
+    let records = [record_of(0), record_of(1)];
+    job.take_batch(&mut sheet, &records).unwrap();
+    let start = Instant::now();
+    job.look_up(&mut sheet.flows, start);
+    // It is told a little later than the first packet comes.
+    let told = translation_of(client(0));
+    translations.note(NamespaceId(1), 6, told.inside, Some(told));
+    job.look_up(&mut sheet.flows, start + Duration::from_secs(1));
+    translations.note(NamespaceId(1), 6, told.inside, None);
+    for number in 0..20_000_u16 {
+        let [high, low] = number.to_be_bytes();
+        let other = translation_of(end([high, low], 1));
+        translations.note(NamespaceId(1), 6, other.inside, Some(other));
+    }
+    job.close(&mut sheet).unwrap();
+    drop(sheet);
+    let mut capture = capture_file(disk.file.clone());
+    capture.frames().unwrap();
+    let found = &capture.interfaces()[0].translations;
+    assert_eq!(found, &[(told, "here".to_owned())].into());
+    assert!(is_said(&disk.file, "1 flows may have been translated"));
 }

@@ -762,6 +762,7 @@ impl Captures {
             name: "capture".to_owned(),
             path: self.store.file(id),
             clock: None,
+            host: None,
             gaps,
         }])
     }

@@ -45,6 +45,8 @@ pub(crate) struct Source {
     pub(crate) path: PathBuf,
     /// Sources of the same clock name it alike.
     pub(crate) clock: Option<String>,
+    /// The host that it was taken on, where it is not to be believed in that.
+    pub(crate) host: Option<String>,
     /// Times in which nothing was recorded, in nanoseconds since 1970 of its clock.
     pub(crate) gaps: Vec<(i64, i64)>,
 }
@@ -228,6 +230,8 @@ fn arguments(sources: &[Source], directory: &Path) -> Vec<OsString> {
             format!("--gap={}={from_ns}..{until_ns}", hop_name(&source.name)).into()
         });
         arguments.extend(gaps);
+        let host = source.host.iter();
+        arguments.extend(host.map(|it| format!("--host={}={it}", hop_name(&source.name)).into()));
     }
     let mut clocks: Vec<&str> = sources
         .iter()
@@ -273,6 +277,7 @@ mod tests {
             name: name.to_owned(),
             path: format!("/x/{name}.pcapng").into(),
             clock: clock.map(str::to_owned),
+            host: (name == "db").then(|| "db-1".to_owned()),
             gaps: Vec::from_iter((name == "db").then_some((-1, 2))),
         };
         let sources = [
@@ -292,6 +297,7 @@ mod tests {
                 "--hop=a_b_c=a=b,c.pcapng",
                 "--hop=db=db.pcapng",
                 "--gap=db=-1..2",
+                "--host=db=db-1",
                 "--hop=edge=edge.pcapng",
                 "--same-clock=web,a_b_c",
             ]

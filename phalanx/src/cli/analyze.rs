@@ -125,6 +125,16 @@ pub struct AnalyzeArguments {
     /// A time in which nothing was recorded at a hop, in nanoseconds since 1970 of its clock
     #[arg(long, value_name = "NAME=FROM..UNTIL", value_parser = parse_gap, hide = true)]
     gap: Vec<Gap>,
+    /// The host that a capture was taken on, whatever it says of that itself
+    #[arg(long, value_name = "NAME=HOST", value_parser = parse_host, hide = true)]
+    host: Vec<Host>,
+}
+
+/// The host that a file was taken on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Host {
+    name: String,
+    host: String,
 }
 
 /// A time in which nothing was recorded at the hops of a file.
@@ -159,6 +169,7 @@ pub(super) fn run(arguments: &AnalyzeArguments) -> anyhow::Result<ExitCode> {
     let mut reading = read(arguments, &files)?;
     reading.share_clocks(&arguments.same_clock, &files)?;
     reading.note_gaps(&arguments.gap);
+    reading.note_hosts(&arguments.host);
     let mut trails = std::mem::take(&mut reading.trails);
     if arguments.shared_clock {
         trails.clocks.fill(0);
@@ -360,6 +371,15 @@ fn parse_gap(text: &str) -> Result<Gap, &'static str> {
         })
     };
     parsed().ok_or("want NAME=FROM..UNTIL")
+}
+
+fn parse_host(text: &str) -> Result<Host, &'static str> {
+    let parts = text.split_once('=').filter(|(_, host)| !host.is_empty());
+    let (name, host) = parts.ok_or("want NAME=HOST")?;
+    Ok(Host {
+        name: name.to_owned(),
+        host: host.to_owned(),
+    })
 }
 
 fn parse_one_clock(text: &str) -> Result<OneClock, &'static str> {

@@ -32,7 +32,7 @@ pub enum Feed {
     /// What the engine decided; sequence numbers rise by one.
     Changes(Vec<Change>),
     /// From here on changes are of what was before this process began, or no longer.
-    History(bool),
+    Replay(Replay),
     /// How the kernel side does; once a second.
     Kernel(Box<KernelStatus>),
     /// The clocks of the host jumped.
@@ -43,6 +43,18 @@ pub enum Feed {
         agents: Vec<AgentStatus>,
         /// Bytes that the hub's log takes.
         log_bytes: u64,
+    },
+}
+
+/// Where the replay of a hub's log stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replay {
+    /// It begins.
+    Begun,
+    /// It has ended.
+    Ended {
+        /// All that was ever told was in it.
+        is_whole: bool,
     },
 }
 

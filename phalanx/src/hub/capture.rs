@@ -558,6 +558,7 @@ impl State {
             name: host.host.clone(),
             path: part.path.clone(),
             clock: host.boot_id.clone(),
+            host: Some(host.host.clone()),
             gaps: host.gaps.iter().filter_map(Gap::ns).collect(),
         };
         parts.map(source).collect()

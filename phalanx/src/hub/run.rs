@@ -32,7 +32,8 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::daemon::{
     Core, DaemonHandle, FEED_COUNT_MAX, Feed, FeedClosed, Outlet, RECORD_BATCH_COUNT_MAX,
-    REQUEST_COUNT_MAX, Request, Service, Signalled, Waker, block_signals, next_signal, notify,
+    REQUEST_COUNT_MAX, Replay, Request, Service, Signalled, Waker, block_signals, next_signal,
+    notify,
 };
 use crate::link::Opener;
 use crate::link::credential::{Files, server_config};
@@ -287,8 +288,9 @@ impl Turn {
         let mut opener = Opener::new().context("prepare unpacking")?;
         let mut agents: std::collections::BTreeMap<String, Option<Arc<Registered>>> =
             std::collections::BTreeMap::new();
-        let (mut batch_count, mut fault_count) = (0_u64, 0_u64);
-        self.core.tell(Feed::History(log.has_forgotten()))?;
+        let (mut batch_count, mut fault_count, mut removed_count) = (0_u64, 0_u64, 0_u64);
+        let has_forgotten = log.has_forgotten();
+        self.core.tell(Feed::Replay(Replay::Begun))?;
         log.replay(|entry| {
             self.now = self.now.max(Monotonic(entry.at_ns));
             if let Some(head) = entry.positions {
@@ -302,6 +304,7 @@ impl Turn {
                 .or_insert_with_key(|agent| shared.registry.find(agent).map(Arc::new));
             // What a removed agent told is forgotten with it.
             let Some(agent) = registered.clone() else {
+                removed_count += 1;
                 return Ok(());
             };
             let Ok(batch) = Batch::decode(entry.batch) else {
@@ -325,12 +328,15 @@ impl Turn {
             self.feed(taken).map_err(anyhow::Error::from)
         })?;
         self.core.hand_on()?;
-        self.core.tell(Feed::History(false))?;
+        // What was counted before this process began may have been more.
+        let is_whole = !has_forgotten && fault_count == 0 && removed_count == 0;
+        self.core.tell(Feed::Replay(Replay::Ended { is_whole }))?;
         self.log_bytes = log.bytes();
         let elapsed_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         tracing::info!(
             batch_count,
             fault_count,
+            removed_count,
             bytes = self.log_bytes,
             elapsed_ms,
             "the log was replayed"

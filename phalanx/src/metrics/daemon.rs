@@ -225,6 +225,8 @@ impl DaemonMetrics {
             ("untranslated", lookups.untranslated),
             ("unknown", lookups.unknown),
             ("left_out", lookups.left_out),
+            ("forgotten", lookups.forgotten),
+            ("failed", lookups.failed),
         ] {
             raise(
                 &self.translation_lookups.with_label_values(&[outcome]),

@@ -58,6 +58,37 @@ impl Families {
             label_overflow: counters(registry, &table::LABEL_OVERFLOW)?,
         })
     }
+
+    /// Removes all series of service pairs.
+    pub(super) fn clear_pairs(&self) {
+        for family in [
+            &self.rtt,
+            &self.handshake,
+            &self.think,
+            &self.response,
+            &self.duration,
+        ] {
+            family.reset();
+        }
+        for family in [
+            &self.packets,
+            &self.bytes,
+            &self.ecn_marked,
+            &self.icmp_errors,
+            &self.retransmitted,
+            &self.retransmitted_bytes,
+            &self.out_of_sequence,
+            &self.duplicates,
+            &self.zero_windows,
+            &self.resets,
+            &self.connect_failures,
+            &self.conversations,
+            &self.label_overflow,
+        ] {
+            family.reset();
+        }
+        self.conversations_open.reset();
+    }
 }
 
 fn register<C: Collector + Clone + 'static>(

@@ -1,6 +1,6 @@
 //! The series of service pairs, kept with the pair so that a change finds them by one look-up.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,8 +30,6 @@ pub(super) struct Pairs {
     other_sets: HashMap<Labels, Arc<Series>>,
     /// No label set was idle long enough when this was last looked at.
     searched: Monotonic,
-    /// What comes was before, and is not counted.
-    pub(super) is_history: bool,
 }
 
 #[derive(Debug)]
@@ -53,7 +51,6 @@ impl Pairs {
             server_sets: HashMap::new(),
             other_sets: HashMap::new(),
             searched: Monotonic::default(),
-            is_history: false,
         }
     }
 
@@ -72,9 +69,7 @@ impl Pairs {
     }
 
     pub(super) fn update(&mut self, updated: &PairUpdated, at: Monotonic) {
-        if let Some(series) = self.series(updated.pair, at)
-            && !self.is_history
-        {
+        if let Some(series) = self.series(updated.pair, at) {
             series.add(&updated.added);
             updated
                 .measures
@@ -92,14 +87,14 @@ impl Pairs {
             AttemptFailure::Unanswered => 1,
             AttemptFailure::Unreachable { .. } => 2,
         };
-        if let Some(tcp) = series.tcp.as_ref().filter(|_| !self.is_history) {
+        if let Some(tcp) = &series.tcp {
             tcp.failures[index].inc();
         }
     }
 
     pub(super) fn conversation_opened(&mut self, opened: &ConversationOpened, at: Monotonic) {
         if let Some(series) = self.series(opened.pair, at) {
-            series.conversations.inc_by(u64::from(!self.is_history));
+            series.conversations.inc();
             series.conversations_open.inc();
             self.conversations
                 .insert(opened.conversation, (opened.pair, series));
@@ -134,11 +129,39 @@ impl Pairs {
             series.conversations_open.dec();
         }
         if let Some(series) = self.series(closed.pair, at)
-            && !self.is_history
             && let Some(tcp) = &series.tcp
         {
             tcp.duration
                 .observe(seconds(closed.ended.since_ns(closed.opened)));
+        }
+    }
+
+    /// Forgets what was counted, but not what is open.
+    pub(super) fn begin_anew(&mut self) {
+        self.families.clear_pairs();
+        for sets in [
+            &mut self.client_sets,
+            &mut self.server_sets,
+            &mut self.other_sets,
+        ] {
+            sets.clear();
+        }
+        let pairs = self.pairs.iter_mut();
+        let used = pairs.filter_map(|(id, pair)| {
+            let used = pair.series.take()?.used.load(Ordering::Relaxed);
+            Some((*id, Monotonic(used)))
+        });
+        // Whoever comes first has labels of its own.
+        let used: BTreeMap<PairId, Monotonic> = used.collect();
+        for (pair, at) in &used {
+            self.series(*pair, *at);
+        }
+        for (conversation, (pair, _)) in std::mem::take(&mut self.conversations) {
+            let at = used.get(&pair).copied().unwrap_or_default();
+            if let Some(series) = self.series(pair, at) {
+                series.conversations_open.inc();
+                self.conversations.insert(conversation, (pair, series));
+            }
         }
     }
 

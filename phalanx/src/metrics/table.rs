@@ -57,6 +57,12 @@ macro_rules! table {
     };
 }
 
+/// Whether a metric is of service pairs.
+pub(super) fn is_of_pairs(name: &str) -> bool {
+    let found = TABLE.iter().find(|it| it.name == name);
+    name == LABEL_OVERFLOW.name || found.is_some_and(|it| it.labels.contains(&"client"))
+}
+
 table! {
     TCP_RTT: PATH, "phalanx_tcp_rtt_seconds" ["client" "server" "port" "side"]
         "Round trip from the host to that side and back: data to its acknowledgement, by sequence \
@@ -167,8 +173,10 @@ table! {
     ENGINE_TALLY: Kind::Counter, "phalanx_engine_tally_total" ["kind"]
         "What the engine could not use or keep, and the records that it read.";
     TRANSLATION_LOOKUPS: Kind::Counter, "phalanx_translation_lookups_total" ["outcome"]
-        "Flows that connection tracking was asked for, by what it said, and those that were not \
-         asked for since there were too many at once.";
+        "Flows that connection tracking was asked for, by what it said; those that were not asked \
+         for since there were too many at once (`left_out`); those that it did not answer for \
+         (`failed`); and translated ones that made room for later ones, so that captures may miss \
+         them (`forgotten`).";
     CHANGES: Kind::Counter, "phalanx_changes_total" []
         "Changes of the engine that were folded into the views.";
     CLOCK_JUMPS: Kind::Counter, "phalanx_clock_jumps_total" ["kind"]

@@ -214,52 +214,68 @@ fn the_series_of_an_interface_goes_with_its_last_flow() {
     assert_eq!(count(), 0);
 }
 
-#[test]
-fn open_conversations_move_with_their_pair() {
-    let metrics = Metrics::new().unwrap();
+fn ends() -> Sides<Endpoint> {
     let end = Endpoint {
         address: "10.0.0.1".parse().unwrap(),
         port: 1,
     };
+    Sides {
+        client: end,
+        server: end,
+    }
+}
+
+fn services() -> Sides<Arc<Service>> {
     let service = Arc::new(Service {
         name: "x".into(),
         basis: NameBasis::Address,
         host: None,
         site: None,
     });
+    Sides {
+        client: Arc::clone(&service),
+        server: service,
+    }
+}
+
+/// That conversation 1 is opened, and that it is closed, of a pair.
+fn conversation(pair: u32) -> (Change, Change) {
     let opening = ConversationOpened {
         conversation: ConversationId(1),
         protocol: 6,
-        endpoints: Sides {
-            client: end,
-            server: end,
-        },
-        services: Sides {
-            client: Arc::clone(&service),
-            server: Arc::clone(&service),
-        },
+        endpoints: ends(),
+        services: services(),
         role_basis: RoleBasis::Opener,
-        pair: PairId(1),
+        pair: PairId(pair),
         opened: Monotonic(1),
         path: Vec::new(),
     };
-    metrics.fold(&[
-        opened(1, "old", "s"),
-        opened(2, "new", "s"),
+    let closing = ConversationClosed {
+        conversation: ConversationId(1),
+        pair: PairId(pair),
+        reason: phalanx_engine::change::CloseReason::Fin,
+        opened: Monotonic(0),
+        ended: Monotonic(2_000_000_000),
+        path: Vec::new(),
+        features: Features::default(),
+    };
+    (
         change(1, ChangeKind::ConversationOpened(Box::new(opening))),
-    ]);
+        change(3, ChangeKind::ConversationClosed(Box::new(closing))),
+    )
+}
+
+#[test]
+fn open_conversations_move_with_their_pair() {
+    let metrics = Metrics::new().unwrap();
+    let (opening, _) = conversation(1);
+    metrics.fold(&[opened(1, "old", "s"), opened(2, "new", "s"), opening]);
     let name = "phalanx_conversations_open";
     assert_eq!(sum(&metrics, name, &["client=\"old\""]), 1.0);
     let updated = phalanx_engine::change::ConversationUpdated {
         conversation: ConversationId(1),
-        endpoints: Sides {
-            client: end,
-            server: end,
-        },
-        services: Sides {
-            client: Arc::clone(&service),
-            server: service,
-        },
+        endpoints: ends(),
+        services: services(),
         pair: PairId(2),
         path: Vec::new(),
         features: Features::default(),
@@ -270,31 +286,39 @@ fn open_conversations_move_with_their_pair() {
     )]);
     assert_eq!(sum(&metrics, name, &["client=\"old\""]), 0.0);
     assert_eq!(sum(&metrics, name, &["client=\"new\""]), 1.0);
-    let closed = ConversationClosed {
-        conversation: ConversationId(1),
-        pair: PairId(2),
-        reason: phalanx_engine::change::CloseReason::Fin,
-        opened: Monotonic(0),
-        ended: Monotonic(2_000_000_000),
-        path: Vec::new(),
-        features: Features::default(),
-    };
-    metrics.fold(&[change(3, ChangeKind::ConversationClosed(Box::new(closed)))]);
+    let (_, closing) = conversation(2);
+    metrics.fold(&[closing]);
     assert_eq!(sum(&metrics, name, &[]), 0.0);
     let duration = "phalanx_tcp_connection_duration_seconds_sum";
     assert_eq!(sum(&metrics, duration, &["client=\"new\""]), 2.0);
 }
 
+/// Who scrapes while the past is taken in sees nothing of it; behind it the whole past, or, where a
+/// part of it is missing, nothing but what is open.
 #[test]
-fn what_was_before_is_not_counted() {
-    let metrics = Metrics::new().unwrap();
-    let name = "phalanx_packets_total";
-    metrics.set_history(true);
-    metrics.fold(&[opened(1, "a", "b"), sent(1, 100, 1)]);
-    assert_eq!(sum(&metrics, name, &[]), 0.0);
-    metrics.set_history(false);
-    metrics.fold(&[sent(1, 7, 2)]);
-    assert_eq!(sum(&metrics, name, &[]), 7.0);
+fn what_was_before_is_told_whole_or_not_at_all() {
+    for is_whole in [true, false] {
+        let metrics = Metrics::new().unwrap();
+        let names = ["phalanx_packets_total", "phalanx_conversations_open"];
+        let told = || names.map(|name| sum(&metrics, name, &[]));
+        let is_told = || names.map(|name| metrics.text().unwrap().contains(name));
+        metrics.replay(Replay::Begun);
+        let (opening, _) = conversation(1);
+        metrics.fold(&[opened(1, "a", "b"), opening, sent(1, 100, 1)]);
+        assert_eq!(is_told(), [false; 2]);
+        let text = metrics.text().unwrap();
+        assert!(text.contains("phalanx_changes_total 3"), "{text}");
+        assert!(!text.contains("client=\"a\""), "{text}");
+        metrics.replay(Replay::Ended { is_whole });
+        let before = if is_whole { 100.0 } else { 0.0 };
+        assert_eq!(told(), [before, 1.0]);
+        assert_eq!(is_told(), [true; 2]);
+        metrics.fold(&[sent(1, 7, 2)]);
+        assert_eq!(told(), [before + 7.0, 1.0]);
+        let (_, closing) = conversation(1);
+        metrics.fold(&[closing]);
+        assert_eq!(told(), [before + 7.0, 0.0]);
+    }
 }
 
 #[test]

@@ -96,7 +96,63 @@ fn a_message_cut_anywhere_tells_nothing_or_all() {
     }
 }
 
-/// Any bytes end in a connection of the protocol that they say, or in none.
+/// The values of a connection as they stand in a message.
+fn values(told: &Translation) -> Vec<Vec<u8>> {
+    let both = [told.inside, told.outside];
+    let ends = both.iter().flat_map(|it| [it.client, it.server]);
+    let of_end = |it: Endpoint| {
+        let address = match it.address {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        };
+        [address, it.port.to_be_bytes().to_vec()]
+    };
+    ends.flat_map(of_end).chain([vec![told.protocol]]).collect()
+}
+
+fn holds(message: &[u8], value: &[u8]) -> bool {
+    message.windows(value.len()).any(|it| it == value)
+}
+
+/// Each value is read from its own place, whatever stands there.
+#[test]
+fn any_values_are_read_from_where_they_stand() {
+    /// In the tuples of the IPv4 message.
+    const TUPLES: [usize; 2] = [4, 56];
+    const SOURCE: usize = 12;
+    const DESTINATION: usize = 20;
+    const PROTOCOL: usize = 32;
+    const PORTS: [usize; 2] = [40, 48];
+    let mut random = Random(2);
+    for _ in 0..10_000 {
+        let mut message = bytes(V4);
+        let number = random.below(256) as u8;
+        let [inside, outside] = TUPLES.map(|tuple| {
+            let mut write = |at: usize, value: &[u8]| {
+                message[tuple + at..tuple + at + value.len()].copy_from_slice(value);
+            };
+            let mut end = |address_at: usize, port_at: usize| {
+                let octets: [u8; 4] = std::array::from_fn(|_| random.below(256) as u8);
+                let port = random.below(65_536) as u16;
+                write(address_at, &octets);
+                write(port_at, &port.to_be_bytes());
+                let address = octets.into();
+                Endpoint { address, port }
+            };
+            let both = [end(SOURCE, PORTS[0]), end(DESTINATION, PORTS[1])];
+            write(PROTOCOL, &[number]);
+            both
+        });
+        let wanted = Translation {
+            protocol: number,
+            inside: ends(inside[0], inside[1]),
+            outside: ends(outside[1], outside[0]),
+        };
+        assert_eq!(connection(&message), Some(wanted));
+    }
+}
+
+/// Any bytes end in a connection of values that they hold, or in none.
 #[test]
 fn mutated_messages_are_read_within_their_bytes() {
     let mut random = Random(1);
@@ -116,7 +172,10 @@ fn mutated_messages_are_read_within_their_bytes() {
         match connection(&message) {
             Some(told) => {
                 found += 1;
-                assert!(message.contains(&told.protocol));
+                assert!(
+                    values(&told).iter().all(|it| holds(&message, it)),
+                    "{told:?}"
+                );
             }
             None => none += 1,
         }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -75,8 +75,11 @@ impl Asker {
     }
 
     fn ask(&self, question: Question) {
-        if self.questions.try_send(question).is_err() {
-            self.translations.count_left_out();
+        match self.questions.try_send(question) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => self.translations.count_left_out(),
+            // Nothing can be asked any more.
+            Err(TrySendError::Disconnected(_)) => self.translations.count_failed(),
         }
     }
 }
@@ -87,12 +90,12 @@ const fn has_ports(number: u8) -> bool {
 }
 
 /// Starts the thread.
-pub(crate) fn start_seeker(mut seeker: Seeker) -> anyhow::Result<Asker> {
+pub(crate) fn start_seeker(seeker: Seeker) -> anyhow::Result<Asker> {
     let (questions, inbox) = sync_channel(QUESTION_COUNT_MAX);
     let translations = Arc::clone(&seeker.translations);
     let thread = std::thread::Builder::new().name("conntrack".to_owned());
     thread
-        .spawn(move || seeker.run(&inbox))
+        .spawn(move || seeker.run(inbox))
         .context("start the reader of connection tracking")?;
     Ok(Asker {
         questions,
@@ -102,8 +105,8 @@ pub(crate) fn start_seeker(mut seeker: Seeker) -> anyhow::Result<Asker> {
 }
 
 impl Seeker {
-    /// Ends when nobody asks any more.
-    fn run(&mut self, inbox: &Receiver<Question>) {
+    /// Ends when nobody asks any more, or nothing can be asked.
+    fn run(mut self, inbox: Receiver<Question>) {
         // The kernel looks at the one who asks and at the one who opened the socket.
         if let Err(error) = privilege::keep_only(&[Capability::CAP_NET_ADMIN]) {
             let error = format!("{error:#}");
@@ -113,11 +116,22 @@ impl Seeker {
             );
         }
         let mut pace = Pace::new(Instant::now());
-        while let Ok(first) = inbox.recv() {
+        while !self.tables.is_empty() {
+            let Ok(first) = inbox.recv() else {
+                return;
+            };
             // The loop is woken once for flows that were opened together.
             let mut has_told = false;
             for question in std::iter::once(first).chain(inbox.try_iter().take(BURST_COUNT)) {
+                if !self.tables.contains_key(&question.namespace) {
+                    self.translations.count_failed();
+                    continue;
+                }
                 if let Some(pause) = pace.pause(Instant::now()) {
+                    // What was told does not wait for that.
+                    if std::mem::take(&mut has_told) {
+                        self.told.wake();
+                    }
                     std::thread::sleep(pause);
                 }
                 match self.answer(question) {
@@ -144,7 +158,11 @@ impl Seeker {
         let found = match table.find(protocol, ends) {
             Ok(found) => found,
             Err(error) => {
-                self.give_up(namespace, &error);
+                self.translations.count_failed();
+                // Else it is of this question: there was no memory, or no room for the answer.
+                if error.kind() == io::ErrorKind::PermissionDenied {
+                    self.give_up(namespace, &error);
+                }
                 return Ok(false);
             }
         };
@@ -219,6 +237,40 @@ mod tests {
         assert_eq!(pace.pause(start + Duration::from_secs(9)), None);
     }
 
+    fn question() -> Question {
+        let end = Endpoint {
+            address: [10, 0, 0, 1].into(),
+            port: 80,
+        };
+        Question {
+            namespace: NamespaceId(1),
+            protocol: 6,
+            ends: Sides {
+                client: end,
+                server: end,
+            },
+        }
+    }
+
+    #[test]
+    fn the_thread_ends_with_its_last_table_and_questions_count_as_failed() {
+        let translations = Arc::<Translations>::default();
+        let (facts, facts_end) = sync_channel(1);
+        let asker = start_seeker(Seeker {
+            tables: BTreeMap::new(),
+            host: "edge-1".into(),
+            facts,
+            told: Waker::new().unwrap(),
+            translations: Arc::clone(&translations),
+        });
+        // The thread lets go of the questions first, then of this.
+        assert!(facts_end.recv().is_err());
+        let asker = asker.unwrap();
+        asker.ask(question());
+        let counts = translations.counts();
+        assert_eq!((counts.failed, counts.left_out), (1, 0));
+    }
+
     #[test]
     fn flows_that_find_no_room_are_counted() {
         let (questions, _inbox) = sync_channel(1);
@@ -228,19 +280,8 @@ mod tests {
             hops: BTreeMap::new(),
             translations: Arc::clone(&translations),
         };
-        let end = Endpoint {
-            address: [10, 0, 0, 1].into(),
-            port: 80,
-        };
         for _ in 0..3 {
-            asker.ask(Question {
-                namespace: NamespaceId(1),
-                protocol: 6,
-                ends: Sides {
-                    client: end,
-                    server: end,
-                },
-            });
+            asker.ask(question());
         }
         assert_eq!(translations.counts().left_out, 2);
     }

@@ -52,6 +52,8 @@ pub struct Translations {
     plain: AtomicU64,
     unknown: AtomicU64,
     left_out: AtomicU64,
+    forgotten: AtomicU64,
+    failed: AtomicU64,
 }
 
 /// What became of the questions about flows since the start.
@@ -65,6 +67,10 @@ pub struct LookupCounts {
     pub unknown: u64,
     /// Not asked: too many at once.
     pub left_out: u64,
+    /// Of the translated ones, those that made room for later ones before a capture asked.
+    pub forgotten: u64,
+    /// Connection tracking did not answer.
+    pub failed: u64,
 }
 
 impl Translations {
@@ -77,11 +83,17 @@ impl Translations {
             untranslated: load(&self.plain),
             unknown: load(&self.unknown),
             left_out: load(&self.left_out),
+            forgotten: load(&self.forgotten),
+            failed: load(&self.failed),
         }
     }
 
     pub(super) fn count_left_out(&self) {
         self.left_out.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Notes what was found of a flow; the translation, if there is one.
@@ -100,7 +112,11 @@ impl Translations {
         counter.fetch_add(1, Ordering::Relaxed);
         let translation = found.filter(Translation::changes_anything);
         match translation {
-            Some(translation) => self.lock().keep(namespace, translation),
+            Some(translation) => {
+                let is_forgetting = self.lock().keep(namespace, translation);
+                self.forgotten
+                    .fetch_add(u64::from(is_forgetting), Ordering::Relaxed);
+            }
             // Its addresses and ports may have been another connection's before.
             None => {
                 let key = Key::new(namespace, protocol, [ends.client, ends.server]);
@@ -128,20 +144,23 @@ impl Translations {
 }
 
 impl Kept {
-    fn keep(&mut self, namespace: NamespaceId, translation: Translation) {
+    /// Keeps a translation; whether another one had to make room.
+    fn keep(&mut self, namespace: NamespaceId, translation: Translation) -> bool {
         let keys = Key::of(namespace, &translation);
         if keys
             .iter()
             .all(|key| self.by_flow.get(key) == Some(&translation))
         {
-            return;
+            return false;
         }
+        let mut is_forgetting = false;
         if self.order.len() >= KEPT_COUNT_MAX
             && let Some((namespace, oldest)) = self.order.pop_front()
         {
             for key in Key::of(namespace, &oldest) {
                 if self.by_flow.get(&key) == Some(&oldest) {
                     self.by_flow.remove(&key);
+                    is_forgetting = true;
                 }
             }
         }
@@ -149,6 +168,7 @@ impl Kept {
             self.by_flow.insert(key, translation);
         }
         self.order.push_back((namespace, translation));
+        is_forgetting
     }
 }
 
@@ -210,6 +230,7 @@ mod tests {
             untranslated: 1,
             unknown: 1,
             left_out: 1,
+            ..LookupCounts::default()
         };
         assert_eq!(table.counts(), counts);
     }
@@ -229,6 +250,7 @@ mod tests {
             (2 * KEPT_COUNT_MAX, KEPT_COUNT_MAX)
         );
         drop(kept);
+        assert_eq!(table.counts().forgotten, KEPT_COUNT_MAX as u64);
         assert_eq!(find(&table, translation(0).inside), None);
         let last = translation(2 * KEPT_COUNT_MAX as u32 - 1);
         assert_eq!(find(&table, last.outside), Some(last));

@@ -11,6 +11,7 @@ use phalanx_engine::{
     ConversationId, Endpoint, Features, HopId, Monotonic, PairId, RoleBasis, Sides, Translation,
 };
 
+use super::hop::{HopEntry, Hops};
 use super::limits::TRANSLATION_COUNT_MAX;
 use super::table::Table;
 
@@ -40,8 +41,47 @@ pub struct ConversationEntry {
     pub path: Vec<HopId>,
     /// What was measured.
     pub features: Features,
-    /// Who translates its ends, and into what.
-    pub translations: Vec<TranslationEntry>,
+    /// Who says that they translate its ends, and into what: one for each host.
+    claims: Vec<TranslationEntry>,
+}
+
+impl ConversationEntry {
+    /// Who translates its ends, and into what. Whoever says so without having seen it anywhere is
+    /// not believed: at a hub each agent could say it of any conversation.
+    pub fn translations(&self) -> impl Iterator<Item = &TranslationEntry> {
+        self.claims.iter().filter(|it| it.has_seen)
+    }
+
+    /// Notes which of the hosts have a hop on its path.
+    fn confirm(&mut self, hops: &Hops) {
+        let Self { claims, path, .. } = self;
+        for claim in claims.iter_mut().filter(|it| !it.has_seen) {
+            let is_there = |hop: &HopEntry| hop.facts.host == claim.host;
+            claim.has_seen = path.iter().any(|id| hops.get(*id).is_some_and(is_there));
+        }
+    }
+
+    /// Keeps what a host says instead of what it said before; whether something had to go for it.
+    /// Those who have not seen the conversation make room.
+    fn claim(&mut self, claim: TranslationEntry) -> bool {
+        let claims = &mut self.claims;
+        if let Some(known) = claims.iter_mut().find(|it| it.host == claim.host) {
+            match known.translation == claim.translation {
+                true => known.other = claim.other.or(known.other),
+                false => *known = claim,
+            }
+            return false;
+        }
+        let is_full = claims.len() >= TRANSLATION_COUNT_MAX;
+        if is_full {
+            let Some(idle) = claims.iter().position(|it| !it.has_seen) else {
+                return true;
+            };
+            claims.remove(idle);
+        }
+        claims.push(claim);
+        is_full
+    }
 }
 
 /// A host that translates the ends of a conversation.
@@ -52,7 +92,9 @@ pub struct TranslationEntry {
     /// What becomes of what.
     pub translation: Translation,
     /// The conversation on its other side, where one was open.
-    pub other: Option<ConversationId>,
+    other: Option<ConversationId>,
+    /// A hop of the host has seen the conversation: that may be known later than what it says.
+    has_seen: bool,
 }
 
 impl Conversations {
@@ -68,12 +110,12 @@ impl Conversations {
             closed: None,
             path: opened.path.clone(),
             features: Features::default(),
-            translations: Vec::new(),
+            claims: Vec::new(),
         };
         self.insert(opened.conversation, entry);
     }
 
-    pub(super) fn update(&mut self, updated: &ConversationUpdated, at: Monotonic) {
+    pub(super) fn update(&mut self, updated: &ConversationUpdated, at: Monotonic, hops: &Hops) {
         let Some(entry) = self.get_mut(updated.conversation) else {
             return;
         };
@@ -83,10 +125,11 @@ impl Conversations {
         entry.path.clone_from(&updated.path);
         entry.features = updated.features;
         entry.changed = at;
+        entry.confirm(hops);
     }
 
     /// Notes on either side of a translation what lies beyond; how many found no room.
-    pub(super) fn translate(&mut self, translated: &ConversationTranslated) -> u64 {
+    pub(super) fn translate(&mut self, translated: &ConversationTranslated, hops: &Hops) -> u64 {
         let ConversationTranslated {
             host,
             translation,
@@ -98,24 +141,28 @@ impl Conversations {
             let Some(entry) = side.and_then(|side| self.get_mut(side)) else {
                 continue;
             };
-            let mut known = entry.translations.iter();
-            match known.position(|it| (&it.host, &it.translation) == (host, translation)) {
-                Some(known) => {
-                    let known = &mut entry.translations[known];
-                    known.other = other.or(known.other);
-                }
-                None if entry.translations.len() >= TRANSLATION_COUNT_MAX => left_out += 1,
-                None => entry.translations.push(TranslationEntry {
-                    host: Arc::clone(host),
-                    translation: *translation,
-                    other: *other,
-                }),
-            }
+            left_out += u64::from(entry.claim(TranslationEntry {
+                host: Arc::clone(host),
+                translation: *translation,
+                other: *other,
+                has_seen: false,
+            }));
+            entry.confirm(hops);
         }
         left_out
     }
 
-    pub(super) fn close(&mut self, closed: &ConversationClosed) {
+    /// The conversation on the other side of a translation, where its host has seen that as well.
+    #[must_use]
+    pub fn beyond(&self, known: &TranslationEntry) -> Option<(ConversationId, &ConversationEntry)> {
+        let other = known.other?;
+        let entry = self.get(other)?;
+        let is_same =
+            |it: &TranslationEntry| it.host == known.host && it.translation == known.translation;
+        entry.translations().any(is_same).then_some((other, entry))
+    }
+
+    pub(super) fn close(&mut self, closed: &ConversationClosed, hops: &Hops) {
         let Some(entry) = self.get_mut(closed.conversation) else {
             return;
         };
@@ -123,12 +170,14 @@ impl Conversations {
         entry.path.clone_from(&closed.path);
         entry.features = closed.features;
         entry.changed = closed.ended;
+        entry.confirm(hops);
         self.retire(closed.conversation);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use phalanx_engine::Hop;
     use phalanx_engine::name::NameBasis;
 
     use super::*;
@@ -165,7 +214,12 @@ mod tests {
         }
     }
 
-    fn translated(host: &str, outside: Option<ConversationId>) -> ConversationTranslated {
+    /// What hosts say of both conversations, of which the second may not be open.
+    fn translated(
+        host: &str,
+        port: u16,
+        outside: Option<ConversationId>,
+    ) -> ConversationTranslated {
         let ends = |client| Sides {
             client: end(client),
             server: end(2),
@@ -175,34 +229,102 @@ mod tests {
             translation: Translation {
                 protocol: 6,
                 inside: ends(1),
-                outside: ends(3),
+                outside: ends(port),
             },
             inside: Some(SIDES[0]),
             outside,
         }
     }
 
-    #[test]
-    fn each_side_of_a_translation_knows_the_other_and_no_host_twice() {
-        let mut view = Conversations::default();
-        SIDES.iter().for_each(|id| view.open(&opened(*id)));
-        let others = |view: &Conversations, id: ConversationId| -> Vec<Option<ConversationId>> {
-            let entry = view.get(id).unwrap();
-            entry.translations.iter().map(|it| it.other).collect()
+    /// Hops 1 and up, of these hosts.
+    fn hops(hosts: &[&str]) -> Hops {
+        let mut hops = Hops::default();
+        for (id, host) in (1..).zip(hosts) {
+            let hop = crate::api::fixture::hop(id, "eth0");
+            let host = Arc::from(*host);
+            hops.appear(&Arc::new(Hop { host, ..hop }));
+        }
+        hops
+    }
+
+    fn update(view: &mut Conversations, id: ConversationId, path: &[u32], hops: &Hops) {
+        let ConversationOpened {
+            endpoints,
+            services,
+            pair,
+            ..
+        } = opened(id);
+        let updated = ConversationUpdated {
+            conversation: id,
+            endpoints,
+            services,
+            pair,
+            path: path.iter().copied().map(HopId).collect(),
+            features: Features::default(),
         };
-        assert_eq!(view.translate(&translated("edge-1", None)), 0);
-        assert_eq!(others(&view, SIDES[0]), [None]);
-        assert!(others(&view, SIDES[1]).is_empty());
-        for _ in 0..2 {
-            assert_eq!(view.translate(&translated("edge-1", Some(SIDES[1]))), 0);
+        view.update(&updated, Monotonic(1), hops);
+    }
+
+    fn told(view: &Conversations, id: ConversationId) -> Vec<(String, Option<ConversationId>)> {
+        let beyond = |it| view.beyond(it).map(|(id, _)| id);
+        let all = view.get(id).unwrap().translations();
+        all.map(|it| (it.host.to_string(), beyond(it))).collect()
+    }
+
+    #[test]
+    fn each_side_of_a_translation_knows_the_other_once_its_host_has_seen_both() {
+        let (mut view, hops) = (Conversations::default(), hops(&["edge-1"]));
+        SIDES.iter().for_each(|id| view.open(&opened(*id)));
+        let edge = |other: Option<ConversationId>| vec![("edge-1".to_owned(), other)];
+        // It is told before the path is known.
+        assert_eq!(view.translate(&translated("edge-1", 3, None), &hops), 0);
+        assert_eq!(told(&view, SIDES[0]), []);
+        update(&mut view, SIDES[0], &[1], &hops);
+        assert_eq!(told(&view, SIDES[0]), edge(None));
+        for outside in [Some(SIDES[1]), Some(SIDES[1]), None] {
+            assert_eq!(view.translate(&translated("edge-1", 3, outside), &hops), 0);
         }
-        assert_eq!(view.translate(&translated("edge-1", None)), 0);
-        assert_eq!(others(&view, SIDES[0]), [Some(SIDES[1])]);
-        assert_eq!(others(&view, SIDES[1]), [Some(SIDES[0])]);
-        for number in 0..TRANSLATION_COUNT_MAX {
-            let left_out = view.translate(&translated(&format!("more-{number}"), None));
-            assert_eq!(left_out, u64::from(number + 1 == TRANSLATION_COUNT_MAX));
+        assert_eq!(told(&view, SIDES[0]), edge(None));
+        assert_eq!(told(&view, SIDES[1]), []);
+        update(&mut view, SIDES[1], &[1], &hops);
+        assert_eq!(told(&view, SIDES[0]), edge(Some(SIDES[1])));
+        assert_eq!(told(&view, SIDES[1]), edge(Some(SIDES[0])));
+        // A hop that is gone has seen it all the same.
+        update(&mut view, SIDES[0], &[1], &Hops::default());
+        assert_eq!(told(&view, SIDES[0]).len(), 1);
+        // A host has one, the latest.
+        let later = translated("edge-1", 4, None);
+        assert_eq!(view.translate(&later, &hops), 0);
+        assert_eq!(told(&view, SIDES[0]), edge(None));
+        let entry = view.get(SIDES[0]).unwrap();
+        assert_eq!(entry.claims[0].translation, later.translation);
+    }
+
+    #[test]
+    fn whoever_has_not_seen_a_conversation_is_not_believed_and_takes_nobody_s_place() {
+        let (mut view, hops) = (Conversations::default(), hops(&["edge-1", "web-1"]));
+        SIDES.iter().for_each(|id| view.open(&opened(*id)));
+        update(&mut view, SIDES[0], &[1], &hops);
+        update(&mut view, SIDES[1], &[2], &hops);
+        let count = 2 * TRANSLATION_COUNT_MAX as u64;
+        let mut left_out = 0;
+        for number in 0..count {
+            let strange = translated(&format!("strange-{number}"), 3, Some(SIDES[1]));
+            left_out += view.translate(&strange, &hops);
+            // One alone has several.
+            view.translate(&translated("web-1", number as u16, Some(SIDES[1])), &hops);
         }
-        assert_eq!(others(&view, SIDES[0]).len(), TRANSLATION_COUNT_MAX);
+        assert!(left_out >= count - TRANSLATION_COUNT_MAX as u64);
+        assert_eq!(told(&view, SIDES[0]), []);
+        view.translate(&translated("edge-1", 3, Some(SIDES[1])), &hops);
+        // It has not seen the other, which may be anybody's.
+        assert_eq!(told(&view, SIDES[0]), [("edge-1".to_owned(), None)]);
+        for number in 0..count {
+            let strange = translated(&format!("strange-{number}"), 3, Some(SIDES[1]));
+            view.translate(&strange, &hops);
+        }
+        assert_eq!(told(&view, SIDES[0]), [("edge-1".to_owned(), None)]);
+        let entry = view.get(SIDES[0]).unwrap();
+        assert_eq!(entry.claims.len(), TRANSLATION_COUNT_MAX);
     }
 }

@@ -5,8 +5,8 @@
 /// left out and counted. An entry of a flow has some 600 bytes.
 pub(super) const ENTRY_COUNT_MAX: usize = 262_144;
 
-/// Translations that a conversation shows, one for each host that translates it: 110 bytes each.
-/// What comes beyond is left out and counted.
+/// Translations that are kept of a conversation, the latest of each host that tells of one: 120
+/// bytes each. Hosts that have not seen it make room for others; what is left out is counted.
 pub(super) const TRANSLATION_COUNT_MAX: usize = 4;
 
 /// Closed flows and conversations that are still shown, the latest: 8,192 entries are 5 MB.

@@ -60,7 +60,7 @@ impl Outlook {
                 self.metrics.fold(&changes);
                 self.stream.push(changes);
             }
-            Feed::History(is_history) => self.metrics.set_history(is_history),
+            Feed::Replay(replay) => self.metrics.replay(replay),
             Feed::Kernel(status) => {
                 self.metrics.kernel(&status);
                 if let Some(uplink) = self.uplink.get() {

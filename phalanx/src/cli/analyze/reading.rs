@@ -7,7 +7,7 @@ use phalanx_engine::stitch::Trail;
 
 use super::super::selection::ConversationName;
 use super::super::{WrongUsage, complain};
-use super::{Gap, Named, OneClock, spool};
+use super::{Gap, Host, Named, OneClock, spool};
 use crate::analysis::{self, Merge, MergeHop, MergeSource, Outcome, Request, hop_reports};
 use crate::capture_file::Interface;
 use crate::plain::plain;
@@ -130,6 +130,23 @@ impl Reading {
             for place in places {
                 if let Some(hop) = self.report.hops.get_mut(place as usize) {
                     hop.gaps.push((gap.from_ns, gap.until_ns));
+                }
+            }
+        }
+    }
+
+    /// Notes on which hosts files were taken: what these translate is theirs, whatever the file
+    /// says. Who wrote it may have written the name of another.
+    pub(super) fn note_hosts(&mut self, hosts: &[Host]) {
+        for Host { name, host } in hosts {
+            for file in self.files.iter_mut().filter(|it| it.name == *name) {
+                for (place, interface) in file.interfaces.values_mut() {
+                    let hop = self.report.hops.get_mut(*place as usize);
+                    let of_hop = hop.map(|it| &mut it.translations);
+                    let all = of_hop.into_iter().chain([&mut interface.translations]);
+                    for told in all.flat_map(|it| it.values_mut()) {
+                        told.clone_from(host);
+                    }
                 }
             }
         }
