@@ -1,5 +1,6 @@
 //! Captures that the hub asks for: taken here as any other, and delivered as they grow. What the
-//! hub has is deleted here. One that broke off when the agent ended goes on in its file.
+//! hub has is deleted here. One that broke off when the agent ended goes on in its file; one that had
+//! ended by then is delivered as it is.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -212,7 +213,7 @@ impl Errand {
         self.follow(&view).await;
     }
 
-    /// Delivers what is left of a capture that broke off and that is over by now.
+    /// Delivers what is left of a capture that is over by now.
     async fn deliver_rest(mut self) {
         if let Some(salvaged) = self.captures.salvage(&self.own_id).await {
             self.salvaged_bytes = Some(salvaged.bytes());
@@ -258,7 +259,10 @@ impl Errand {
         tokio::time::sleep(wait.min(START_WAIT_MAX)).await;
         if let Some(salvaged) = self.captures.salvage(&self.own_id).await {
             self.salvaged_bytes = Some(salvaged.bytes());
-            return Ok(self.resume(salvaged, request.duration).await);
+            return Ok(match salvaged.is_over() {
+                true => salvaged.view,
+                false => self.resume(salvaged, request.duration).await,
+            });
         }
         let hub_id = Some(self.own_id.clone());
         let created = self.captures.create_for(request, hub_id).await;

@@ -1,4 +1,5 @@
-//! Captures for a hub that broke off when the daemon ended: they go on in their file.
+//! Captures for a hub that an earlier process has left: those that broke off with it go on in their
+//! file, those that had ended are delivered as they are.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,29 +14,50 @@ use crate::api::show::wall_time;
 /// Restarts that a capture survives: each is a gap, which is told.
 const GAP_COUNT_MAX: usize = 8;
 
-/// What is left of a capture that broke off.
+/// What is left of a capture.
 #[derive(Debug)]
 pub(crate) struct Salvaged {
     pub(crate) view: CaptureView,
-    remains: Remains,
+    /// What its file holds, where it was cut to what is whole.
+    remains: Option<Remains>,
 }
 
 impl Salvaged {
     /// Bytes of its file.
     pub(crate) const fn bytes(&self) -> u64 {
-        self.remains.bytes
+        self.view.bytes
+    }
+
+    /// Whether it had ended: then it does not go on.
+    pub(crate) fn is_over(&self) -> bool {
+        self.view.end_reason != Some(EndReason::DaemonStopped)
     }
 }
 
 impl Captures {
-    /// What is left of a hub's capture that broke off, cut to what is whole; none where nothing is.
+    /// What is left here of a hub's capture: where it broke off, cut to what is whole; none where
+    /// nothing is. One that the hub has is deleted, so what has ended was not delivered.
     pub(crate) async fn salvage(&self, hub_id: &str) -> Option<Salvaged> {
-        let broken = self.lock().values().find_map(|capture| {
+        let left = self.lock().values().find_map(|capture| {
             let view = capture.view();
-            let is_broken = view.end_reason == Some(EndReason::DaemonStopped)
-                && view.hub_id.as_deref() == Some(hub_id);
-            is_broken.then(|| view.clone())
+            let is_left = view.end_reason.is_some() && view.hub_id.as_deref() == Some(hub_id);
+            is_left.then(|| view.clone())
         })?;
+        let may_be_torn = matches!(
+            left.end_reason,
+            Some(EndReason::DaemonStopped | EndReason::WriteFailed)
+        );
+        if !may_be_torn {
+            return Some(Salvaged {
+                view: left,
+                remains: None,
+            });
+        }
+        self.cut(left).await
+    }
+
+    /// Cuts the file of a capture that broke off to what is whole.
+    async fn cut(&self, broken: CaptureView) -> Option<Salvaged> {
         let path = self.store.file(&broken.id);
         let read = move || {
             let remains = Remains::read(&path)?;
@@ -63,13 +85,16 @@ impl Captures {
         };
         let kept = Arc::new(Capture::kept(view.clone()));
         self.lock().insert(view.id.clone(), kept);
-        Some(Salvaged { view, remains })
+        Some(Salvaged {
+            view,
+            remains: Some(remains),
+        })
     }
 
     /// Goes on with a capture for so long: what its file holds counts toward its limits.
     ///
     /// # Errors
-    /// It was resumed too often, a limit is reached, its interfaces are not watched, or the kernel
+    /// It had ended, was resumed too often, a limit is reached, its interfaces are not watched, or the kernel
     /// side or the disk refuses. What is left of it stays as it was.
     pub(crate) async fn resume(
         self: &Arc<Self>,
@@ -77,6 +102,9 @@ impl Captures {
         duration: Duration,
     ) -> Result<CaptureView, Failure> {
         let Salvaged { view, remains } = salvaged;
+        let Some(remains) = remains.as_ref().filter(|_| !salvaged.is_over()) else {
+            return Err(Failure::Limit("it had ended".to_owned()));
+        };
         if view.gaps.len() >= GAP_COUNT_MAX {
             let most = format!("it broke off {GAP_COUNT_MAX} times before");
             return Err(Failure::Limit(most));
@@ -99,7 +127,7 @@ impl Captures {
         let file = remains
             .open(&self.store.file(&view.id))
             .map_err(unwritten)?;
-        let resumed = self.resumed(salvaged);
+        let resumed = self.resumed(view, remains);
         self.store.describe(&resumed).map_err(unwritten)?;
         let prepared = self.assemble(task, resumed, (file, Some(remains.clone())));
         let launched = self.launch(prepared).await;
@@ -120,8 +148,7 @@ impl Captures {
     }
 
     /// A capture as it is shown once it goes on: with the gap.
-    fn resumed(&self, salvaged: &Salvaged) -> CaptureView {
-        let Salvaged { view, remains } = salvaged;
+    fn resumed(&self, view: &CaptureView, remains: &Remains) -> CaptureView {
         let mut view = view.clone();
         let gap = Gap {
             from: remains.last_ns.map_or(view.created.clone(), wall_time),
@@ -146,3 +173,7 @@ impl Captures {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "resume_tests.rs"]
+mod tests;

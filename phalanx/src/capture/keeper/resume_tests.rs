@@ -1,0 +1,80 @@
+//! What a process finds of captures that the one before it had begun for the hub.
+
+use std::time::Instant;
+
+use super::*;
+use crate::api::fixture::{Fixture, Scratch, record, settings};
+use crate::capture::CaptureRequest;
+
+const HUB_ID: &str = "agent/1";
+const TIMEOUT: Duration = Duration::from_secs(10);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// One process of the agent after the other.
+fn process(scratch: &Scratch) -> Arc<Captures> {
+    Fixture::with_traffic(settings(scratch)).captures()
+}
+
+async fn begin(captures: &Arc<Captures>, request: serde_json::Value) -> String {
+    let request: CaptureRequest = serde_json::from_value(request).unwrap();
+    let begun = captures.create_for(request, Some(HUB_ID.to_owned())).await;
+    begun.unwrap().id
+}
+
+/// Records packets, and waits until they are in the file.
+async fn take(captures: &Captures, id: &str, count: u64) {
+    let after = captures.get(id).unwrap().packets + count;
+    captures.dispatch((0..count).map(|_| record(1, 1, 0)).collect());
+    let file = captures.store.file(id);
+    await_that(|| Remains::read(&file).is_ok_and(|it| it.packets == after)).await;
+}
+
+async fn await_that(holds: impl Fn() -> bool) {
+    let until = Instant::now() + TIMEOUT;
+    while !holds() {
+        assert!(Instant::now() < until, "it takes too long");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_had_ended_is_there_to_be_delivered_and_does_not_go_on() {
+    let scratch = Scratch::new();
+    let first = process(&scratch);
+    let id = begin(
+        &first,
+        serde_json::json!({ "filter": "tcp", "max_packets": 3 }),
+    )
+    .await;
+    first.dispatch((0..5).map(|_| record(1, 1, 0)).collect());
+    await_that(|| first.get(&id).unwrap().end_reason.is_some()).await;
+    let ended = first.get(&id).unwrap();
+    assert_eq!(ended.end_reason, Some(EndReason::MaxPackets));
+    let second = process(&scratch);
+    let salvaged = second.salvage(HUB_ID).await.unwrap();
+    assert!(salvaged.is_over());
+    assert_eq!(salvaged.view, ended);
+    assert_eq!(salvaged.bytes(), ended.bytes);
+    assert!(second.resume(&salvaged, MINUTE).await.is_err());
+    assert_eq!(second.get(&id).unwrap(), ended);
+    assert!(second.salvage("agent/2").await.is_none());
+}
+
+#[tokio::test]
+async fn what_broke_off_goes_on() {
+    let scratch = Scratch::new();
+    let first = process(&scratch);
+    let id = begin(&first, serde_json::json!({ "filter": "tcp" })).await;
+    take(&first, &id, 3).await;
+    // It is not asked: as where it is killed.
+    let second = process(&scratch);
+    let salvaged = second.salvage(HUB_ID).await.unwrap();
+    assert!(!salvaged.is_over());
+    assert_eq!(salvaged.view.packets, 3);
+    second.resume(&salvaged, MINUTE).await.unwrap();
+    assert!(second.salvage(HUB_ID).await.is_none(), "it runs");
+    take(&second, &id, 2).await;
+    let view = second.stop(&id).await.unwrap();
+    let kinds: Vec<_> = view.losses.iter().map(|loss| loss.kind).collect();
+    assert_eq!((view.packets, &kinds[..]), (5, &[LossKind::Restarted][..]));
+}
