@@ -17,7 +17,7 @@ use super::past::{Held, Past};
 use super::remains::Remains;
 use super::request::Wanted;
 use super::translated::Flows;
-use super::view::{EndReason, LossKind};
+use super::view::{CaptureView, EndReason, LossKind};
 use crate::clock::Clock;
 use crate::daemon::Record;
 use crate::lookback::RecentPacket;
@@ -49,6 +49,19 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// That of a capture that stands so: it may go on.
+    pub(super) fn of(view: &CaptureView, bytes: u64) -> Self {
+        let hops = view.lookback.iter().flat_map(|it| &it.hops);
+        let past: BTreeMap<_, _> = hops.map(|hop| (HopId(hop.hop), hop.packets)).collect();
+        Self {
+            packets: view.packets.into(),
+            bytes: bytes.into(),
+            filtered_out: view.filtered_out.into(),
+            past: past.into(),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn load(counter: &AtomicU64) -> u64 {
         counter.load(Ordering::Relaxed)
     }

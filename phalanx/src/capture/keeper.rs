@@ -337,9 +337,7 @@ impl Captures {
         let (records, queue) = sync_channel(QUEUE_COUNT_MAX);
         let (flushed, flushed_receiver) = watch::channel(bytes);
         let (stop, stopped) = oneshot::channel();
-        let progress = Arc::new(Progress::default());
-        progress.packets.store(view.packets, Ordering::Relaxed);
-        progress.bytes.store(bytes, Ordering::Relaxed);
+        let progress = Arc::new(Progress::of(&view, bytes));
         let written = &self.outlook.metrics.daemon().capture_packets;
         let job = Job {
             written: written.with_label_values(&["written"]),
@@ -555,7 +553,9 @@ impl Captures {
         let queue = Progress::load(&capture.progress.queue_dropped);
         let queue = queue.saturating_add(after.1.saturating_sub(before.1));
         let past = Progress::load(&capture.progress.past_gone);
-        let past = past + view.lookback.as_ref().map_or(0, |it| it.lost);
+        // Of what goes on, the process before told that.
+        let covered = view.lookback.as_ref().filter(|_| view.gaps.is_empty());
+        let past = past + covered.map_or(0, |it| it.lost);
         let counted = [
             (
                 LossKind::RingFull,

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::*;
 use crate::api::fixture::{Fixture, Scratch, record, settings};
 use crate::capture::CaptureRequest;
+use crate::lookback::{Covered, CoveredHop};
 
 const HUB_ID: &str = "agent/1";
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -77,4 +78,56 @@ async fn what_broke_off_goes_on() {
     let view = second.stop(&id).await.unwrap();
     let kinds: Vec<_> = view.losses.iter().map(|loss| loss.kind).collect();
     assert_eq!((view.packets, &kinds[..]), (5, &[LossKind::Restarted][..]));
+}
+
+#[tokio::test]
+async fn what_a_process_told_of_the_past_stays_and_is_told_once() {
+    let scratch = Scratch::new();
+    let first = process(&scratch);
+    let id = begin(&first, serde_json::json!({ "filter": "tcp" })).await;
+    take(&first, &id, 3).await;
+    first.end_all().await;
+    let hop = |hop, packets| CoveredHop {
+        hop,
+        interface: format!("eth{}", hop - 1),
+        from: String::new(),
+        until: String::new(),
+        packets,
+        spans: Vec::new(),
+    };
+    let covered = Covered {
+        feed: "all".to_owned(),
+        filter: None,
+        flows: String::new(),
+        snaplen: 0,
+        hops: vec![hop(1, 2), hop(2, 0)],
+        packets: 2,
+        lost: 7,
+    };
+    let lost = Loss {
+        kind: LossKind::Lookback,
+        packets: 7,
+        detail: String::new(),
+    };
+    // As a process with lookback would have told it.
+    let mut told = first.get(&id).unwrap();
+    told.lookback = Some(covered.clone());
+    told.losses.push(lost.clone());
+    told.filtered_out = 4;
+    first.store.describe(&told).unwrap();
+    for restarts in 1..3 {
+        let next = process(&scratch);
+        let salvaged = next.salvage(HUB_ID).await.unwrap();
+        let running = next.resume(&salvaged, MINUTE).await.unwrap();
+        assert_eq!(running.lookback.as_ref(), Some(&covered));
+        assert_eq!(running.filtered_out, 4);
+        next.end_all().await;
+        let ended = next.get(&id).unwrap();
+        assert_eq!(ended.lookback.as_ref(), Some(&covered));
+        assert_eq!(ended.filtered_out, 4);
+        let of_past = |loss: &&Loss| loss.kind == LossKind::Lookback;
+        let of_past: Vec<_> = ended.losses.iter().filter(of_past).collect();
+        assert_eq!(of_past, [&lost]);
+        assert_eq!(ended.gaps.len(), restarts);
+    }
 }
