@@ -38,22 +38,33 @@ impl Captures {
     /// What is left here of a hub's capture: where it broke off, cut to what is whole; none where
     /// nothing is. One that the hub has is deleted, so what has ended was not delivered.
     pub(crate) async fn salvage(&self, hub_id: &str) -> Option<Salvaged> {
-        let left = self.lock().values().find_map(|capture| {
-            let view = capture.view();
-            let is_left = view.end_reason.is_some() && view.hub_id.as_deref() == Some(hub_id);
-            is_left.then(|| view.clone())
-        })?;
-        let may_be_torn = matches!(
-            left.end_reason,
-            Some(EndReason::DaemonStopped | EndReason::WriteFailed)
-        );
-        if !may_be_torn {
-            return Some(Salvaged {
-                view: left,
-                remains: None,
-            });
+        let is_left = |view: &CaptureView| {
+            view.end_reason.is_some() && view.hub_id.as_deref() == Some(hub_id)
+        };
+        let mut left: Vec<CaptureView> = {
+            let captures = self.lock();
+            let views = captures.values().map(|capture| capture.view());
+            let left = views.filter(|view| is_left(view));
+            left.map(|view| view.clone()).collect()
+        };
+        // The latest first: those before it were of no use when it began.
+        while let Some(view) = left.pop() {
+            let may_be_torn = matches!(
+                view.end_reason,
+                Some(EndReason::DaemonStopped | EndReason::WriteFailed)
+            );
+            let salvaged = match may_be_torn {
+                true => self.cut(view).await,
+                false => Some(Salvaged {
+                    view,
+                    remains: None,
+                }),
+            };
+            if salvaged.is_some() {
+                return salvaged;
+            }
         }
-        self.cut(left).await
+        None
     }
 
     /// Cuts the file of a capture that broke off to what is whole.

@@ -131,3 +131,20 @@ async fn what_a_process_told_of_the_past_stays_and_is_told_once() {
         assert_eq!(ended.gaps.len(), restarts);
     }
 }
+
+#[tokio::test]
+async fn a_remnant_of_no_use_hides_no_later_one() {
+    let scratch = Scratch::new();
+    let first = process(&scratch);
+    let useless = begin(&first, serde_json::json!({ "filter": "tcp" })).await;
+    take(&first, &useless, 1).await;
+    // Its description got to the disk, its packets did not.
+    std::fs::write(first.store.file(&useless), []).unwrap();
+    let second = process(&scratch);
+    assert!(second.salvage(HUB_ID).await.is_none());
+    let id = begin(&second, serde_json::json!({ "filter": "tcp" })).await;
+    take(&second, &id, 3).await;
+    let third = process(&scratch);
+    let salvaged = third.salvage(HUB_ID).await.unwrap();
+    assert_eq!((salvaged.view.id, salvaged.view.packets), (id, 3));
+}
