@@ -18,7 +18,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use crate::capture::{
-    CaptureRequest, CaptureState, CaptureView, Captures, EndReason, RUNNING_COUNT_MAX, Salvaged,
+    CaptureRequest, CaptureState, CaptureView, Captures, EndReason, Missing, RUNNING_COUNT_MAX,
+    Salvaged,
 };
 use crate::link::connection::Connection;
 use crate::link::protocol::capture_part::Part;
@@ -47,8 +48,9 @@ const DELIVERY_TIME_MAX: Duration = Duration::from_secs(600);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a capture whose file is whole may take to have ended: its file is synced.
 const END_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long the interfaces of a capture that goes on may take to be watched again, and how often it
-/// is tried.
+/// How long the interfaces of a capture that goes on may take to be watched again before it goes on
+/// without those that are not, how long any of them may take, and how often it is tried.
+const VANISHED_TIMEOUT: Duration = Duration::from_secs(5);
 const RESUME_TIMEOUT: Duration = Duration::from_secs(10);
 const RESUME_PAUSE: Duration = Duration::from_millis(250);
 /// Longest id of the hub in bytes.
@@ -269,14 +271,18 @@ impl Errand {
         created.map_err(|failure| failure.to_string())
     }
 
-    /// Goes on with a capture, once its interfaces are watched again. Where that cannot be, what is
-    /// left of it is delivered.
+    /// Goes on with a capture, once its interfaces are watched again, or after a while with those that
+    /// are. Where that cannot be, what is left of it is delivered.
     async fn resume(&self, salvaged: Salvaged, duration_s: u32) -> CaptureView {
         let began = Instant::now();
         let end = began + Duration::from_secs(duration_s.into());
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            match self.captures.resume(&salvaged, left).await {
+            let missing = match began.elapsed() < VANISHED_TIMEOUT {
+                true => Missing::AwaitIt,
+                false => Missing::TellIt,
+            };
+            match self.captures.resume(&salvaged, left, missing).await {
                 Ok(view) => return view,
                 Err(_) if began.elapsed() < RESUME_TIMEOUT && !left.is_zero() => {}
                 Err(failure) => {

@@ -14,7 +14,7 @@ use phalanx_common::abi::Counter;
 use phalanx_engine::{Hop, HopId};
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub(crate) use self::resume::Salvaged;
+pub(crate) use self::resume::{Missing, Salvaged};
 use super::age::Age;
 use super::job::{Job, Outcome, Progress};
 use super::past::Past;
@@ -503,15 +503,7 @@ impl Captures {
             .cloned()
             .collect();
         for name in &gone {
-            let detail = format!("{name} vanished");
-            if !shown.losses.iter().any(|loss| loss.detail == detail) {
-                let kind = LossKind::InterfaceVanished;
-                shown.losses.push(Loss {
-                    kind,
-                    packets: 0,
-                    detail,
-                });
-            }
+            shown.note_vanished(name);
         }
         gone.len() == shown.interfaces.len()
     }

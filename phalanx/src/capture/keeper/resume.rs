@@ -1,8 +1,11 @@
 //! Captures for a hub that an earlier process has left: those that broke off with it go on in their
 //! file, those that had ended are delivered as they are.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+use phalanx_engine::{Hop, HopId};
 
 use super::super::RUNNING_COUNT_MAX;
 use super::super::plan::Plan;
@@ -13,6 +16,15 @@ use crate::api::show::wall_time;
 
 /// Restarts that a capture survives: each is a gap, which is told.
 const GAP_COUNT_MAX: usize = 8;
+
+/// What is done about an interface that is not watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// The capture does not go on without it.
+    AwaitIt,
+    /// It has vanished: the capture goes on with the rest, if there is any.
+    TellIt,
+}
 
 /// What is left of a capture.
 #[derive(Debug)]
@@ -102,7 +114,8 @@ impl Captures {
         })
     }
 
-    /// Goes on with a capture for so long: what its file holds counts toward its limits.
+    /// Goes on with a capture for so long, at its interfaces: what its file holds counts toward its
+    /// limits.
     ///
     /// # Errors
     /// It had ended, was resumed too often, a limit is reached, its interfaces are not watched, or the kernel
@@ -111,6 +124,7 @@ impl Captures {
         self: &Arc<Self>,
         salvaged: &Salvaged,
         duration: Duration,
+        missing: Missing,
     ) -> Result<CaptureView, Failure> {
         let Salvaged { view, remains } = salvaged;
         let Some(remains) = remains.as_ref().filter(|_| !salvaged.is_over()) else {
@@ -123,7 +137,12 @@ impl Captures {
         let mut wanted = view.request.clone().check(self.keeping.bytes_max)?;
         wanted.duration = duration;
         let plan = Plan::new(&wanted)?;
-        let hops = wanted.request.hops(&self.outlook.view())?;
+        let (hops, gone) = self.hops_of(view);
+        if let Some(name) = gone.first()
+            && (missing == Missing::AwaitIt || hops.is_empty())
+        {
+            return Err(Failure::Unavailable(format!("{name} is not watched")));
+        }
         let guard = self.recording.lock().await;
         if self.running_count() >= RUNNING_COUNT_MAX {
             return Err(Failure::Limit(format!("{RUNNING_COUNT_MAX} captures run")));
@@ -138,7 +157,7 @@ impl Captures {
         let file = remains
             .open(&self.store.file(&view.id))
             .map_err(unwritten)?;
-        let resumed = self.resumed(view, remains);
+        let resumed = self.resumed(view, remains, gone);
         self.store.describe(&resumed).map_err(unwritten)?;
         let prepared = self.assemble(task, resumed, (file, Some(remains.clone())));
         let launched = self.launch(prepared).await;
@@ -150,6 +169,27 @@ impl Captures {
         launched
     }
 
+    /// The hops where a capture recorded, and the names of those that are not watched. What has come
+    /// since is none of its own, as where it had not broken off.
+    fn hops_of(&self, view: &CaptureView) -> (BTreeMap<HopId, Arc<Hop>>, Vec<String>) {
+        let outlook = self.outlook.view();
+        let hops = outlook.hops.iter();
+        let hops = hops.map(|(id, hop)| (id, Arc::clone(&hop.facts)));
+        let is_own = |hop: &Hop| view.interfaces.iter().any(|it| **it == *hop.interface);
+        let hops: BTreeMap<_, _> = hops.filter(|(_, hop)| is_own(hop)).collect();
+        // Namespaces may each have one of the same name.
+        let mut there: Vec<&str> = hops.values().map(|hop| &*hop.interface).collect();
+        let is_gone = |name: &&String| match there.iter().position(|it| *it == name.as_str()) {
+            Some(index) => {
+                there.swap_remove(index);
+                false
+            }
+            None => true,
+        };
+        let gone = view.interfaces.iter().filter(is_gone).cloned().collect();
+        (hops, gone)
+    }
+
     fn running_count(&self) -> usize {
         let captures = self.lock();
         captures
@@ -158,8 +198,8 @@ impl Captures {
             .count()
     }
 
-    /// A capture as it is shown once it goes on: with the gap.
-    fn resumed(&self, view: &CaptureView, remains: &Remains) -> CaptureView {
+    /// A capture as it is shown once it goes on: with the gap, and without what has vanished.
+    fn resumed(&self, view: &CaptureView, remains: &Remains, gone: Vec<String>) -> CaptureView {
         let mut view = view.clone();
         let gap = Gap {
             from: remains.last_ns.map_or(view.created.clone(), wall_time),
@@ -176,6 +216,9 @@ impl Captures {
             ),
         });
         view.gaps.push(gap);
+        for name in gone {
+            view.note_vanished(&name);
+        }
         CaptureView {
             state: CaptureState::Running,
             end_reason: None,

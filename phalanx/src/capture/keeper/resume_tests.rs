@@ -2,8 +2,10 @@
 
 use std::time::Instant;
 
+use phalanx_engine::Input;
+
 use super::*;
-use crate::api::fixture::{Fixture, Scratch, record, settings};
+use crate::api::fixture::{Fixture, Scratch, hop, record, settings};
 use crate::capture::CaptureRequest;
 use crate::lookback::{Covered, CoveredHop};
 
@@ -56,7 +58,12 @@ async fn what_had_ended_is_there_to_be_delivered_and_does_not_go_on() {
     assert!(salvaged.is_over());
     assert_eq!(salvaged.view, ended);
     assert_eq!(salvaged.bytes(), ended.bytes);
-    assert!(second.resume(&salvaged, MINUTE).await.is_err());
+    assert!(
+        second
+            .resume(&salvaged, MINUTE, Missing::AwaitIt)
+            .await
+            .is_err()
+    );
     assert_eq!(second.get(&id).unwrap(), ended);
     assert!(second.salvage("agent/2").await.is_none());
 }
@@ -72,7 +79,10 @@ async fn what_broke_off_goes_on() {
     let salvaged = second.salvage(HUB_ID).await.unwrap();
     assert!(!salvaged.is_over());
     assert_eq!(salvaged.view.packets, 3);
-    second.resume(&salvaged, MINUTE).await.unwrap();
+    second
+        .resume(&salvaged, MINUTE, Missing::AwaitIt)
+        .await
+        .unwrap();
     assert!(second.salvage(HUB_ID).await.is_none(), "it runs");
     take(&second, &id, 2).await;
     let view = second.stop(&id).await.unwrap();
@@ -118,7 +128,10 @@ async fn what_a_process_told_of_the_past_stays_and_is_told_once() {
     for restarts in 1..3 {
         let next = process(&scratch);
         let salvaged = next.salvage(HUB_ID).await.unwrap();
-        let running = next.resume(&salvaged, MINUTE).await.unwrap();
+        let running = next
+            .resume(&salvaged, MINUTE, Missing::AwaitIt)
+            .await
+            .unwrap();
         assert_eq!(running.lookback.as_ref(), Some(&covered));
         assert_eq!(running.filtered_out, 4);
         next.end_all().await;
@@ -147,4 +160,47 @@ async fn a_remnant_of_no_use_hides_no_later_one() {
     let third = process(&scratch);
     let salvaged = third.salvage(HUB_ID).await.unwrap();
     assert_eq!((salvaged.view.id, salvaged.view.packets), (id, 3));
+}
+
+#[tokio::test]
+async fn interfaces_that_vanished_meanwhile_are_told_and_the_rest_goes_on() {
+    let scratch = Scratch::new();
+    let first = process(&scratch);
+    let names = ["eth0", "eth1"];
+    let request = serde_json::json!({ "filter": "tcp", "interfaces": names });
+    let id = begin(&first, request).await;
+    take(&first, &id, 3).await;
+    let watching = |names: &[(u32, &str)]| {
+        let mut fixture = Fixture::new(settings(&scratch));
+        for (id, name) in names {
+            let appeared = Input::HopAppeared(hop(*id, name));
+            fixture.engine.handle(appeared, crate::clock::now());
+        }
+        fixture.publish();
+        fixture.captures()
+    };
+    let none = watching(&[(1, "eth2")]);
+    let salvaged = none.salvage(HUB_ID).await.unwrap();
+    for missing in [Missing::AwaitIt, Missing::TellIt] {
+        assert!(none.resume(&salvaged, MINUTE, missing).await.is_err());
+    }
+    let second = watching(&[(1, "eth0"), (2, "eth2")]);
+    let salvaged = second.salvage(HUB_ID).await.unwrap();
+    let refused = second.resume(&salvaged, MINUTE, Missing::AwaitIt).await;
+    let unwatched = Failure::Unavailable("eth1 is not watched".to_owned());
+    assert_eq!(refused.unwrap_err(), unwatched);
+    let resumed = second.resume(&salvaged, MINUTE, Missing::TellIt).await;
+    let vanished = |view: &CaptureView| -> Vec<String> {
+        let losses = view.losses.iter();
+        let vanished = losses.filter(|loss| loss.kind == LossKind::InterfaceVanished);
+        vanished.map(|loss| loss.detail.clone()).collect()
+    };
+    assert_eq!(vanished(&resumed.unwrap()), ["eth1 vanished"]);
+    take(&second, &id, 2).await;
+    let view = second.stop(&id).await.unwrap();
+    assert_eq!(
+        (view.packets, view.end_reason),
+        (5, Some(EndReason::Stopped))
+    );
+    assert_eq!(vanished(&view), ["eth1 vanished"], "once");
 }
