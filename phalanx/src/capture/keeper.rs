@@ -2,6 +2,7 @@
 
 mod entry;
 mod resume;
+mod room;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,10 +16,11 @@ use phalanx_engine::{Hop, HopId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use self::resume::{Missing, Salvaged};
+use super::QUEUE_COUNT_MAX;
 use super::age::Age;
 use super::job::{Job, Outcome, Progress};
 use super::past::Past;
-use super::plan::{Plan, free_numbers};
+use super::plan::Plan;
 use super::remains::Remains;
 use super::request::{BadField, CaptureRequest, Wanted};
 use super::store::{Keeping, Store};
@@ -27,7 +29,6 @@ use super::view::{
     CaptureState, CaptureView, EndReason, Gap, Loss, LossKind, PlanView, count_captures,
     latest_first,
 };
-use super::{QUEUE_COUNT_MAX, RUNNING_COUNT_MAX};
 use crate::api::show::wall_time;
 use crate::daemon::{DaemonHandle, Record};
 use crate::kernel::RecordingFilter;
@@ -147,7 +148,7 @@ impl Captures {
             recording: tokio::sync::Mutex::new(()),
             created_count: AtomicU64::new(0),
         };
-        captures.make_room(0);
+        captures.make_room(0, None);
         captures.count();
         Ok(captures)
     }
@@ -190,7 +191,7 @@ impl Captures {
         let hops = wanted.request.hops(&self.outlook.view())?;
         self.check_lookback(&wanted)?;
         let guard = self.recording.lock().await;
-        self.check_limits(&wanted)?;
+        self.check_limits(&wanted, None)?;
         let task = Task {
             filters: self.number(filters)?,
             wanted,
@@ -270,17 +271,6 @@ impl Captures {
             since_ns,
             from: lookback.first_since(since_ns),
         });
-    }
-
-    /// Free numbers for the recording filters of a capture.
-    fn number(&self, filters: Vec<RecordingFilter>) -> Result<Vec<(u8, RecordingFilter)>, Failure> {
-        let numbers = free_numbers(self.used_numbers(), filters.len()).ok_or_else(|| {
-            Failure::Limit(format!(
-                "the filter needs {} of the kernel's recording filters, not as many are free",
-                filters.len()
-            ))
-        })?;
-        Ok(numbers.into_iter().zip(filters).collect())
     }
 
     /// Everything that a new capture needs.
@@ -375,30 +365,6 @@ impl Captures {
         }
     }
 
-    fn check_limits(&self, wanted: &Wanted) -> Result<(), Failure> {
-        let running: Vec<u64> = self
-            .lock()
-            .values()
-            .filter(|capture| capture.running().is_some())
-            .map(|capture| capture.view().request.max_bytes.unwrap_or_default())
-            .collect();
-        if running.len() >= RUNNING_COUNT_MAX {
-            return Err(Failure::Limit(format!(
-                "{RUNNING_COUNT_MAX} captures run, no more may at once"
-            )));
-        }
-        let promised: u64 = running.iter().sum();
-        let needed = promised.saturating_add(wanted.bytes_max);
-        if needed > self.keeping.bytes_max {
-            return Err(Failure::Limit(format!(
-                "running captures may write {promised} bytes, with this one that is beyond {}",
-                self.keeping.bytes_max
-            )));
-        }
-        self.make_room(needed);
-        self.store.check_room(wanted.bytes_max)
-    }
-
     /// A file under an id that nobody has: two daemons may share the directory, and a hub lets them
     /// begin in the same millisecond.
     fn create_file(&self) -> std::io::Result<(String, std::fs::File)> {
@@ -427,16 +393,6 @@ impl Captures {
             .filter_map(|capture| capture.running().as_ref().map(|it| it.filters.clone()))
             .flatten()
             .collect()
-    }
-
-    /// Numbers of recording filters that captures have, as bits: also those of captures whose last
-    /// records are still on their way.
-    fn used_numbers(&self) -> u64 {
-        let captures = self.lock();
-        captures
-            .values()
-            .filter_map(|capture| capture.running().as_ref().map(|it| it.mask))
-            .fold(self.daemon.lookback.mask(), |used, mask| used | mask)
     }
 
     /// What was lost so far, whichever capture it was for: ring, queue of the daemon.
@@ -579,7 +535,7 @@ impl Captures {
             tracing::warn!(%error, id = view.id, "describe a capture");
         }
         drop(view);
-        self.make_room(0);
+        self.make_room(0, None);
         self.count();
     }
 
@@ -628,7 +584,7 @@ impl Captures {
                     None => return,
                 },
                 _ = tick.tick() => {
-                    self.make_room(0);
+                    self.make_room(0, None);
                     self.count();
                 }
             }
@@ -716,22 +672,6 @@ impl Captures {
 
     fn find(&self, id: &str) -> Result<Arc<Capture>, Failure> {
         self.lock().get(id).cloned().ok_or(Failure::Unknown)
-    }
-
-    /// Deletes kept captures that are too old, then the oldest beyond the bounds, so that `needed`
-    /// more bytes fit.
-    fn make_room(&self, needed: u64) {
-        let now = Age::now();
-        let mut captures = self.lock();
-        let ended = captures.values().filter(|it| it.running().is_none());
-        let kept = ended.map(|capture| {
-            let view = capture.view();
-            let ended = capture.ended.get().copied().unwrap_or(now);
-            (ended, view.id.clone(), view.bytes)
-        });
-        for id in self.store.clear(kept.collect(), &self.keeping, needed) {
-            captures.remove(&id);
-        }
     }
 
     /// Tells the metrics.

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use phalanx_engine::{Hop, HopId};
 
-use super::super::RUNNING_COUNT_MAX;
 use super::super::plan::Plan;
 use super::super::remains::Remains;
 use super::super::view::{CaptureState, CaptureView, EndReason, Gap, Loss, LossKind};
@@ -144,11 +143,7 @@ impl Captures {
             return Err(Failure::Unavailable(format!("{name} is not watched")));
         }
         let guard = self.recording.lock().await;
-        if self.running_count() >= RUNNING_COUNT_MAX {
-            return Err(Failure::Limit(format!("{RUNNING_COUNT_MAX} captures run")));
-        }
-        let room = wanted.bytes_max.saturating_sub(remains.bytes);
-        self.store.check_room(room)?;
+        self.check_limits(&wanted, Some((&view.id, remains.bytes)))?;
         let task = Task {
             filters: self.number(plan.filters)?,
             wanted,
@@ -188,14 +183,6 @@ impl Captures {
         };
         let gone = view.interfaces.iter().filter(is_gone).cloned().collect();
         (hops, gone)
-    }
-
-    fn running_count(&self) -> usize {
-        let captures = self.lock();
-        captures
-            .values()
-            .filter(|it| it.running().is_some())
-            .count()
     }
 
     /// A capture as it is shown once it goes on: with the gap, and without what has vanished.

@@ -204,3 +204,25 @@ async fn interfaces_that_vanished_meanwhile_are_told_and_the_rest_goes_on() {
     );
     assert_eq!(vanished(&view), ["eth1 vanished"], "once");
 }
+
+#[tokio::test]
+async fn what_goes_on_keeps_to_the_bytes_of_all_and_is_not_deleted_for_itself() {
+    let scratch = Scratch::new();
+    let first = process(&scratch);
+    let bytes_max = settings(&scratch).keeping.bytes_max;
+    let request = serde_json::json!({ "filter": "tcp", "max_bytes": bytes_max });
+    let id = begin(&first, request).await;
+    take(&first, &id, 3).await;
+    let second = process(&scratch);
+    let other = serde_json::json!({ "filter": "udp", "max_bytes": 1_000_000 });
+    let other: CaptureRequest = serde_json::from_value(other).unwrap();
+    let other = second.create(other).await.unwrap().id;
+    let salvaged = second.salvage(HUB_ID).await.unwrap();
+    let resume = || second.resume(&salvaged, MINUTE, Missing::AwaitIt);
+    let refused = resume().await.unwrap_err();
+    assert!(matches!(refused, Failure::Limit(_)), "{refused}");
+    second.stop(&other).await.unwrap();
+    resume().await.unwrap();
+    assert_eq!(second.get(&other).unwrap_err(), Failure::Unknown);
+    take(&second, &id, 2).await;
+}
