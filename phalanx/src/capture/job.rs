@@ -179,7 +179,7 @@ impl Job {
             };
             let interface = Interface {
                 name: hop.interface.to_string(),
-                description: format!("hop {} on {}", id.0, hop.host),
+                description: place(hop),
                 link_type: u16::try_from(link.number()).unwrap_or(u16::MAX),
                 snap_length: request.snaplen,
                 filter: request.filter.clone(),
@@ -359,6 +359,13 @@ impl Job {
         self.write_translations(sheet, room)?;
         self.flush(sheet)
     }
+}
+
+/// Where a hop is, in words: the same whenever the host is watched, unlike its number.
+fn place(hop: &Hop) -> String {
+    let namespace = hop.namespace_name.as_deref().unwrap_or("own");
+    let inode = hop.namespace.0;
+    format!("on {}, network namespace {namespace} ({inode})", hop.host)
 }
 
 /// The frame with the VLAN tag put back that the kernel keeps beside it, as on the wire; absent
