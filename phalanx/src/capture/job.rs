@@ -217,6 +217,10 @@ impl Job {
     }
 
     fn follow<W: Write>(&self, sheet: &mut Sheet<W>) -> Result<Option<EndReason>, WriteError> {
+        // Of what goes on: the process before may have ended between the last one and the end.
+        if Progress::load(&self.progress.packets) >= self.wanted.request.max_packets {
+            return Ok(Some(EndReason::MaxPackets));
+        }
         let mut held = Held::default();
         if let Some(past) = &self.past
             && let Some(reason) = self.look_back(sheet, past, &mut held)?

@@ -202,6 +202,17 @@ fn interfaces_of_one_name_are_told_apart_in_another_order() {
 }
 
 #[test]
+fn what_had_all_its_packets_gets_none_more() {
+    let request = r#"{"filter": "tcp", "max_packets": 5}"#;
+    let records = || (0..9).map(|_| record(1, 1, 0)).collect::<Vec<_>>();
+    let (_, file, _) = play(request, usize::MAX, records());
+    let told = (request, in_namespaces([1, 1]), records());
+    let (outcome, mut file) = going_on("packets", &file, told);
+    assert_eq!(outcome.end_reason, Some(EndReason::MaxPackets));
+    assert_eq!(file.frames().unwrap().len(), 5);
+}
+
+#[test]
 fn the_whole_filter_decides() {
     let records = vec![
         record(1, 1, 0),
