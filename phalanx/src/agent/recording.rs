@@ -1,6 +1,6 @@
 //! Captures that the hub asks for: taken here as any other, and delivered as they grow. What the
-//! hub has is deleted here. One that broke off when the agent ended goes on in its file; one that had
-//! ended by then is delivered as it is.
+//! hub has is deleted here. One that broke off when the agent ended goes on in its file; one that
+//! had ended by then is delivered as it is.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -271,8 +271,8 @@ impl Errand {
         created.map_err(|failure| failure.to_string())
     }
 
-    /// Goes on with a capture, once its interfaces are watched again, or after a while with those that
-    /// are. Where that cannot be, what is left of it is delivered.
+    /// Goes on with a capture, once its interfaces are watched again, or after a while with those
+    /// that are. Where that cannot be, what is left of it is delivered.
     async fn resume(&self, salvaged: Salvaged, duration_s: u32) -> CaptureView {
         let began = Instant::now();
         let end = began + Duration::from_secs(duration_s.into());
@@ -380,19 +380,13 @@ impl Errand {
         id: &str,
         (path, mut flushed, is_running): (&PathBuf, watch::Receiver<u64>, bool),
     ) -> Result<(), Status> {
+        let mut delivery = self.open(client, id).await?;
+        self.check_salvaged(&mut delivery).await?;
         let Delivery {
             parts,
             mut receipts,
             had,
-        } = self.open(client, id).await?;
-        // A power failure may have taken what the hub has: what came since does not follow on
-        // that.
-        if self.salvaged_bytes.take().is_some_and(|bytes| bytes < had) {
-            let refusal = "its file lost packets when the agent ended, and does not go on";
-            send(&parts, Part::Refusal(refusal.to_owned())).await?;
-            drop(in_time(receipts.message()).await);
-            return Err(Status::failed_precondition(refusal));
-        }
+        } = delivery;
         let here = |error: std::io::Error| Status::data_loss(format!("read the capture: {error}"));
         let mut file = File::open(path).await.map_err(here)?;
         let mut sent = had;
@@ -430,18 +424,7 @@ impl Errand {
                 }
             }
         }
-        // The file is whole a moment before the capture has ended.
-        let ended = async {
-            while self
-                .captures
-                .get(id)
-                .is_ok_and(|it| it.state == CaptureState::Running)
-            {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        // What takes longer is told as it stands.
-        drop(tokio::time::timeout(END_TIMEOUT, ended).await);
+        self.await_end(id).await;
         let reason = self.captures.get(id).ok().and_then(|it| it.end_reason);
         if is_running && reason == Some(EndReason::DaemonStopped) {
             // The next process of the agent goes on with it.
@@ -453,6 +436,33 @@ impl Errand {
             Some(receipt) if receipt.bytes == sent => Ok(()),
             Some(_) | None => Err(Status::unavailable("the hub does not have it all")),
         }
+    }
+
+    /// A power failure may have taken what the hub has: what came since does not follow on that.
+    async fn check_salvaged(&mut self, delivery: &mut Delivery) -> Result<(), Status> {
+        let bytes = self.salvaged_bytes.take();
+        if bytes.is_none_or(|bytes| bytes >= delivery.had) {
+            return Ok(());
+        }
+        let refusal = "its file lost packets when the agent ended, and does not go on";
+        send(&delivery.parts, Part::Refusal(refusal.to_owned())).await?;
+        drop(in_time(delivery.receipts.message()).await);
+        Err(Status::failed_precondition(refusal))
+    }
+
+    /// A file is whole a moment before its capture has ended.
+    async fn await_end(&self, id: &str) {
+        let ended = async {
+            while self
+                .captures
+                .get(id)
+                .is_ok_and(|it| it.state == CaptureState::Running)
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        // What takes longer is told as it stands.
+        drop(tokio::time::timeout(END_TIMEOUT, ended).await);
     }
 
     fn view(&self, id: &str) -> Result<Bytes, Status> {

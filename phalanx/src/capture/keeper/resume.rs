@@ -113,12 +113,12 @@ impl Captures {
         })
     }
 
-    /// Goes on with a capture for so long, at its interfaces: what its file holds counts toward its
-    /// limits.
+    /// Goes on with a capture for so long, at its interfaces: what its file holds counts toward
+    /// its limits.
     ///
     /// # Errors
-    /// It had ended, was resumed too often, a limit is reached, its interfaces are not watched, or the kernel
-    /// side or the disk refuses. What is left of it stays as it was.
+    /// It had ended, was resumed too often, a limit is reached, its interfaces are not watched, or
+    /// the kernel side or the disk refuses. What is left of it stays as it was.
     pub(crate) async fn resume(
         self: &Arc<Self>,
         salvaged: &Salvaged,
@@ -164,8 +164,8 @@ impl Captures {
         launched
     }
 
-    /// The hops where a capture recorded, and the names of those that are not watched. What has come
-    /// since is none of its own, as where it had not broken off.
+    /// The hops where a capture recorded, and the names of those that are not watched. What has
+    /// come since is none of its own, as where it had not broken off.
     fn hops_of(&self, view: &CaptureView) -> (BTreeMap<HopId, Arc<Hop>>, Vec<String>) {
         let outlook = self.outlook.view();
         let hops = outlook.hops.iter();
