@@ -21,8 +21,8 @@ mod view;
 
 pub(crate) use age::Age;
 pub(crate) use job::{link_type, retag, tag_beside};
-pub(crate) use keeper::Salvaged;
 pub use keeper::{Captures, Failure};
+pub(crate) use keeper::{Missing, Salvaged};
 pub(crate) use plan::{plan_of, recording_filters};
 pub use promoted::{PROMOTED_COUNT_MAX, PromotedFlow, PromotedPacket, PromotedPackets};
 pub(crate) use request::{BYTES_DEFAULT, BYTES_MIN, INTERFACE_COUNT_MAX};

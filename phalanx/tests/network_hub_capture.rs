@@ -493,6 +493,40 @@ fn an_agent_that_comes_back_after_the_end_delivers_what_it_had() {
 
 #[test]
 #[ignore = "needs root: run by cargo xtask test --ring network"]
+fn a_part_that_had_ended_before_its_agent_was_restarted_is_delivered() {
+    let stage = Stage::new("hub-capture-ended");
+    let mut fleet = stage.fleet(&[]);
+    let server = stage.host("server").enter(|| Server::start(SERVER_PORT));
+    let _server = server.unwrap().unwrap();
+    let filter = format!("tcp port {SERVER_PORT}");
+    let request = json!({ "filter": filter, "duration": 120, "max_packets": 40 });
+    let id = fleet.begin(&request);
+    fleet.hub.signal(Signal::SIGKILL);
+    fleet.hub.wait();
+    stage.talk(&requests(50, 0.0));
+    let middle = fleet.agents.remove("middle").unwrap();
+    let own = || middle.get("/api/v1/captures")["captures"][0].clone();
+    await_that("it has its packets", || {
+        own()["end_reason"] == "max_packets"
+    });
+    middle.signal(Signal::SIGKILL);
+    drop(middle);
+    fleet.hub = start_hub(&stage.folder, stage.host("hub"), HUB_PORT);
+    // The time is not over: it is asked to begin.
+    fleet.agents.insert("middle", stage.agent("middle", &[]));
+    let view = fleet.ended(&id);
+    assert_eq!(view["state"], "complete", "{view:#}");
+    for name in ["client", "middle", "server"] {
+        let part = host(&view, name);
+        assert_eq!(part["packets"], 40);
+        assert_eq!(part["end_reason"], "max_packets");
+    }
+    let own = fleet.agents["middle"].get("/api/v1/captures");
+    assert_eq!(own["captures"], json!([]));
+}
+
+#[test]
+#[ignore = "needs root: run by cargo xtask test --ring network"]
 fn the_seconds_before_the_request_are_there_for_one_conversation() {
     let stage = Stage::new("hub-capture-past");
     let fleet = stage.fleet(&["--set", "lookback_feed=all"]);

@@ -1,5 +1,6 @@
 //! Captures that the hub asks for: taken here as any other, and delivered as they grow. What the
-//! hub has is deleted here. One that broke off when the agent ended goes on in its file.
+//! hub has is deleted here. One that broke off when the agent ended goes on in its file; one that
+//! had ended by then is delivered as it is.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -17,7 +18,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use crate::capture::{
-    CaptureRequest, CaptureState, CaptureView, Captures, EndReason, RUNNING_COUNT_MAX, Salvaged,
+    CaptureRequest, CaptureState, CaptureView, Captures, EndReason, Missing, RUNNING_COUNT_MAX,
+    Salvaged,
 };
 use crate::link::connection::Connection;
 use crate::link::protocol::capture_part::Part;
@@ -46,8 +48,9 @@ const DELIVERY_TIME_MAX: Duration = Duration::from_secs(600);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a capture whose file is whole may take to have ended: its file is synced.
 const END_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long the interfaces of a capture that goes on may take to be watched again, and how often it
-/// is tried.
+/// How long the interfaces of a capture that goes on may take to be watched again before it goes on
+/// without those that are not, how long any of them may take, and how often it is tried.
+const VANISHED_TIMEOUT: Duration = Duration::from_secs(5);
 const RESUME_TIMEOUT: Duration = Duration::from_secs(10);
 const RESUME_PAUSE: Duration = Duration::from_millis(250);
 /// Longest id of the hub in bytes.
@@ -212,7 +215,7 @@ impl Errand {
         self.follow(&view).await;
     }
 
-    /// Delivers what is left of a capture that broke off and that is over by now.
+    /// Delivers what is left of a capture that is over by now.
     async fn deliver_rest(mut self) {
         if let Some(salvaged) = self.captures.salvage(&self.own_id).await {
             self.salvaged_bytes = Some(salvaged.bytes());
@@ -258,21 +261,28 @@ impl Errand {
         tokio::time::sleep(wait.min(START_WAIT_MAX)).await;
         if let Some(salvaged) = self.captures.salvage(&self.own_id).await {
             self.salvaged_bytes = Some(salvaged.bytes());
-            return Ok(self.resume(salvaged, request.duration).await);
+            return Ok(match salvaged.is_over() {
+                true => salvaged.view,
+                false => self.resume(salvaged, request.duration).await,
+            });
         }
         let hub_id = Some(self.own_id.clone());
         let created = self.captures.create_for(request, hub_id).await;
         created.map_err(|failure| failure.to_string())
     }
 
-    /// Goes on with a capture, once its interfaces are watched again. Where that cannot be, what is
-    /// left of it is delivered.
+    /// Goes on with a capture, once its interfaces are watched again, or after a while with those
+    /// that are. Where that cannot be, what is left of it is delivered.
     async fn resume(&self, salvaged: Salvaged, duration_s: u32) -> CaptureView {
         let began = Instant::now();
         let end = began + Duration::from_secs(duration_s.into());
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            match self.captures.resume(&salvaged, left).await {
+            let missing = match began.elapsed() < VANISHED_TIMEOUT {
+                true => Missing::AwaitIt,
+                false => Missing::TellIt,
+            };
+            match self.captures.resume(&salvaged, left, missing).await {
                 Ok(view) => return view,
                 Err(_) if began.elapsed() < RESUME_TIMEOUT && !left.is_zero() => {}
                 Err(failure) => {
@@ -370,19 +380,13 @@ impl Errand {
         id: &str,
         (path, mut flushed, is_running): (&PathBuf, watch::Receiver<u64>, bool),
     ) -> Result<(), Status> {
+        let mut delivery = self.open(client, id).await?;
+        self.check_salvaged(&mut delivery).await?;
         let Delivery {
             parts,
             mut receipts,
             had,
-        } = self.open(client, id).await?;
-        // A power failure may have taken what the hub has: what came since does not follow on
-        // that.
-        if self.salvaged_bytes.take().is_some_and(|bytes| bytes < had) {
-            let refusal = "its file lost packets when the agent ended, and does not go on";
-            send(&parts, Part::Refusal(refusal.to_owned())).await?;
-            drop(in_time(receipts.message()).await);
-            return Err(Status::failed_precondition(refusal));
-        }
+        } = delivery;
         let here = |error: std::io::Error| Status::data_loss(format!("read the capture: {error}"));
         let mut file = File::open(path).await.map_err(here)?;
         let mut sent = had;
@@ -420,18 +424,7 @@ impl Errand {
                 }
             }
         }
-        // The file is whole a moment before the capture has ended.
-        let ended = async {
-            while self
-                .captures
-                .get(id)
-                .is_ok_and(|it| it.state == CaptureState::Running)
-            {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        // What takes longer is told as it stands.
-        drop(tokio::time::timeout(END_TIMEOUT, ended).await);
+        self.await_end(id).await;
         let reason = self.captures.get(id).ok().and_then(|it| it.end_reason);
         if is_running && reason == Some(EndReason::DaemonStopped) {
             // The next process of the agent goes on with it.
@@ -443,6 +436,33 @@ impl Errand {
             Some(receipt) if receipt.bytes == sent => Ok(()),
             Some(_) | None => Err(Status::unavailable("the hub does not have it all")),
         }
+    }
+
+    /// A power failure may have taken what the hub has: what came since does not follow on that.
+    async fn check_salvaged(&mut self, delivery: &mut Delivery) -> Result<(), Status> {
+        let bytes = self.salvaged_bytes.take();
+        if bytes.is_none_or(|bytes| bytes >= delivery.had) {
+            return Ok(());
+        }
+        let refusal = "its file lost packets when the agent ended, and does not go on";
+        send(&delivery.parts, Part::Refusal(refusal.to_owned())).await?;
+        drop(in_time(delivery.receipts.message()).await);
+        Err(Status::failed_precondition(refusal))
+    }
+
+    /// A file is whole a moment before its capture has ended.
+    async fn await_end(&self, id: &str) {
+        let ended = async {
+            while self
+                .captures
+                .get(id)
+                .is_ok_and(|it| it.state == CaptureState::Running)
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        // What takes longer is told as it stands.
+        drop(tokio::time::timeout(END_TIMEOUT, ended).await);
     }
 
     fn view(&self, id: &str) -> Result<Bytes, Status> {

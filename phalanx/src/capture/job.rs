@@ -17,7 +17,7 @@ use super::past::{Held, Past};
 use super::remains::Remains;
 use super::request::Wanted;
 use super::translated::{Flows, REMARKS_SIZE};
-use super::view::{EndReason, LossKind};
+use super::view::{CaptureView, EndReason, LossKind};
 use crate::clock::Clock;
 use crate::daemon::Record;
 use crate::lookback::RecentPacket;
@@ -49,6 +49,19 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// That of a capture that stands so: it may go on.
+    pub(super) fn of(view: &CaptureView, bytes: u64) -> Self {
+        let hops = view.lookback.iter().flat_map(|it| &it.hops);
+        let past: BTreeMap<_, _> = hops.map(|hop| (HopId(hop.hop), hop.packets)).collect();
+        Self {
+            packets: view.packets.into(),
+            bytes: bytes.into(),
+            filtered_out: view.filtered_out.into(),
+            past: past.into(),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn load(counter: &AtomicU64) -> u64 {
         counter.load(Ordering::Relaxed)
     }
@@ -166,7 +179,7 @@ impl Job {
             };
             let interface = Interface {
                 name: hop.interface.to_string(),
-                description: format!("hop {} on {}", id.0, hop.host),
+                description: place(hop),
                 link_type: u16::try_from(link.number()).unwrap_or(u16::MAX),
                 snap_length: request.snaplen,
                 filter: request.filter.clone(),
@@ -204,6 +217,10 @@ impl Job {
     }
 
     fn follow<W: Write>(&self, sheet: &mut Sheet<W>) -> Result<Option<EndReason>, WriteError> {
+        // Of what goes on: the process before may have ended between the last one and the end.
+        if Progress::load(&self.progress.packets) >= self.wanted.request.max_packets {
+            return Ok(Some(EndReason::MaxPackets));
+        }
         let mut held = Held::default();
         if let Some(past) = &self.past
             && let Some(reason) = self.look_back(sheet, past, &mut held)?
@@ -347,6 +364,13 @@ impl Job {
         self.write_translations(sheet, room)?;
         self.flush(sheet)
     }
+}
+
+/// Where a hop is, in words: the same whenever the host is watched, unlike its number.
+fn place(hop: &Hop) -> String {
+    let namespace = hop.namespace_name.as_deref().unwrap_or("own");
+    let inode = hop.namespace.0;
+    format!("on {}, network namespace {namespace} ({inode})", hop.host)
 }
 
 /// The frame with the VLAN tag put back that the kernel keeps beside it, as on the wire; absent

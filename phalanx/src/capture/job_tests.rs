@@ -148,6 +148,70 @@ fn a_file_that_broke_off_goes_on_behind_what_is_whole() {
     std::fs::remove_file(&path).unwrap();
 }
 
+/// What a file that broke off holds, and a job that goes on in it with these hops.
+fn going_on(
+    name: &str,
+    file: &[u8],
+    (request, hops, records): (&str, [Hop; 2], Vec<Record>),
+) -> (Outcome, CaptureFile) {
+    let name = format!("phalanx-{name}-{}", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    std::fs::write(&path, file).unwrap();
+    let remains = Remains::read(&path).unwrap();
+    let output = remains.open(&path).unwrap();
+    let (mut job, progress) = job(None, request, (records, Arc::default()));
+    progress.packets.store(remains.packets, Ordering::Relaxed);
+    job.remains = Some(remains);
+    job.hops = hops.map(|hop| (hop.id, Arc::new(hop))).into();
+    let outcome = job.write(output);
+    let file = capture_file(std::fs::read(&path).unwrap());
+    std::fs::remove_file(&path).unwrap();
+    (outcome, file)
+}
+
+fn in_namespaces(inodes: [u64; 2]) -> [Hop; 2] {
+    [1, 2].map(|id| Hop {
+        namespace: NamespaceId(inodes[id as usize - 1]),
+        ..hop(id, "eth0")
+    })
+}
+
+#[test]
+fn interfaces_of_one_name_are_told_apart_in_another_order() {
+    let request = r#"{"filter": "tcp"}"#;
+    let records = |hop: u32, count| (0..count).map(move |_| record(hop, 1, 0));
+    let (mut first, _) = job(None, request, (records(1, 3).collect(), Arc::default()));
+    first.hops = in_namespaces([7, 8])
+        .map(|hop| (hop.id, Arc::new(hop)))
+        .into();
+    let mut disk = Disk {
+        file: Vec::new(),
+        size: usize::MAX,
+    };
+    first.write(&mut disk);
+    // What was hop 1 is hop 2 now; another time it is gone, and another one is there.
+    for (inodes, counts) in [([8, 7], &[4, 10][..]), ([9, 8], &[3, 1, 10])] {
+        let records = records(1, 10).chain(records(2, 1)).collect();
+        let told = (request, in_namespaces(inodes), records);
+        let (_, mut file) = going_on("places", &disk.file, told);
+        let frames = file.frames().unwrap();
+        let of = |index| frames.iter().filter(|it| it.interface == index).count();
+        let found: Vec<usize> = (0..file.interfaces().len()).map(of).collect();
+        assert_eq!(found, counts);
+    }
+}
+
+#[test]
+fn what_had_all_its_packets_gets_none_more() {
+    let request = r#"{"filter": "tcp", "max_packets": 5}"#;
+    let records = || (0..9).map(|_| record(1, 1, 0)).collect::<Vec<_>>();
+    let (_, file, _) = play(request, usize::MAX, records());
+    let told = (request, in_namespaces([1, 1]), records());
+    let (outcome, mut file) = going_on("packets", &file, told);
+    assert_eq!(outcome.end_reason, Some(EndReason::MaxPackets));
+    assert_eq!(file.frames().unwrap().len(), 5);
+}
+
 #[test]
 fn the_whole_filter_decides() {
     let records = vec![

@@ -2,6 +2,7 @@
 
 mod entry;
 mod resume;
+mod room;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,11 +15,12 @@ use phalanx_common::abi::Counter;
 use phalanx_engine::{Hop, HopId};
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub(crate) use self::resume::Salvaged;
+pub(crate) use self::resume::{Missing, Salvaged};
+use super::QUEUE_COUNT_MAX;
 use super::age::Age;
 use super::job::{Job, Outcome, Progress};
 use super::past::Past;
-use super::plan::{Plan, free_numbers};
+use super::plan::Plan;
 use super::remains::Remains;
 use super::request::{BadField, CaptureRequest, Wanted};
 use super::store::{Keeping, Store};
@@ -27,7 +29,6 @@ use super::view::{
     CaptureState, CaptureView, EndReason, Gap, Loss, LossKind, PlanView, count_captures,
     latest_first,
 };
-use super::{QUEUE_COUNT_MAX, RUNNING_COUNT_MAX};
 use crate::api::show::wall_time;
 use crate::daemon::{DaemonHandle, Record};
 use crate::kernel::RecordingFilter;
@@ -147,7 +148,7 @@ impl Captures {
             recording: tokio::sync::Mutex::new(()),
             created_count: AtomicU64::new(0),
         };
-        captures.make_room(0);
+        captures.make_room(0, None);
         captures.count();
         Ok(captures)
     }
@@ -190,7 +191,7 @@ impl Captures {
         let hops = wanted.request.hops(&self.outlook.view())?;
         self.check_lookback(&wanted)?;
         let guard = self.recording.lock().await;
-        self.check_limits(&wanted)?;
+        self.check_limits(&wanted, None)?;
         let task = Task {
             filters: self.number(filters)?,
             wanted,
@@ -272,17 +273,6 @@ impl Captures {
         });
     }
 
-    /// Free numbers for the recording filters of a capture.
-    fn number(&self, filters: Vec<RecordingFilter>) -> Result<Vec<(u8, RecordingFilter)>, Failure> {
-        let numbers = free_numbers(self.used_numbers(), filters.len()).ok_or_else(|| {
-            Failure::Limit(format!(
-                "the filter needs {} of the kernel's recording filters, not as many are free",
-                filters.len()
-            ))
-        })?;
-        Ok(numbers.into_iter().zip(filters).collect())
-    }
-
     /// Everything that a new capture needs.
     fn prepare(
         &self,
@@ -337,9 +327,7 @@ impl Captures {
         let (records, queue) = sync_channel(QUEUE_COUNT_MAX);
         let (flushed, flushed_receiver) = watch::channel(bytes);
         let (stop, stopped) = oneshot::channel();
-        let progress = Arc::new(Progress::default());
-        progress.packets.store(view.packets, Ordering::Relaxed);
-        progress.bytes.store(bytes, Ordering::Relaxed);
+        let progress = Arc::new(Progress::of(&view, bytes));
         let written = &self.outlook.metrics.daemon().capture_packets;
         let job = Job {
             written: written.with_label_values(&["written"]),
@@ -377,30 +365,6 @@ impl Captures {
         }
     }
 
-    fn check_limits(&self, wanted: &Wanted) -> Result<(), Failure> {
-        let running: Vec<u64> = self
-            .lock()
-            .values()
-            .filter(|capture| capture.running().is_some())
-            .map(|capture| capture.view().request.max_bytes.unwrap_or_default())
-            .collect();
-        if running.len() >= RUNNING_COUNT_MAX {
-            return Err(Failure::Limit(format!(
-                "{RUNNING_COUNT_MAX} captures run, no more may at once"
-            )));
-        }
-        let promised: u64 = running.iter().sum();
-        let needed = promised.saturating_add(wanted.bytes_max);
-        if needed > self.keeping.bytes_max {
-            return Err(Failure::Limit(format!(
-                "running captures may write {promised} bytes, with this one that is beyond {}",
-                self.keeping.bytes_max
-            )));
-        }
-        self.make_room(needed);
-        self.store.check_room(wanted.bytes_max)
-    }
-
     /// A file under an id that nobody has: two daemons may share the directory, and a hub lets them
     /// begin in the same millisecond.
     fn create_file(&self) -> std::io::Result<(String, std::fs::File)> {
@@ -429,16 +393,6 @@ impl Captures {
             .filter_map(|capture| capture.running().as_ref().map(|it| it.filters.clone()))
             .flatten()
             .collect()
-    }
-
-    /// Numbers of recording filters that captures have, as bits: also those of captures whose last
-    /// records are still on their way.
-    fn used_numbers(&self) -> u64 {
-        let captures = self.lock();
-        captures
-            .values()
-            .filter_map(|capture| capture.running().as_ref().map(|it| it.mask))
-            .fold(self.daemon.lookback.mask(), |used, mask| used | mask)
     }
 
     /// What was lost so far, whichever capture it was for: ring, queue of the daemon.
@@ -505,15 +459,7 @@ impl Captures {
             .cloned()
             .collect();
         for name in &gone {
-            let detail = format!("{name} vanished");
-            if !shown.losses.iter().any(|loss| loss.detail == detail) {
-                let kind = LossKind::InterfaceVanished;
-                shown.losses.push(Loss {
-                    kind,
-                    packets: 0,
-                    detail,
-                });
-            }
+            shown.note_vanished(name);
         }
         gone.len() == shown.interfaces.len()
     }
@@ -555,7 +501,9 @@ impl Captures {
         let queue = Progress::load(&capture.progress.queue_dropped);
         let queue = queue.saturating_add(after.1.saturating_sub(before.1));
         let past = Progress::load(&capture.progress.past_gone);
-        let past = past + view.lookback.as_ref().map_or(0, |it| it.lost);
+        // Of what goes on, the process before told that.
+        let covered = view.lookback.as_ref().filter(|_| view.gaps.is_empty());
+        let past = past + covered.map_or(0, |it| it.lost);
         let counted = [
             (
                 LossKind::RingFull,
@@ -587,7 +535,7 @@ impl Captures {
             tracing::warn!(%error, id = view.id, "describe a capture");
         }
         drop(view);
-        self.make_room(0);
+        self.make_room(0, None);
         self.count();
     }
 
@@ -636,7 +584,7 @@ impl Captures {
                     None => return,
                 },
                 _ = tick.tick() => {
-                    self.make_room(0);
+                    self.make_room(0, None);
                     self.count();
                 }
             }
@@ -724,22 +672,6 @@ impl Captures {
 
     fn find(&self, id: &str) -> Result<Arc<Capture>, Failure> {
         self.lock().get(id).cloned().ok_or(Failure::Unknown)
-    }
-
-    /// Deletes kept captures that are too old, then the oldest beyond the bounds, so that `needed`
-    /// more bytes fit.
-    fn make_room(&self, needed: u64) {
-        let now = Age::now();
-        let mut captures = self.lock();
-        let ended = captures.values().filter(|it| it.running().is_none());
-        let kept = ended.map(|capture| {
-            let view = capture.view();
-            let ended = capture.ended.get().copied().unwrap_or(now);
-            (ended, view.id.clone(), view.bytes)
-        });
-        for id in self.store.clear(kept.collect(), &self.keeping, needed) {
-            captures.remove(&id);
-        }
     }
 
     /// Tells the metrics.

@@ -12,6 +12,8 @@ use crate::pcapng::Interface;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Known {
     pub(super) name: String,
+    /// Tells apart those of one name.
+    pub(super) description: String,
     pub(super) link_type: u16,
     /// Packets of it.
     pub(super) packets: u64,
@@ -20,7 +22,9 @@ pub(super) struct Known {
 impl Known {
     /// Whether a hop is described by it.
     pub(super) fn is(&self, interface: &Interface) -> bool {
-        self.name == interface.name && self.link_type == interface.link_type
+        self.name == interface.name
+            && self.description == interface.description
+            && self.link_type == interface.link_type
     }
 }
 
@@ -61,6 +65,7 @@ impl Remains {
         let interfaces = file.interfaces().iter().zip(counts);
         let known = interfaces.map(|(interface, packets)| Known {
             name: interface.name.clone(),
+            description: interface.description.clone(),
             link_type: interface.link_type,
             packets,
         });
@@ -83,7 +88,7 @@ impl Remains {
     pub(super) fn described(&self) -> impl Iterator<Item = Interface> {
         self.interfaces.iter().map(|it| Interface {
             name: it.name.clone(),
-            description: String::new(),
+            description: it.description.clone(),
             link_type: it.link_type,
             snap_length: 0,
             filter: String::new(),

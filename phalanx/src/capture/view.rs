@@ -162,6 +162,20 @@ pub struct CaptureView {
     pub file: String,
 }
 
+impl CaptureView {
+    /// An interface has vanished: it is told once.
+    pub(super) fn note_vanished(&mut self, name: &str) {
+        let detail = format!("{name} vanished");
+        if !self.losses.iter().any(|loss| loss.detail == detail) {
+            self.losses.push(Loss {
+                kind: LossKind::InterfaceVanished,
+                packets: 0,
+                detail,
+            });
+        }
+    }
+}
+
 /// What one host gave to a capture of a hub.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct HostPart {

@@ -63,6 +63,8 @@ pub(crate) struct PathCaptures {
     captures: Mutex<BTreeMap<String, Arc<PathCapture>>>,
     /// Held while a capture begins: the limits are of all of them.
     beginning: tokio::sync::Mutex<()>,
+    /// Held while the description of a capture is written.
+    describing: Mutex<()>,
     created_count: AtomicU64,
 }
 
@@ -133,6 +135,7 @@ impl PathCaptures {
             study,
             captures: Mutex::new(captures),
             beginning: tokio::sync::Mutex::new(()),
+            describing: Mutex::default(),
             created_count: AtomicU64::new(0),
         };
         captures.make_room(0);
@@ -362,7 +365,7 @@ impl PathCaptures {
         let capture = self.find(id)?;
         if capture.is_running() {
             capture.stop(EndReason::Stopped);
-            self.describe(&capture.show());
+            self.describe(&capture);
         }
         let limit = tokio::time::Instant::now() + STOP_TIMEOUT;
         while capture.is_running() && tokio::time::Instant::now() < limit {

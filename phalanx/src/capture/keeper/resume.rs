@@ -1,9 +1,12 @@
-//! Captures for a hub that broke off when the daemon ended: they go on in their file.
+//! Captures for a hub that an earlier process has left: those that broke off with it go on in their
+//! file, those that had ended are delivered as they are.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::RUNNING_COUNT_MAX;
+use phalanx_engine::{Hop, HopId};
+
 use super::super::plan::Plan;
 use super::super::remains::Remains;
 use super::super::view::{CaptureState, CaptureView, EndReason, Gap, Loss, LossKind};
@@ -13,29 +16,70 @@ use crate::api::show::wall_time;
 /// Restarts that a capture survives: each is a gap, which is told.
 const GAP_COUNT_MAX: usize = 8;
 
-/// What is left of a capture that broke off.
+/// What is done about an interface that is not watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Missing {
+    /// The capture does not go on without it.
+    AwaitIt,
+    /// It has vanished: the capture goes on with the rest, if there is any.
+    TellIt,
+}
+
+/// What is left of a capture.
 #[derive(Debug)]
 pub(crate) struct Salvaged {
     pub(crate) view: CaptureView,
-    remains: Remains,
+    /// What its file holds, where it was cut to what is whole.
+    remains: Option<Remains>,
 }
 
 impl Salvaged {
     /// Bytes of its file.
     pub(crate) const fn bytes(&self) -> u64 {
-        self.remains.bytes
+        self.view.bytes
+    }
+
+    /// Whether it had ended: then it does not go on.
+    pub(crate) fn is_over(&self) -> bool {
+        self.view.end_reason != Some(EndReason::DaemonStopped)
     }
 }
 
 impl Captures {
-    /// What is left of a hub's capture that broke off, cut to what is whole; none where nothing is.
+    /// What is left here of a hub's capture: where it broke off, cut to what is whole; none where
+    /// nothing is. One that the hub has is deleted, so what has ended was not delivered.
     pub(crate) async fn salvage(&self, hub_id: &str) -> Option<Salvaged> {
-        let broken = self.lock().values().find_map(|capture| {
-            let view = capture.view();
-            let is_broken = view.end_reason == Some(EndReason::DaemonStopped)
-                && view.hub_id.as_deref() == Some(hub_id);
-            is_broken.then(|| view.clone())
-        })?;
+        let is_left = |view: &CaptureView| {
+            view.end_reason.is_some() && view.hub_id.as_deref() == Some(hub_id)
+        };
+        let mut left: Vec<CaptureView> = {
+            let captures = self.lock();
+            let views = captures.values().map(|capture| capture.view());
+            let left = views.filter(|view| is_left(view));
+            left.map(|view| view.clone()).collect()
+        };
+        // The latest first: those before it were of no use when it began.
+        while let Some(view) = left.pop() {
+            let may_be_torn = matches!(
+                view.end_reason,
+                Some(EndReason::DaemonStopped | EndReason::WriteFailed)
+            );
+            let salvaged = match may_be_torn {
+                true => self.cut(view).await,
+                false => Some(Salvaged {
+                    view,
+                    remains: None,
+                }),
+            };
+            if salvaged.is_some() {
+                return salvaged;
+            }
+        }
+        None
+    }
+
+    /// Cuts the file of a capture that broke off to what is whole.
+    async fn cut(&self, broken: CaptureView) -> Option<Salvaged> {
         let path = self.store.file(&broken.id);
         let read = move || {
             let remains = Remains::read(&path)?;
@@ -63,20 +107,28 @@ impl Captures {
         };
         let kept = Arc::new(Capture::kept(view.clone()));
         self.lock().insert(view.id.clone(), kept);
-        Some(Salvaged { view, remains })
+        Some(Salvaged {
+            view,
+            remains: Some(remains),
+        })
     }
 
-    /// Goes on with a capture for so long: what its file holds counts toward its limits.
+    /// Goes on with a capture for so long, at its interfaces: what its file holds counts toward
+    /// its limits.
     ///
     /// # Errors
-    /// It was resumed too often, a limit is reached, its interfaces are not watched, or the kernel
-    /// side or the disk refuses. What is left of it stays as it was.
+    /// It had ended, was resumed too often, a limit is reached, its interfaces are not watched, or
+    /// the kernel side or the disk refuses. What is left of it stays as it was.
     pub(crate) async fn resume(
         self: &Arc<Self>,
         salvaged: &Salvaged,
         duration: Duration,
+        missing: Missing,
     ) -> Result<CaptureView, Failure> {
         let Salvaged { view, remains } = salvaged;
+        let Some(remains) = remains.as_ref().filter(|_| !salvaged.is_over()) else {
+            return Err(Failure::Limit("it had ended".to_owned()));
+        };
         if view.gaps.len() >= GAP_COUNT_MAX {
             let most = format!("it broke off {GAP_COUNT_MAX} times before");
             return Err(Failure::Limit(most));
@@ -84,13 +136,14 @@ impl Captures {
         let mut wanted = view.request.clone().check(self.keeping.bytes_max)?;
         wanted.duration = duration;
         let plan = Plan::new(&wanted)?;
-        let hops = wanted.request.hops(&self.outlook.view())?;
-        let guard = self.recording.lock().await;
-        if self.running_count() >= RUNNING_COUNT_MAX {
-            return Err(Failure::Limit(format!("{RUNNING_COUNT_MAX} captures run")));
+        let (hops, gone) = self.hops_of(view);
+        if let Some(name) = gone.first()
+            && (missing == Missing::AwaitIt || hops.is_empty())
+        {
+            return Err(Failure::Unavailable(format!("{name} is not watched")));
         }
-        let room = wanted.bytes_max.saturating_sub(remains.bytes);
-        self.store.check_room(room)?;
+        let guard = self.recording.lock().await;
+        self.check_limits(&wanted, Some((&view.id, remains.bytes)))?;
         let task = Task {
             filters: self.number(plan.filters)?,
             wanted,
@@ -99,7 +152,7 @@ impl Captures {
         let file = remains
             .open(&self.store.file(&view.id))
             .map_err(unwritten)?;
-        let resumed = self.resumed(salvaged);
+        let resumed = self.resumed(view, remains, gone);
         self.store.describe(&resumed).map_err(unwritten)?;
         let prepared = self.assemble(task, resumed, (file, Some(remains.clone())));
         let launched = self.launch(prepared).await;
@@ -111,17 +164,29 @@ impl Captures {
         launched
     }
 
-    fn running_count(&self) -> usize {
-        let captures = self.lock();
-        captures
-            .values()
-            .filter(|it| it.running().is_some())
-            .count()
+    /// The hops where a capture recorded, and the names of those that are not watched. What has
+    /// come since is none of its own, as where it had not broken off.
+    fn hops_of(&self, view: &CaptureView) -> (BTreeMap<HopId, Arc<Hop>>, Vec<String>) {
+        let outlook = self.outlook.view();
+        let hops = outlook.hops.iter();
+        let hops = hops.map(|(id, hop)| (id, Arc::clone(&hop.facts)));
+        let is_own = |hop: &Hop| view.interfaces.iter().any(|it| **it == *hop.interface);
+        let hops: BTreeMap<_, _> = hops.filter(|(_, hop)| is_own(hop)).collect();
+        // Namespaces may each have one of the same name.
+        let mut there: Vec<&str> = hops.values().map(|hop| &*hop.interface).collect();
+        let is_gone = |name: &&String| match there.iter().position(|it| *it == name.as_str()) {
+            Some(index) => {
+                there.swap_remove(index);
+                false
+            }
+            None => true,
+        };
+        let gone = view.interfaces.iter().filter(is_gone).cloned().collect();
+        (hops, gone)
     }
 
-    /// A capture as it is shown once it goes on: with the gap.
-    fn resumed(&self, salvaged: &Salvaged) -> CaptureView {
-        let Salvaged { view, remains } = salvaged;
+    /// A capture as it is shown once it goes on: with the gap, and without what has vanished.
+    fn resumed(&self, view: &CaptureView, remains: &Remains, gone: Vec<String>) -> CaptureView {
         let mut view = view.clone();
         let gap = Gap {
             from: remains.last_ns.map_or(view.created.clone(), wall_time),
@@ -138,6 +203,9 @@ impl Captures {
             ),
         });
         view.gaps.push(gap);
+        for name in gone {
+            view.note_vanished(&name);
+        }
         CaptureView {
             state: CaptureState::Running,
             end_reason: None,
@@ -146,3 +214,7 @@ impl Captures {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "resume_tests.rs"]
+mod tests;

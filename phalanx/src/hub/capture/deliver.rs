@@ -32,6 +32,8 @@ const PCAPNG_MAGIC: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
 const VIEW_INTERVAL: Duration = Duration::from_millis(200);
 /// Longest name that an agent may give its file, in bytes.
 const FILE_LENGTH_MAX: usize = 64;
+/// Files that an agent may begin a part with, one after the other: each is written down.
+const FILE_COUNT_MAX: usize = 8;
 /// Longest wait for the delivery before this one to let go.
 const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Gaps that an agent may tell of.
@@ -82,13 +84,9 @@ impl PathCaptures {
         let capture = self.find(&id).map_err(|_| unknown())?;
         let number = capture.lock().number_of(&agent.agent);
         let number = number.ok_or_else(unknown)?;
-        let is_new = capture.lock().know(number, &file)?;
-        // Once for a part: an agent may begin to deliver as often as it likes.
-        if is_new {
-            self.describe(&capture.show());
-        }
         let registry = (registry.clone(), agent.agent.clone());
         let mut delivery = Delivery::begin(self, capture, number, registry).await?;
+        delivery.know(&file)?;
         let (receipts, outgoing) = mpsc::channel(RECEIPT_COUNT_MAX);
         drop(receipts.try_send(Ok(delivery.receipt())));
         let name = agent.name.clone();
@@ -144,6 +142,18 @@ impl Delivery {
             viewed: None,
             _writing: writing,
         })
+    }
+
+    /// Notes which file it is of. Nobody else writes meanwhile, so the length of the part says
+    /// whether another has come before.
+    fn know(&self, file: &str) -> Result<(), Status> {
+        let known = self.capture.lock().know(self.number, file, self.bytes);
+        // So many times for a part (`FILE_COUNT_MAX`): an agent may begin to deliver as often as it
+        // likes.
+        if known? {
+            self.keeper.describe(&self.capture);
+        }
+        Ok(())
     }
 
     fn receipt(&self) -> CaptureReceipt {
@@ -287,7 +297,7 @@ impl Delivery {
 
     fn lose(&self, kind: LossKind, detail: &str) {
         self.capture.lock().lose(self.number, kind, detail);
-        self.keeper.describe(&self.capture.show());
+        self.keeper.describe(&self.capture);
         self.capture.changed.notify_one();
     }
 
@@ -344,31 +354,38 @@ impl Delivery {
             host.losses.extend(told);
         }
         drop(state);
-        self.keeper.describe(&self.capture.show());
+        self.keeper.describe(&self.capture);
         self.capture.changed.notify_one();
         Ok(())
     }
 }
 
 impl State {
-    /// A delivery must be of the file that the ones before it were of; whether it is the first.
-    fn know(&mut self, number: usize, file: &str) -> Result<bool, Status> {
+    /// A delivery must be of the file that the ones before it were of, of which there are so many
+    /// `bytes`; whether its name is new.
+    pub(super) fn know(&mut self, number: usize, file: &str, bytes: u64) -> Result<bool, Status> {
         if file.len() > FILE_LENGTH_MAX || file.contains(char::is_control) {
             return Err(Status::invalid_argument("the name of the file"));
         }
-        let Some(host) = self.view.hosts.get_mut(number) else {
+        let (Some(host), Some(part)) =
+            (self.view.hosts.get_mut(number), self.parts.get_mut(number))
+        else {
             return Ok(false);
         };
+        if part.is_done {
+            return Err(Status::not_found("the hub waits no longer for this part"));
+        }
         // A refusal is of no file.
         if file.is_empty() || host.capture.as_deref() == Some(file) {
             return Ok(false);
         }
         // Of what nothing has come, another file may take the place.
-        if host.capture.is_some() && host.bytes > 0 {
+        if host.capture.is_some() && (bytes > 0 || part.file_count >= FILE_COUNT_MAX) {
             let restarted = "the agent was restarted while it captured";
             self.lose(number, LossKind::HostAway, restarted);
             return Err(Status::failed_precondition(restarted));
         }
+        part.file_count += 1;
         host.capture = Some(file.to_owned());
         Ok(true)
     }

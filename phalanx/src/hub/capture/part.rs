@@ -12,6 +12,8 @@ pub(super) struct Part {
     pub(super) path: PathBuf,
     /// Bytes of it at most.
     pub(super) bytes_max: u64,
+    /// Files that it was begun with in this run of the hub.
+    pub(super) file_count: usize,
     /// Nothing more is waited for.
     pub(super) is_done: bool,
     /// When bytes of it came the last time.
@@ -28,6 +30,7 @@ impl Part {
         Self {
             path,
             bytes_max,
+            file_count: 0,
             is_done,
             heard: Instant::now(),
             delivery: watch::Sender::new(0),

@@ -1,5 +1,7 @@
 //! What each host is asked for, and what is said of parts that were not as the others.
 
+use tonic::Code;
+
 use super::*;
 
 const MB: u64 = 1_000_000;
@@ -129,4 +131,29 @@ fn who_comes_late_records_what_is_left() {
     assert_eq!(order(0), (10, 3_600_000_000_000));
     assert_eq!(order(4).0, 6);
     assert_eq!(order(60).0, 1);
+}
+
+#[test]
+fn another_file_takes_the_place_of_one_of_which_nothing_came() {
+    let capture = capture(vec![host("a", None, None)]);
+    let know = |file: &str, bytes| capture.lock().know(0, file, bytes);
+    assert!(know("1", 0).unwrap());
+    assert!(!know("1", 0).unwrap(), "it is known");
+    assert!(!know("", 0).unwrap(), "it refuses");
+    assert!(know("2", 0).unwrap());
+    assert!(!know("2", 9).unwrap());
+    // Its bytes are in the file, though not counted yet.
+    capture.lock().view.hosts[0].bytes = 0;
+    assert_eq!(know("3", 9).unwrap_err().code(), Code::FailedPrecondition);
+    assert_eq!(losses(&capture)[0].0, LossKind::HostAway);
+    assert_eq!(know("2", 9).unwrap_err().code(), Code::NotFound);
+}
+
+#[test]
+fn an_agent_cannot_begin_its_part_without_end() {
+    let capture = capture(vec![host("a", None, None)]);
+    let know = |number: usize| capture.lock().know(0, ["1", "2"][number % 2], 0);
+    let taken = (0..100).take_while(|number| know(*number).is_ok());
+    assert_eq!(taken.count(), 8);
+    assert_eq!(losses(&capture).len(), 1);
 }

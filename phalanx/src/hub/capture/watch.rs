@@ -149,9 +149,9 @@ impl PathCaptures {
             true => CaptureState::Complete,
             false => CaptureState::Partial,
         };
-        self.describe(view);
         let state_name = view.state.name();
         drop(state);
+        self.describe(capture);
         let _ = capture.ended.set(Age::now());
         let growing = capture.growing.lock();
         let growing = growing
@@ -170,9 +170,13 @@ impl PathCaptures {
         self.count();
     }
 
-    /// Writes down how a capture stands.
-    pub(super) fn describe(&self, view: &crate::capture::CaptureView) {
-        if let Err(error) = self.store.describe(view) {
+    /// Writes down how a capture stands; who calls must not hold its state.
+    pub(super) fn describe(&self, capture: &PathCapture) {
+        // One after the other, each as it stands by then: parts end at once, and have one file.
+        let describing = self.describing.lock();
+        let _one = describing.unwrap_or_else(std::sync::PoisonError::into_inner);
+        let view = capture.show();
+        if let Err(error) = self.store.describe(&view) {
             tracing::warn!(%error, id = view.id, "describe a capture");
         }
     }
