@@ -98,7 +98,9 @@ fn scenario(name: &'static str, choice: &str, places: &[Place]) -> Scenario {
 #[ignore = "needs root: run by cargo xtask test --ring network"]
 fn ways_in_turn() {
     let places = [CLIENT, UPPER, ROUTER_UP, LOWER, ROUTER_DOWN, SERVER];
-    let scenario = scenario("turns", IN_TURN, &places);
+    let mut scenario = scenario("turns", IN_TURN, &places);
+    // Both links are busy at once, and their round trips are measured.
+    scenario.connections = 3;
     let evidence = scenario.run();
     assert_eq!(judge::judge(&scenario, &evidence), [""; 0]);
     // Nothing is lost before the ways part and where they have met again.
