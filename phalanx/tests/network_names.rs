@@ -314,7 +314,7 @@ fn behind_address_translation_each_host_names_what_it_can_see() {
     let inside = ask_until_named(&at_server, &mut asker, "10.89.2.2", named);
     assert_eq!(inside["server"]["port"], 8202, "{inside:#}");
     assert_eq!(inside["client"]["address"], "10.89.1.1", "{inside:#}");
-    // The router sees both tuples, each at one hop, of one conversation with the ends nearest to it.
+    // The router sees both tuples, each at one hop, of one conversation with the nearest ends.
     let through = ask_until_named(&at_router, &mut asker, "10.89.2.2", [none, none]);
     assert_eq!(through["path"].as_array().unwrap().len(), 2, "{through:#}");
     assert_eq!(through["client"]["address"], "10.89.1.1", "{through:#}");
@@ -331,7 +331,7 @@ fn behind_address_translation_each_host_names_what_it_can_see() {
     assert_eq!(totals, [truth; 3]);
     await_pairs(&at_client, "10.99.0.1", &["10.89.1.1", "edge-asker"], truth);
     await_pairs(&at_server, "edge-server", &["10.89.1.1"], truth);
-    // Counted once; what came before the second hop told of it, for the server as it was known then.
+    // Counted once; what came before the second hop told of it, for the server known by then.
     let servers = ["10.99.0.1", "10.89.2.2"];
     await_pairs_of(&at_router, &servers, &["10.89.1.1"], truth);
     for (daemon, pair_count) in [(&at_client, 2), (&at_router, 2), (&at_server, 1)] {
