@@ -1,4 +1,4 @@
-//! Conversations: the flows of one 5-tuple at the hops of this host that are one exchange.
+//! Conversations: the flows at all hops that are one exchange.
 //!
 //! The hops saw the same packets, so one flow leads: the one that shows most. What the others
 //! count beyond it is not added, and a change of the leader continues where the last one stood.
@@ -11,7 +11,7 @@ use phalanx_common::abi::{Direction, FlowKey, FlowUpdate, HalfCounters};
 
 use crate::change::CloseReason;
 use crate::feature::Features;
-use crate::flow::{Flow, Growth, TCP};
+use crate::flow::{Flow, Growth, TCP, halves};
 use crate::histogram::Summary;
 use crate::hop::{HopId, NamespaceId};
 use crate::limits::{JOIN_WINDOW_NS, PATH_LENGTH_MAX};
@@ -87,15 +87,9 @@ pub(crate) struct Beginning {
 impl Beginning {
     /// From a flow's first update; `None` where it tells of more, or of less.
     pub(crate) fn of(update: &FlowUpdate, client: Direction) -> Option<Self> {
-        let [low, high] = &update.halves;
-        let (client, server) = match client {
-            Direction::FromLow => (low, high),
-            Direction::FromHigh => (high, low),
-        };
+        let Sides { client, server } = &halves(update, client);
         // Packets of an end beside its SYNs.
         let others = |half: &HalfCounters| {
-            let mut half = *half;
-            half.settle();
             let syns = Some(u64::from(half.syn_count)).filter(|it| *it > 0);
             syns.and_then(|syns| half.packets.checked_sub(syns))
         };
@@ -194,14 +188,8 @@ impl Conversation {
             endpoints: flow.endpoints(),
             client: flow.client,
             role_basis: flow.role_basis,
-            namespaces: Sides {
-                client: opening.namespace,
-                server: opening.namespace,
-            },
-            nearest: Sides {
-                client: flow.hop,
-                server: flow.hop,
-            },
+            namespaces: Sides::both(opening.namespace),
+            nearest: Sides::both(flow.hop),
             beginning: flow.beginning,
             aliases: Vec::new(),
             opened: flow.opened,

@@ -152,17 +152,7 @@ impl Flow {
         let now = Monotonic(update.now_ns).min(now);
         self.heard = self.heard.max(now);
         self.last = self.last.max(last_packet(update, now));
-        let [low, high] = update.halves;
-        let totals = match self.client {
-            Direction::FromLow => Sides {
-                client: low,
-                server: high,
-            },
-            Direction::FromHigh => Sides {
-                client: high,
-                server: low,
-            },
-        };
+        let totals = halves(update, self.client);
         let added = Sides {
             client: count(&mut self.counted.client, &totals.client, tally),
             server: count(&mut self.counted.server, &totals.server, tally),
@@ -283,6 +273,21 @@ pub(crate) fn endpoints(key: &FlowKey, client: Direction) -> Sides<Endpoint> {
     Sides {
         client: Endpoint::of(key, client),
         server: Endpoint::of(key, client.reverse()),
+    }
+}
+
+/// An update's counters by sender.
+pub(crate) const fn halves(update: &FlowUpdate, client: Direction) -> Sides<HalfCounters> {
+    let [low, high] = update.halves;
+    match client {
+        Direction::FromLow => Sides {
+            client: low,
+            server: high,
+        },
+        Direction::FromHigh => Sides {
+            client: high,
+            server: low,
+        },
     }
 }
 

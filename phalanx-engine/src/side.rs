@@ -98,6 +98,17 @@ pub struct Sides<T> {
     pub server: T,
 }
 
+impl<T: Copy> Sides<T> {
+    /// The same value for both sides.
+    #[must_use]
+    pub const fn both(value: T) -> Self {
+        Self {
+            client: value,
+            server: value,
+        }
+    }
+}
+
 impl<T> Sides<T> {
     /// The value of one side.
     #[must_use]

@@ -1,7 +1,7 @@
 //! [`Translation`]: a connection whose ends a host rewrites (NAT), as its connection tracking says.
 //!
 //! Told as a fact of a host, and to the conversations of either side. Deliberately absent: joining
-//! of the two conversations, which is `stitch`'s, from packets.
+//! of the two sides, which packets tell (`conversation`, `stitch`), whatever a host says.
 
 use crate::side::{Endpoint, Sides};
 

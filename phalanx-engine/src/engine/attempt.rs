@@ -115,11 +115,7 @@ impl Engine {
         self.timers.set(attempt.timer, Timer::Attempt(slot));
         let (hop, ends, started) = (attempt.hop, attempt.endpoints, attempt.started);
         let namespace = attempt.namespace;
-        let namespaces = Sides {
-            client: namespace,
-            server: namespace,
-        };
-        let services = self.services(crate::flow::TCP, &ends, namespaces);
+        let services = self.services(crate::flow::TCP, &ends, Sides::both(namespace));
         // A scan must not push out the pairs that talk.
         let pair = self.find_pair(crate::flow::TCP, &ends, &services, false);
         self.pairs

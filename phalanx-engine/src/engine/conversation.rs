@@ -120,11 +120,7 @@ impl Engine {
         let flow = self.flows.get(slot)?;
         let (endpoints, protocol) = (flow.endpoints(), flow.key.protocol);
         let (role_basis, opened, hop) = (flow.role_basis, flow.opened, flow.hop);
-        let namespaces = Sides {
-            client: namespace,
-            server: namespace,
-        };
-        let services = self.services(protocol, &endpoints, namespaces);
+        let services = self.services(protocol, &endpoints, Sides::both(namespace));
         let pair = self.find_pair(protocol, &endpoints, &services, true);
         let id = ConversationId(self.conversation_next);
         let opening = Opening {

@@ -87,6 +87,12 @@ mod tests {
         }
     }
 
+    /// A hop tells of a flow.
+    fn open(engine: &mut Engine, hop: u32, update: &FlowUpdate) {
+        let hop = HopId(hop);
+        engine.handle(Input::Update { hop, update }, NOW);
+    }
+
     /// What is told of a translation.
     fn told(
         engine: &mut Engine,
@@ -120,13 +126,7 @@ mod tests {
         assert!(told(&mut engine, NAMESPACE, translation).is_empty());
         assert_eq!(engine.tally().translations_unplaced, 1);
         let (inside, outside) = (ConversationId(1), ConversationId(2));
-        engine.handle(
-            Input::Update {
-                hop: HopId(1),
-                update: &update(1),
-            },
-            NOW,
-        );
+        open(&mut engine, 1, &update(1));
         let wanted = [[Some(inside), None]];
         assert_eq!(told(&mut engine, NAMESPACE, translation), wanted);
         // The hidden client is the higher end.
@@ -134,13 +134,7 @@ mod tests {
             key: key([10, 0, 0, 2], 80, [192, 0, 2, 1], 1_025, 6),
             ..update(1)
         };
-        engine.handle(
-            Input::Update {
-                hop: HopId(2),
-                update: &beyond,
-            },
-            NOW,
-        );
+        open(&mut engine, 2, &beyond);
         let wanted = [[Some(inside), Some(outside)]];
         assert_eq!(told(&mut engine, NAMESPACE, translation), wanted);
         // These addresses mean the same in each namespace.
@@ -160,13 +154,7 @@ mod tests {
             key: key([127, 0, 0, 1], 50_000, [127, 0, 0, 1], 80, 6),
             ..update(1)
         };
-        engine.handle(
-            Input::Update {
-                hop: HopId(1),
-                update: &local,
-            },
-            NOW,
-        );
+        open(&mut engine, 1, &local);
         let inside = Sides {
             client: end([127, 0, 0, 1], 50_000),
             server: end([127, 0, 0, 1], 80),

@@ -80,11 +80,7 @@ impl Conntrack {
             address: Ipv4Addr::UNSPECIFIED.into(),
             port: 0,
         };
-        let ends = Sides {
-            client: nobody,
-            server: nobody,
-        };
-        self.find(protocol::TCP, ends).map(|_| ())
+        self.find(protocol::TCP, Sides::both(nobody)).map(|_| ())
     }
 
     /// What becomes of the ends of a flow that is seen here; none where no connection has them.
