@@ -191,12 +191,19 @@ impl Summary {
             .all(|outcome| outcome.counts.failed == 0)
     }
 
-    /// Prints the table and the closing line: whether nothing failed.
+    /// Prints what failed tests said, the table and the closing line: whether nothing failed.
     pub(crate) fn finish(self) -> bool {
+        for failure in self.outcomes.iter().flat_map(|it| &it.counts.failures) {
+            println!(
+                "\n== failed: {} ==\n{}",
+                failure.name,
+                failure.lines.join("\n")
+            );
+        }
         let mut total = Counts::default();
         let mut rows = Vec::new();
         for outcome in &self.outcomes {
-            total.add(outcome.counts);
+            total.add(outcome.counts.clone());
             rows.push(vec![
                 outcome.ring.name().to_owned(),
                 outcome.counts.passed.to_string(),

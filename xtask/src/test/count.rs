@@ -1,12 +1,25 @@
-//! Reads the number of tests from what cargo's test programs print.
+//! Reads the number of tests, and what the failed ones said, from what cargo's test programs print.
 
 /// How many tests passed, failed and were skipped.
-#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+#[derive(Clone, Default, Debug, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) passed: u64,
     pub(crate) failed: u64,
     pub(crate) skipped: u64,
+    /// What failed tests printed: to be shown again at the end, where it is found.
+    pub(crate) failures: Vec<Failure>,
 }
+
+/// A test that failed.
+#[derive(Clone, Default, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) name: String,
+    /// The last lines that it printed.
+    pub(crate) lines: Vec<String>,
+}
+
+/// Enough for a panic, and for what led to it.
+const LINES_MAX: usize = 60;
 
 impl Counts {
     /// Adds another ring's.
@@ -14,6 +27,7 @@ impl Counts {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
+        self.failures.extend(other.failures);
     }
 }
 
@@ -23,6 +37,8 @@ pub(super) struct Reader {
     pub(super) counts: Counts,
     /// Tests of the program now running that said they skipped.
     notes: u64,
+    /// Inside the part of a program's output that shows what its failed tests printed.
+    is_in_failures: bool,
 }
 
 impl Reader {
@@ -32,12 +48,38 @@ impl Reader {
         if line.starts_with("SKIPPED:") {
             self.notes += 1;
         }
+        self.read_failure(line);
         if let Some(mut closing) = closing_counts(line) {
             let moved = self.notes.min(closing.passed);
             closing.passed -= moved;
             closing.skipped += moved;
             self.counts.add(closing);
             self.notes = 0;
+        }
+    }
+
+    /// A program shows `failures:`, a part headed `---- NAME stdout ----` for each of them, and
+    /// `failures:` once more with their names.
+    fn read_failure(&mut self, line: &str) {
+        let failures = &mut self.counts.failures;
+        let name = line
+            .strip_prefix("---- ")
+            .and_then(|rest| rest.strip_suffix(" stdout ----"));
+        match (name, self.is_in_failures) {
+            (_, is_in_failures) if line == "failures:" => self.is_in_failures = !is_in_failures,
+            (Some(name), true) => failures.push(Failure {
+                name: name.to_owned(),
+                lines: Vec::new(),
+            }),
+            (None, true) => {
+                if let Some(failure) = failures.last_mut() {
+                    if failure.lines.len() == LINES_MAX {
+                        failure.lines.remove(0);
+                    }
+                    failure.lines.push(line.to_owned());
+                }
+            }
+            (_, false) => {}
         }
     }
 }
@@ -57,6 +99,7 @@ fn closing_counts(line: &str) -> Option<Counts> {
         passed: number("passed")?,
         failed: number("failed")?,
         skipped: number("ignored")?,
+        failures: Vec::new(),
     })
 }
 
@@ -85,7 +128,8 @@ mod tests {
             Counts {
                 passed: 8,
                 failed: 1,
-                skipped: 2
+                skipped: 2,
+                failures: Vec::new()
             }
         );
     }
@@ -102,9 +146,46 @@ mod tests {
             counts,
             Counts {
                 passed: 4,
-                failed: 0,
-                skipped: 1
+                skipped: 1,
+                ..Counts::default()
             }
         );
+    }
+
+    #[test]
+    fn what_failed_tests_said_is_kept() {
+        let counts = read(&[
+            "successes:",
+            "",
+            "---- a stdout ----",
+            "fine",
+            "",
+            "failures:",
+            "",
+            "---- b::c stdout ----",
+            "thread 'b::c' panicked at it:",
+            "no",
+            "",
+            "failures:",
+            "    b::c",
+            "",
+            "test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; f",
+            "---- d stdout ----",
+        ]);
+        let failure = Failure {
+            name: "b::c".to_owned(),
+            lines: ["thread 'b::c' panicked at it:", "no", ""]
+                .map(str::to_owned)
+                .to_vec(),
+        };
+        assert_eq!(counts.failures, [failure]);
+    }
+
+    #[test]
+    fn of_a_failure_that_said_much_the_end_is_kept() {
+        let said: Vec<String> = (0..1_000).map(|number| number.to_string()).collect();
+        let mut lines = vec!["failures:", "---- a stdout ----"];
+        lines.extend(said.iter().map(String::as_str));
+        assert_eq!(read(&lines).failures[0].lines, said[1_000 - LINES_MAX..]);
     }
 }
