@@ -51,7 +51,7 @@ pub use self::reading::{ClockReading, HopClock};
 pub use self::trail::{Crossing, SynOptions, Trail};
 
 /// What is known of a hop beside its packets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StitchHop {
     /// Its number, as trails name it.
     pub hop: u32,
@@ -59,6 +59,8 @@ pub struct StitchHop {
     pub clock: u32,
     /// First and last packet of its capture, in nanoseconds of its clock.
     pub window_ns: (i64, i64),
+    /// When it recorded nothing in between, from and until, in nanoseconds of its clock.
+    pub gaps_ns: Vec<(i64, i64)>,
 }
 
 /// What the flows of several hops come to.
@@ -111,7 +113,7 @@ pub fn stitch(mut trails: Vec<Trail>, hops: &[StitchHop]) -> Stitched {
         .iter()
         .map(|hop| StitchHop {
             window_ns: (clamp(hop.window_ns.0), clamp(hop.window_ns.1)),
-            ..*hop
+            ..hop.clone()
         })
         .collect();
     let hops = &hops[..];

@@ -26,7 +26,8 @@
 //! let target = SocketAddr::new(server.ipv4()?.into(), service.port());
 //! let program = Program::RequestResponse(RequestResponse::default());
 //! let outcome = range.host("client")?.enter(|| run(&program, target))??;
-//! let truth = link.settle(Duration::from_millis(50), Duration::from_secs(5))?;
+//! range.settle(Duration::from_millis(50), Duration::from_secs(5))?;
+//! let truth = link.counters()?;
 //! println!("{} requests, {} packets lost", outcome.requests, truth.forward.dropped.lost);
 //! # Ok(())
 //! # }

@@ -2,8 +2,9 @@
 //! it goes when the [`Range`] is dropped, and by a watcher process however this one ends.
 
 use std::fmt::Write as _;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::clock::monotonic_ns;
 use crate::namespace::{Namespaces, ip_batch, remove_stale};
@@ -89,6 +90,29 @@ impl Range {
                 let known: Vec<&str> = self.hosts.iter().map(Host::name).collect();
                 format!("no node `{name}`; there are {}", known.join(", "))
             })
+    }
+
+    /// Waits until nobody waits for an acknowledgement and every emulated link is quiet, as
+    /// [`Link::settle`] has it; fails after `limit`. Silence alone is not the end of a TCP
+    /// conversation whose last packet was lost: it goes on after a retransmission timeout.
+    pub fn settle(&self, quiet: Duration, limit: Duration) -> Result<()> {
+        let end = Instant::now() + limit;
+        for host in &self.hosts {
+            while host.outstanding_sockets()? > 0 {
+                ensure!(
+                    Instant::now() < end,
+                    "{}: something is not acknowledged after {limit:?}",
+                    host.name()
+                );
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+        for link in &self.links {
+            if link.is_emulated() {
+                link.settle(quiet, end.saturating_duration_since(Instant::now()))?;
+            }
+        }
+        Ok(())
     }
 
     /// All hosts and routers, in the order of the file.

@@ -231,7 +231,11 @@ fn one_command_captures_on_all_hops_of_a_path() {
         ..Impairment::delay(5.0)
     });
     let link = stage.range.link("bad").unwrap();
-    let before = link.settle(QUIET, PATIENCE).unwrap();
+    let settle = || {
+        stage.range.settle(QUIET, PATIENCE).unwrap();
+        link.counters().unwrap()
+    };
+    let before = settle();
     let mut capture = stage.host("hub").command(BINARY).unwrap();
     capture
         .args(["capture", "--api", &fleet.hub.api(), "--hops"])
@@ -251,7 +255,7 @@ fn one_command_captures_on_all_hops_of_a_path() {
         bytes: 2_000_000,
         ..Download::default()
     }));
-    let after = link.settle(QUIET, PATIENCE).unwrap();
+    let after = settle();
     let ended = capture.wait_with_output().unwrap();
     let told = String::from_utf8(ended.stderr).unwrap();
     println!("{told}");
@@ -438,6 +442,10 @@ fn an_agent_that_is_restarted_goes_on_with_its_part() {
         let own = fleet.agents[name].get("/api/v1/captures");
         assert_eq!(own["captures"], json!([]));
     }
+    let merged = fleet.hub.curl(&[], &format!("/api/v1/captures/{id}/file"));
+    let told = String::from_utf8_lossy(&merged);
+    let told = told.matches("nothing was recorded from").count();
+    assert_eq!(told, 3, "of each interface that was away");
     let report = fleet.report(&id);
     for hop in report["hops"].as_array().unwrap() {
         let name = hop["id"].as_str().unwrap().split(':').next().unwrap();

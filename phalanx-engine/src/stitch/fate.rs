@@ -20,7 +20,7 @@ pub(super) enum Fate {
     Missing { after: usize },
     /// Nobody saw it after this stop, and yet it arrived.
     Uncaptured { after: usize },
-    /// Captures end too early to tell.
+    /// Where it would have come next nobody recorded then.
     Open { after: usize },
 }
 
@@ -35,16 +35,25 @@ pub(super) enum Origin {
     Uncaptured { before: usize },
 }
 
+/// What a stop's capture did at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Watch {
+    /// It recorded.
+    On,
+    /// It had not begun, or had ended.
+    Over,
+    /// It recorded nothing in between.
+    Paused,
+}
+
 /// What is known beside the journeys themselves.
 pub(super) struct Circumstances<'a> {
     /// Packets of the direction at each stop.
     pub(super) items: &'a [&'a [Item]],
-    /// First and last time that each stop's capture has, in its own clock.
-    pub(super) windows_ns: &'a [(i64, i64)],
     /// Acknowledgements at each stop: position and when it was first reached, both rising.
     pub(super) acknowledged: &'a [Vec<(u64, i64)>],
-    /// How far a later stop's clock is ahead of an earlier one's, and the delay, at its time.
-    pub(super) arrival_ns: &'a dyn Fn(usize, usize, i64) -> i64,
+    /// What a stop did when a packet that was at another one at a time of that one was due.
+    pub(super) watch: &'a dyn Fn(usize, usize, i64) -> Watch,
     /// Stops that lie side by side.
     pub(super) beside: &'a Beside,
 }
@@ -115,13 +124,18 @@ impl Judge<'_> {
         }
         let sent_ns = self.time_ns(journey, after).unwrap_or_default();
         let range = self.journeys.range(journey);
+        let watch = self.watch(journey, after, sent_ns);
         if range.is_empty() {
-            return if self.is_watched(journey, after, sent_ns) {
-                Fate::Missing { after }
-            } else {
-                Fate::Open { after }
+            return match watch {
+                Watch::On => Fate::Missing { after },
+                Watch::Over | Watch::Paused => Fate::Open { after },
             };
         }
+        // What was lost while the next stop was away may have come as far as there, and farther.
+        let lost = match watch {
+            Watch::Paused => Fate::Open { after },
+            Watch::On | Watch::Over => Fate::Lost { after },
+        };
         let acknowledged_ns = |stop: usize| self.acknowledged_ns(stop, range.end);
         for other in others {
             // The last that both crossed: behind it they may have gone different ways.
@@ -133,17 +147,17 @@ impl Judge<'_> {
                 // Sent again later, from where this one was seen.
                 let was_needed = acknowledged_ns(at).is_none_or(|known| known > again.time_ns);
                 if was_needed || self.came_first(other, at, range.end) {
-                    return Fate::Lost { after };
+                    return lost;
                 }
-            } else if self.came_farther(other, after) && self.is_watched(journey, after, sent_ns) {
+            } else if self.came_farther(other, after) && watch == Watch::On {
                 // Sent before, and had come to the end when this was sent: this one was needless,
                 // and what became of it nobody can know but the stops.
-                return Fate::Lost { after };
+                return lost;
             }
         }
         match acknowledged_ns(after) {
             Some(_) => Fate::Uncaptured { after },
-            None if self.is_watched(journey, after, sent_ns) => Fate::Lost { after },
+            None if watch == Watch::On => lost,
             None => Fate::Open { after },
         }
     }
@@ -187,18 +201,14 @@ impl Judge<'_> {
         list.get(at).map(|it| it.1)
     }
 
-    /// Whether the captures of the stops that come next on a packet's way cover the time at which
-    /// it would have come there.
-    fn is_watched(&self, journey: usize, after: usize, sent_ns: i64) -> bool {
+    /// What the captures of the stops that come next on a packet's way did at the time at which it
+    /// would have come there: the one that did least.
+    fn watch(&self, journey: usize, after: usize, sent_ns: i64) -> Watch {
         let beside = self.circumstances.beside;
         let may_come = |stop: &&usize| beside.lies(self.journeys, journey, **stop) != Lies::Off;
-        let mut next = beside.next(after).iter().filter(may_come).peekable();
-        let covers = |next: &usize| {
-            let (first, last) = self.circumstances.windows_ns[*next];
-            let due_ns = (self.circumstances.arrival_ns)(after, *next, sent_ns);
-            (first..=last).contains(&due_ns)
-        };
-        next.peek().is_some() && next.all(covers)
+        let next = beside.next(after).iter().filter(may_come);
+        let watch = next.map(|next| (self.circumstances.watch)(after, *next, sent_ns));
+        watch.max().unwrap_or(Watch::Over)
     }
 
     fn origin(&self, journey: usize, others: impl Iterator<Item = usize>) -> Origin {

@@ -12,7 +12,7 @@ use super::clock::{Clocks, Difference};
 use super::conversation::{
     Alignment, Group, Packets, PathCount, Rewrite, RewriteField, StitchedConversation, pairs,
 };
-use super::fate::{Circumstances, Fate, Fates, Origin};
+use super::fate::{Circumstances, Fate, Fates, Origin, Watch};
 use super::journey::{Journeys, Stop};
 use super::ladder::{Ladder, Told};
 use super::leg::{LegStory, Unseen, Way, round_trips};
@@ -378,16 +378,26 @@ impl<'a> Scene<'a> {
             due_ns.saturating_add(usual[to])
         };
         let acknowledged = self.acknowledged(members, side, &items);
-        let windows: Vec<(i64, i64)> = members.iter().map(|it| self.window_ns(*it)).collect();
-        let is_watched = |from: usize, to: usize, time_ns: i64| {
-            let (first, last) = windows[to];
+        let watches: Vec<_> = members.iter().map(|it| self.recorded_ns(*it)).collect();
+        let watch = |from: usize, to: usize, time_ns: i64| {
+            let ((first, last), gaps_ns) = watches[to];
             let due_ns = match from < to {
                 true => arrival(from, to, time_ns),
                 // Against the way: as if it took no time.
                 false => time_ns.saturating_add(ahead(from, to, time_ns)),
             };
-            (first..=last).contains(&due_ns)
+            if !(first..=last).contains(&due_ns) {
+                return Watch::Over;
+            }
+            match gaps_ns
+                .iter()
+                .any(|(from, until)| (*from..*until).contains(&due_ns))
+            {
+                true => Watch::Paused,
+                false => Watch::On,
+            }
         };
+        let is_watched = |from, to, time_ns| watch(from, to, time_ns) == Watch::On;
         let beside = Beside::of(Seen {
             journeys: &journeys,
             items: &items,
@@ -398,9 +408,8 @@ impl<'a> Scene<'a> {
             &journeys,
             &Circumstances {
                 items: &items,
-                windows_ns: &windows,
                 acknowledged: &acknowledged,
-                arrival_ns: &arrival,
+                watch: &watch,
                 beside: &beside,
             },
         );
@@ -445,20 +454,23 @@ impl<'a> Scene<'a> {
         members.iter().map(of).collect()
     }
 
-    /// The time that a member's packets are of: its hop's capture, or as far as they were kept.
-    fn window_ns(&self, member: usize) -> (i64, i64) {
+    /// The time that a member's packets are of, its hop's capture or as far as they were kept, and
+    /// the gaps in it.
+    fn recorded_ns(&self, member: usize) -> ((i64, i64), &[(i64, i64)]) {
         let trail = self.trail(member);
         let found = self.known.hops.iter().find(|it| it.hop == trail.hop);
         let (first, last) = found.map_or((i64::MIN, i64::MAX), |it| it.window_ns);
+        let gaps_ns = found.map_or(&[][..], |it| &it.gaps_ns);
         if trail.left_out == 0 {
-            return (first, last);
+            return ((first, last), gaps_ns);
         }
         let both = [&trail.crossings.client, &trail.crossings.server];
         let kept = both
             .into_iter()
             .filter_map(|it| it.last())
             .map(|it| it.time_ns);
-        (first, kept.max().unwrap_or(first).min(last))
+        let last = kept.max().unwrap_or(first).min(last);
+        ((first, last), gaps_ns)
     }
 
     fn leg(

@@ -304,6 +304,7 @@ fn hops(count: u32) -> Vec<StitchHop> {
         hop,
         clock: hop,
         window_ns: (i64::MIN, i64::MAX),
+        gaps_ns: Vec::new(),
     };
     (0..count).map(hop).collect()
 }
@@ -355,6 +356,46 @@ fn what_was_acknowledged_was_not_lost() {
     let of = |leg: usize| legs[leg].forward.as_ref().expect("seen");
     assert_eq!((of(0).lost, of(0).not_captured), (0, 20));
     assert_eq!((of(1).lost, of(1).not_captured), (0, 4));
+}
+
+#[test]
+fn what_was_due_while_a_hop_recorded_nothing_is_not_lost_before_it() {
+    // Segments 100 to 149 pass the middle hop while it is away, and three of them are lost behind
+    // it; later three more are.
+    let is_away = |index: u32| (100..150).contains(&index);
+    let is_lost = |index: u32| [110, 120, 130, 170, 171, 180].contains(&index);
+    let trails = || {
+        vec![
+            trail(0, 40_000, 0, 200, |_| false),
+            trail(1, 40_000, 0, 200, is_away),
+            trail(2, 40_000, 0, 200, is_lost),
+        ]
+    };
+    let told = |hops: &[StitchHop]| {
+        let mut trails = trails();
+        // Nothing tells what became of what is not acknowledged: datagrams, as it were.
+        for trail in &mut trails {
+            trail.crossings.server.clear();
+        }
+        let times: Vec<i64> = trails[0]
+            .crossings
+            .client
+            .iter()
+            .map(|it| it.time_ns)
+            .collect();
+        (stitch(trails, hops), times)
+    };
+    let (without, times) = told(&hops(3));
+    let lost = |stitched: &super::Stitched, leg: usize| {
+        let leg = stitched.conversations[0].legs[leg].forward.clone();
+        let leg = leg.expect("seen");
+        (leg.lost, leg.unresolved)
+    };
+    assert_eq!((lost(&without, 0).0, lost(&without, 1).0), (3, 3));
+    let mut hops = hops(3);
+    hops[1].gaps_ns = vec![(times[100], times[149] + MS)];
+    let (with, _) = told(&hops);
+    assert_eq!((lost(&with, 0), lost(&with, 1)), ((0, 3), (3, 0)));
 }
 
 #[test]

@@ -128,12 +128,42 @@ impl Host {
         ))
     }
 
+    /// How many of its TCP sockets wait for an acknowledgement, of data, SYN or FIN, have something
+    /// to send yet, or have still to close what their peer has closed: none of the others sends
+    /// anything unless somebody asks it to.
+    pub fn outstanding_sockets(&self) -> Result<usize> {
+        let read = |name| fs::read_to_string(format!("/proc/thread-self/net/{name}"));
+        let texts = self.enter(|| Ok([read("tcp")?, read("tcp6")?]));
+        let texts: std::io::Result<[String; 2]> = texts?;
+        let [v4, v6] = texts.context("read the sockets")?;
+        Ok(v4
+            .lines()
+            .chain(v6.lines())
+            .filter(|it| is_outstanding(it))
+            .count())
+    }
+
     /// Its TCP connections to a port, as `ss -ti` (iproute2) tells of them.
     pub fn connections_to(&self, port: u16) -> Result<Vec<SocketTruth>> {
         let filter = format!("dport = :{port}");
         let text = self.exec(&["ss", "-tinOH", &filter])?;
         Ok(text.lines().map(SocketTruth::parse).collect())
     }
+}
+
+/// Whether a line of `/proc/net/tcp` (proc(5)) is of a socket that has something outstanding: the
+/// fourth column is its state, the fifth `tx_queue:rx_queue`, all in hexadecimal.
+fn is_outstanding(line: &str) -> bool {
+    // A request that a listener has answered has no queue of its own.
+    const SYN_RECEIVED: &str = "03";
+    const CLOSE_WAIT: &str = "08";
+    let mut columns = line.split_whitespace().skip(3);
+    let is_due = columns
+        .next()
+        .is_some_and(|it| [SYN_RECEIVED, CLOSE_WAIT].contains(&it));
+    let queue = columns.next().and_then(|queues| queues.split_once(':'));
+    let sending = queue.and_then(|(sending, _)| u32::from_str_radix(sending, 16).ok());
+    sending.is_some_and(|bytes| bytes > 0 || is_due)
 }
 
 #[cfg(test)]
@@ -152,6 +182,21 @@ mod tests {
         let grown: Vec<_> = after.since(&before).iter().map(|it| it.1).collect();
         assert_eq!(after.since(&before).get("Tcp.RetransSegs"), 2);
         assert_eq!(grown.len(), 4);
+    }
+
+    #[test]
+    fn sockets_that_wait_for_an_acknowledgement_are_known() {
+        let heading = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt";
+        let line = |state: &str, queues: &str| {
+            format!("   0: 0100007F:1F90 0200007F:C350 {state} {queues} 00:00000000 00000000 0")
+        };
+        assert!(!is_outstanding(heading));
+        assert!(!is_outstanding(&line("0A", "00000000:00000003")));
+        assert!(!is_outstanding(&line("01", "00000000:00000000")));
+        assert!(is_outstanding(&line("01", "0000000A:00000000")));
+        assert!(is_outstanding(&line("03", "00000000:00000000")));
+        assert!(is_outstanding(&line("08", "00000000:00000000")));
+        assert!(is_outstanding(&line("09", "00000001:00000000")));
     }
 
     #[test]

@@ -133,6 +133,10 @@ impl Link {
         self.emulated()?.end_logs()
     }
 
+    pub(super) fn is_emulated(&self) -> bool {
+        self.emulated.is_some()
+    }
+
     /// Waits until nothing is under way and the counters stand still for `quiet`, and gives
     /// them back; fails after `limit`.
     pub fn settle(&self, quiet: Duration, limit: Duration) -> Result<LinkCounters> {

@@ -2,7 +2,7 @@
 //!
 //! Each capture is read once more, as a [`Stream`] or several, and the earliest packet of all
 //! streams is the next one. A packet whose time was changed says in a comment what its own clock
-//! had shown. Deliberately absent: what stands beside the packets of a capture (their comments,
+//! had shown, and the first one after a gap when nothing was recorded. Deliberately absent: what stands beside the packets of a capture (their comments,
 //! names of hosts, secrets) but for translations, and any judgement of which packets are the same.
 
 mod lane;
@@ -53,6 +53,8 @@ pub struct MergeHop {
     pub readings: Vec<ClockReading>,
     /// Its first and its last packet, in nanoseconds of its clock.
     pub window_ns: (i64, i64),
+    /// When it recorded nothing in between, from and until, in nanoseconds of its clock.
+    pub gaps_ns: Vec<(i64, i64)>,
 }
 
 /// What a merge came to.
@@ -96,6 +98,8 @@ struct Port<'a> {
     index: usize,
     times_ns: Option<(u64, u64)>,
     written: u64,
+    /// Gaps that no packet has told of yet.
+    gaps_ns: Vec<(i64, i64)>,
 }
 
 /// The merged capture.
@@ -206,6 +210,7 @@ impl<'a, W: Write> Sheet<'a, W> {
                 hop,
                 times_ns: None,
                 written: 0,
+                gaps_ns: hop.gaps_ns.clone(),
             });
         }
         Ok(Self {
@@ -226,12 +231,14 @@ impl<'a, W: Write> Sheet<'a, W> {
         tally.before_epoch += u64::from(passed.time_ns < 0);
         self.latest_ns = self.latest_ns.max(passed.time_ns);
         let time_ns = u64::try_from(passed.time_ns).unwrap_or(0);
+        let clock = passed.comment(&port.hop.name).into_iter();
+        let comments: Vec<String> = clock.chain(port.gaps_before(passed.own_ns)).collect();
         self.writer.write(&pcapng::Packet {
             interface: port.index,
             time_ns,
             wire_length: passed.wire_length,
             bytes: &passed.bytes,
-            comment: &passed.comment(&port.hop.name),
+            comment: &comments.join("; "),
         })?;
         port.written += 1;
         let (first_ns, last_ns) = port.times_ns.unwrap_or((time_ns, time_ns));
@@ -240,7 +247,7 @@ impl<'a, W: Write> Sheet<'a, W> {
     }
 
     fn finish(mut self) -> Result<(W, MergeTally), WriteError> {
-        for port in &self.ports {
+        for port in &mut self.ports {
             let dropped = port.hop.interface.lost_count();
             // Who reads the file shall not take for lost by the network what a capture lost.
             if dropped > 0 {
@@ -259,7 +266,8 @@ impl<'a, W: Write> Sheet<'a, W> {
             let (_, end_ns) = port.times_ns.unwrap_or_default();
             let translations = &port.hop.interface.translations;
             let note = |(it, host): (&Translation, &String)| Note::new(*it, host).to_string();
-            let notes: Vec<String> = translations.iter().map(note).collect();
+            let mut notes: Vec<String> = translations.iter().map(note).collect();
+            notes.extend(port.gaps_before(i64::MAX));
             for part in notes.chunks(NOTES_PER_BLOCK) {
                 self.writer.write_remarks(port.index, end_ns, part)?;
             }
@@ -268,17 +276,34 @@ impl<'a, W: Write> Sheet<'a, W> {
     }
 }
 
+impl Port<'_> {
+    /// The gaps that were over at a time of its clock and are not told of yet, in words.
+    fn gaps_before(&mut self, own_ns: i64) -> Vec<String> {
+        let gaps = self
+            .gaps_ns
+            .extract_if(.., |(_, until_ns)| *until_ns <= own_ns);
+        let tell = |(from_ns, until_ns)| {
+            let (from, until) = (instant(from_ns), instant(until_ns));
+            format!(
+                "{}: nothing was recorded from {from} to {until}",
+                self.hop.name
+            )
+        };
+        gaps.map(tell).collect()
+    }
+}
+
 impl Passed {
     /// What the hop's clock had shown, where another time is written.
-    fn comment(&self, hop: &str) -> String {
+    fn comment(&self, hop: &str) -> Option<String> {
         if self.time_ns == self.own_ns && self.time_ns >= 0 {
-            return String::new();
+            return None;
         }
         let own = instant(self.own_ns);
-        match self.error_ns {
+        Some(match self.error_ns {
             Some(error_ns) => format!("{hop}: {own}, ±{}", bound(error_ns)),
             None => format!("{hop}: {own}"),
-        }
+        })
     }
 }
 

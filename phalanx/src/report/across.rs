@@ -91,6 +91,7 @@ impl Report {
                     it.first_ns.unwrap_or_default(),
                     it.last_ns.unwrap_or_default(),
                 ),
+                gaps_ns: it.gaps.clone(),
             })
             .collect();
         let stitched = stitch(trails.trails, &hops);

@@ -116,7 +116,7 @@ impl Stage {
         let hosts = [client, server];
         let before = hosts.map(|host| host.kernel_counters().unwrap());
         let outcome = work(&self);
-        link.settle(QUIET, PATIENCE).unwrap();
+        self.range.settle(QUIET, PATIENCE).unwrap();
         let after = hosts.map(|host| host.kernel_counters().unwrap());
         for capture in captures {
             let counters = capture.finish().unwrap();

@@ -97,8 +97,14 @@ impl Stage {
             .filter(|link| link.impairment(Direction::Forward).is_ok())
             .collect();
         // A late acknowledgement of what came before is none of ours.
-        let settle = |link: &&phalanx_range::Link| link.settle(QUIET, PATIENCE).unwrap();
-        let before: Vec<_> = emulated.iter().map(settle).collect();
+        let settle = || -> Vec<_> {
+            self.range.settle(QUIET, PATIENCE).unwrap();
+            emulated
+                .iter()
+                .map(|link| link.counters().unwrap())
+                .collect()
+        };
+        let before = settle();
         let mut journals = BTreeMap::new();
         for link in &emulated {
             for (at, direction) in Direction::BOTH.into_iter().enumerate() {
@@ -116,7 +122,7 @@ impl Stage {
             })
             .collect();
         work(&self);
-        let after: Vec<_> = emulated.iter().map(settle).collect();
+        let after = settle();
         for capture in captures {
             assert_eq!(capture.finish().unwrap().dropped, 0, "tcpdump was too slow");
         }

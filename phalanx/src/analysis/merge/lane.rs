@@ -100,6 +100,7 @@ mod tests {
             interface: Interface::default(),
             readings: vec![reading(0, 0), reading(from_ns, -BACK_NS)],
             window_ns: (0, 20_000),
+            gaps_ns: Vec::new(),
         }
     }
 

@@ -76,6 +76,7 @@ fn source(scratch: &Scratch, offsets: [Option<i64>; 2]) -> MergeSource {
             interface: interface.clone(),
             readings: offset.map(ahead).into_iter().collect(),
             window_ns: (START_NS, START_NS + 10 * SECOND_NS),
+            gaps_ns: Vec::new(),
         };
         (index, hop)
     };
@@ -150,6 +151,36 @@ fn interfaces_with_clocks_an_hour_apart_come_in_order() {
     assert_eq!(times(&frames), wanted);
     // Those of the second one say what its clock had shown.
     assert_eq!(file.notes().comments, 1 + count as u64);
+}
+
+#[test]
+fn when_nothing_was_recorded_is_told_once() {
+    let packets = [
+        (0, START_NS),
+        (0, START_NS + 10),
+        (1, START_NS + 20),
+        (1, START_NS + 30),
+    ];
+    let scratch = capture("gap", &packets);
+    let told = |gaps_ns: &[(i64, i64)]| {
+        let mut source = source(&scratch, [Some(0), Some(0)]);
+        source.hops.get_mut(&1).unwrap().gaps_ns = gaps_ns.to_vec();
+        let (_, bytes) = merge(source);
+        let find = |what: &[u8]| bytes.windows(what.len()).position(|it| it == what);
+        let remark = find(b"host:eth1: nothing was recorded from");
+        // The length on the wire stands before the bytes of the last packet.
+        let last = find(b"\0\0\x05\xdc\0\0\0\0\0\0\0\x03").unwrap();
+        let is_before_last = remark.map(|it| it < last);
+        (read(bytes).0.notes().comments, is_before_last)
+    };
+    let [early, late] = [
+        (START_NS + 1, START_NS + 20),
+        (START_NS + 31, START_NS + 40),
+    ];
+    assert_eq!(told(&[]), (1, None));
+    assert_eq!(told(&[early]), (2, Some(true)), "by the first packet after");
+    assert_eq!(told(&[late]), (1, Some(false)), "behind the packets");
+    assert_eq!(told(&[early, late]), (2, Some(true)));
 }
 
 #[test]

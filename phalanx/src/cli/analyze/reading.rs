@@ -231,6 +231,7 @@ impl Reading {
                     hop.first_ns.unwrap_or_default(),
                     hop.last_ns.unwrap_or_default(),
                 ),
+                gaps_ns: hop.gaps.clone(),
             };
             Some((*index, merged))
         };
