@@ -2,8 +2,9 @@
 //!
 //! Each capture is read once more, as a [`Stream`] or several, and the earliest packet of all
 //! streams is the next one. A packet whose time was changed says in a comment what its own clock
-//! had shown, and the first one after a gap when nothing was recorded. Deliberately absent: what stands beside the packets of a capture (their comments,
-//! names of hosts, secrets) but for translations, and any judgement of which packets are the same.
+//! had shown, and the first one after a gap says when nothing was recorded. Deliberately absent:
+//! what stands beside the packets of a capture (their comments, names of hosts, secrets) but for
+//! translations, and any judgement of which packets are the same.
 
 mod lane;
 mod limits;
