@@ -362,7 +362,7 @@ fn parse_hop(text: &str) -> Result<Named, &'static str> {
 
 fn parse_gap(text: &str) -> Result<Gap, &'static str> {
     let parsed = || {
-        let (name, times) = text.rsplit_once('=')?;
+        let (name, times) = text.split_once('=')?;
         let (from, until) = times.split_once("..")?;
         Some(Gap {
             name: name.to_owned(),
