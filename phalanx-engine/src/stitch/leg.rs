@@ -1,6 +1,7 @@
 //! Legs: what lies between two neighbouring hops of a path: delay, loss, reordering, duplication.
 
 use hashbrown::HashMap;
+use phalanx_common::packet::TcpFlags;
 
 use super::alignment::Item;
 use super::beside::{Beside, Lies, PATH_SHARE};
@@ -115,16 +116,31 @@ impl Way<'_> {
 
     /// Packets that a journey stands for: more than one where what was lost was never cut.
     pub(super) fn weight(&self, journey: usize) -> u64 {
-        let range = self.journeys.range(journey);
-        let length = range.end.saturating_sub(range.start);
         let is_cut = self.journeys.stops(journey).all(|stop| {
             let item = self.item(journey, stop);
-            item.is_some_and(|item| item.end.saturating_sub(item.start) <= self.segment_length)
+            item.is_some_and(|item| u64::from(item.crossing.length) <= self.segment_length)
         });
         match is_cut {
             true => 1,
-            false => length.div_ceil(self.segment_length.max(1)).max(1),
+            false => self
+                .payload(journey)
+                .div_ceil(self.segment_length.max(1))
+                .max(1),
         }
+    }
+
+    /// Payload bytes of a journey: SYN and FIN take a place in sequence space and none in a packet.
+    fn payload(&self, journey: usize) -> u64 {
+        let range = self.journeys.range(journey);
+        let first = self.journeys.stops(journey).next();
+        let item = first.and_then(|stop| self.item(journey, stop));
+        let control = item.map_or(0, |item| {
+            let flags = TcpFlags(item.crossing.flags);
+            u64::from(flags.any(TcpFlags::SYN) && item.start == range.start)
+                + u64::from(flags.any(TcpFlags::FIN) && item.end == range.end)
+        });
+        let length = range.end.saturating_sub(range.start);
+        length.saturating_sub(control)
     }
 
     /// Whether a journey's times at both stops are of its own first byte.

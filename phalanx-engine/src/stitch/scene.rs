@@ -633,12 +633,14 @@ fn acknowledgements(items: &[Item], end: u64) -> Vec<(u64, i64)> {
     list
 }
 
-/// The longest segment at the stop where they are the shortest, of those that saw most bytes.
+/// Payload of the longest segment at the stop where they are the shortest, of those that saw most
+/// bytes.
 fn segment_length(items: &[&[Item]]) -> u64 {
     let length = |it: &Item| it.end.saturating_sub(it.start);
     let bytes = |items: &[Item]| items.iter().map(length).fold(0, u64::saturating_add);
     let most = items.iter().map(|it| bytes(it)).max().unwrap_or(0);
     let telling = items.iter().filter(|it| bytes(it) >= most / 2);
-    let longest = telling.filter_map(|it| it.iter().map(length).max().filter(|it| *it > 1));
+    let payload = |it: &Item| u64::from(it.crossing.length);
+    let longest = telling.filter_map(|it| it.iter().map(payload).max().filter(|it| *it > 0));
     longest.min().unwrap_or(1)
 }

@@ -399,6 +399,23 @@ fn what_was_due_while_a_hop_recorded_nothing_is_not_lost_before_it() {
 }
 
 #[test]
+fn a_full_segment_that_ends_a_connection_is_one_packet() {
+    let mut trails = vec![
+        trail(0, 40_000, 0, 200, |_| false),
+        trail(1, 40_000, 0, 200, |index| index == 199),
+    ];
+    // The one that never arrives, and that nothing acknowledges.
+    let last = trails[0].crossings.client.last_mut().expect("data");
+    last.flags |= TcpFlags::FIN;
+    for trail in &mut trails {
+        trail.crossings.server.pop();
+    }
+    let stitched = stitch(trails, &hops(2));
+    let leg = stitched.conversations[0].legs[0].forward.as_ref();
+    assert_eq!(leg.map(|it| (it.packets, it.lost)), Some((200, 1)));
+}
+
+#[test]
 fn flows_that_share_nothing_stay_apart() {
     let mut other = trail(1, 40_000, 0, 50, |_| false);
     for crossing in &mut other.crossings.client {
