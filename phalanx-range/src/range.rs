@@ -97,8 +97,8 @@ impl Range {
     /// conversation whose last packet was lost: it goes on after a retransmission timeout.
     pub fn settle(&self, quiet: Duration, limit: Duration) -> Result<()> {
         let end = Instant::now() + limit;
-        for host in &self.hosts {
-            while host.outstanding_sockets()? > 0 {
+        loop {
+            while let Some(host) = self.waiting_host()? {
                 ensure!(
                     Instant::now() < end,
                     "{}: something is not acknowledged after {limit:?}",
@@ -106,13 +106,24 @@ impl Range {
                 );
                 std::thread::sleep(Duration::from_millis(2));
             }
-        }
-        for link in &self.links {
-            if link.is_emulated() {
-                link.settle(quiet, end.saturating_duration_since(Instant::now()))?;
+            for link in self.links.iter().filter(|it| it.is_emulated()) {
+                link.settle(quiet, limit)?;
+            }
+            // What one of them was waiting for may have made another one speak.
+            if self.waiting_host()?.is_none() {
+                return Ok(());
             }
         }
-        Ok(())
+    }
+
+    /// A host that waits for an acknowledgement.
+    fn waiting_host(&self) -> Result<Option<&Host>> {
+        for host in &self.hosts {
+            if host.outstanding_sockets()? > 0 {
+                return Ok(Some(host));
+            }
+        }
+        Ok(None)
     }
 
     /// All hosts and routers, in the order of the file.

@@ -202,7 +202,8 @@ impl Sample {
     }
 }
 
-/// 1,000 agents, for a minute.
+/// 1,000 agents. Rates are those of the whole run, memory and times those of the minute after the
+/// first half.
 fn bear_many() -> Result<()> {
     let folder = Folder::new("bench-many");
     let mut hub = Hub::make(&folder, "hub");

@@ -261,7 +261,10 @@ fn print_differences(shown: &Flows, truth: &Flows) -> usize {
 fn carry(range: &Range, daemon: &Daemon<'_>, target: SocketAddr, shown: &mut Shown) -> Flows {
     let (client, wan) = (range.host("client").unwrap(), range.link("wan").unwrap());
     let quiet = Duration::from_millis(500);
-    let settle = || wan.settle(quiet, daemon::STEP_TIMEOUT).unwrap();
+    let settle = || {
+        range.settle(quiet, daemon::STEP_TIMEOUT).unwrap();
+        wan.counters().unwrap()
+    };
     let link_before = settle();
     let path = std::env::temp_dir().join(format!("{}.pcap", client.namespace().name()));
     let wire = Capture::start(range, "edge", "wan0", &path);

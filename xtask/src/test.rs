@@ -193,12 +193,15 @@ impl Summary {
 
     /// Prints what failed tests said, the table and the closing line: whether nothing failed.
     pub(crate) fn finish(self) -> bool {
-        for failure in self.outcomes.iter().flat_map(|it| &it.counts.failures) {
-            println!(
-                "\n== failed: {} ==\n{}",
-                failure.name,
-                failure.lines.join("\n")
-            );
+        for outcome in &self.outcomes {
+            for failure in &outcome.counts.failures {
+                println!(
+                    "\n== failed in ring {}: {} ==",
+                    outcome.ring.name(),
+                    failure.name
+                );
+                failure.lines.iter().for_each(|line| println!("{line}"));
+            }
         }
         let mut total = Counts::default();
         let mut rows = Vec::new();

@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 
 use super::alignment::Item;
 use super::conversation::pairs;
+use super::fate::Watch;
 use super::journey::Journeys;
 
 /// Stops of which more than one packet in so many crossed both follow each other. A way that fewer
@@ -35,8 +36,8 @@ pub(super) struct Seen<'a> {
     pub(super) journeys: &'a Journeys,
     /// By stop.
     pub(super) items: &'a [&'a [Item]],
-    /// Whether a packet that crossed a stop at a time would have been seen at another.
-    pub(super) is_watched: &'a dyn Fn(usize, usize, i64) -> bool,
+    /// What a stop did when a packet was due that was at another one at a time of that one.
+    pub(super) watch: &'a dyn Fn(usize, usize, i64) -> Watch,
     /// When it would have come there, by the clock of the other.
     pub(super) arrival_ns: &'a dyn Fn(usize, usize, i64) -> i64,
 }
@@ -164,6 +165,8 @@ impl Beside {
                 continue;
             };
             match self.lies_by_sight(seen.journeys, journey, stop) {
+                // One that was away would not have seen it.
+                Lies::Unknown if seen.is_any_away(self, journey, stop) => {}
                 Lies::Unknown => unknown.push((due_ns, journey)),
                 lies => known.push((due_ns, lies)),
             }
@@ -220,6 +223,16 @@ impl Seen<'_> {
         })
     }
 
+    /// Whether a stop or one beside it recorded nothing when a packet was due.
+    fn is_any_away(&self, beside: &Beside, journey: usize, stop: usize) -> bool {
+        let first = self.journeys.stops(journey).next();
+        let at = first.and_then(|first| Some((first, self.time_ns(journey, first)?)));
+        let mut all = beside.partners(stop).chain([stop]);
+        at.is_some_and(|(first, time_ns)| {
+            all.any(|it| (self.watch)(first, it, time_ns) == Watch::Paused)
+        })
+    }
+
     /// Whether hardly a packet crossed two stops, though each saw some, and one of them was
     /// watching while the other one did.
     fn are_beside(&self, (first, second): (usize, usize)) -> bool {
@@ -230,11 +243,11 @@ impl Seen<'_> {
                 [Some(_), Some(_)] => both += 1,
                 [Some(time_ns), None] => {
                     alone[0] += 1;
-                    watched[0] += u64::from((self.is_watched)(first, second, time_ns));
+                    watched[0] += u64::from((self.watch)(first, second, time_ns) == Watch::On);
                 }
                 [None, Some(time_ns)] => {
                     alone[1] += 1;
-                    watched[1] += u64::from((self.is_watched)(second, first, time_ns));
+                    watched[1] += u64::from((self.watch)(second, first, time_ns) == Watch::On);
                 }
                 [None, None] => {}
             }

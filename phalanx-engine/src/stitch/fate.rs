@@ -1,6 +1,7 @@
 //! Fates: what became of each packet of one direction on its way past the hops: arrived, lost and
 //! where, there and not captured, or a copy that the network made.
 
+use hashbrown::HashSet;
 use phalanx_common::packet::TcpFlags;
 
 use super::alignment::Item;
@@ -35,15 +36,39 @@ pub(super) enum Origin {
     Uncaptured { before: usize },
 }
 
-/// What a stop's capture did at a time.
+/// What a stop's capture did when something was due there; later ones tell less of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Watch {
     /// It recorded.
     On,
-    /// It had not begun, or had ended.
+    /// It was before its first packet or behind its last one: it may have recorded.
     Over,
-    /// It recorded nothing in between.
+    /// It recorded nothing, as is known.
     Paused,
+}
+
+/// When a stop recorded, in nanoseconds of its clock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Recorded<'a> {
+    /// First and last packet.
+    pub(super) window_ns: (i64, i64),
+    /// From and until, when it recorded nothing in between.
+    pub(super) gaps_ns: &'a [(i64, i64)],
+}
+
+impl Recorded<'_> {
+    /// What it did when something was due, at the earliest and as is usual.
+    pub(super) fn at(&self, earliest_ns: i64, usual_ns: i64) -> Watch {
+        let is_in = |(from, until): &(i64, i64)| *from <= usual_ns && earliest_ns < *until;
+        let (first, last) = self.window_ns;
+        if self.gaps_ns.iter().any(is_in) {
+            Watch::Paused
+        } else if (first..=last).contains(&usual_ns) {
+            Watch::On
+        } else {
+            Watch::Over
+        }
+    }
 }
 
 /// What is known beside the journeys themselves.
@@ -52,7 +77,9 @@ pub(super) struct Circumstances<'a> {
     pub(super) items: &'a [&'a [Item]],
     /// Acknowledgements at each stop: position and when it was first reached, both rising.
     pub(super) acknowledged: &'a [Vec<(u64, i64)>],
-    /// What a stop did when a packet that was at another one at a time of that one was due.
+    /// By stop.
+    pub(super) recorded: &'a [Recorded<'a>],
+    /// What a stop did when a packet was due that was at another one at a time of that one.
     pub(super) watch: &'a dyn Fn(usize, usize, i64) -> Watch,
     /// Stops that lie side by side.
     pub(super) beside: &'a Beside,
@@ -61,6 +88,8 @@ pub(super) struct Circumstances<'a> {
 pub(super) struct Fates {
     pub(super) fates: Vec<Fate>,
     pub(super) origins: Vec<Origin>,
+    /// Journeys, and the stops that did not see them for they recorded nothing then.
+    away: HashSet<(usize, usize), foldhash::fast::FixedState>,
 }
 
 impl Fates {
@@ -81,7 +110,16 @@ impl Fates {
         for (at, journey) in judge.copies_without_range() {
             origins[at] = journey;
         }
-        Self { fates, origins }
+        Self {
+            fates,
+            origins,
+            away: judge.away().collect(),
+        }
+    }
+
+    /// Whether a stop recorded nothing when a packet was due there that it did not see.
+    pub(super) fn is_away(&self, journey: usize, stop: usize) -> bool {
+        self.away.contains(&(journey, stop))
     }
 }
 
@@ -91,6 +129,28 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
+    fn away(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let recorded = self.circumstances.recorded.iter().enumerate();
+        let paused = recorded.filter(|(_, it)| !it.gaps_ns.is_empty());
+        paused.flat_map(|(stop, _)| {
+            let all = (0..self.journeys.len()).map(move |journey| (journey, stop));
+            all.filter(|(journey, stop)| self.is_away(*journey, *stop))
+        })
+    }
+
+    /// By the stop nearest to it that saw the packet.
+    fn is_away(&self, journey: usize, stop: usize) -> bool {
+        if self.journeys.place(journey, stop).is_some() {
+            return false;
+        }
+        let stops = self.journeys.stops(journey);
+        let seen = stops.min_by_key(|seen| seen.abs_diff(stop));
+        let at = seen.and_then(|seen| Some((seen, self.time_ns(journey, seen)?)));
+        at.is_some_and(|(seen, time_ns)| {
+            (self.circumstances.watch)(seen, stop, time_ns) == Watch::Paused
+        })
+    }
+
     /// Journeys that carried some of the same bytes.
     fn others<'a>(&'a self, order: &'a [usize], at: usize) -> impl Iterator<Item = usize> + 'a {
         let journey = order[at];
@@ -149,7 +209,7 @@ impl Judge<'_> {
                 if was_needed || self.came_first(other, at, range.end) {
                     return lost;
                 }
-            } else if self.came_farther(other, after) && watch == Watch::On {
+            } else if self.came_farther(other, after) && watch != Watch::Over {
                 // Sent before, and had come to the end when this was sent: this one was needless,
                 // and what became of it nobody can know but the stops.
                 return lost;

@@ -30,7 +30,8 @@ pub struct LegWay {
     pub duplicated: u64,
     /// Passed, and not captured at the far end of the leg.
     pub not_captured: u64,
-    /// Not seen at the far end, and nothing tells whether they were lost or not captured.
+    /// Not seen at the far end, and nothing tells whether they were lost or not captured, or where
+    /// they were lost.
     pub unresolved: u64,
     /// One-way delay in nanoseconds, by the clocks as they were found out.
     pub delay: Distribution,
@@ -75,11 +76,13 @@ pub(super) struct Unseen {
 /// what passed: of this direction, or so much of the other one that there is a way around it.
 fn may_be_missed(count: &Count, other: Unseen) -> bool {
     let leg = &count.leg;
-    let passed = leg.packets - leg.lost - leg.unresolved - count.missing;
-    let not_captured = leg.not_captured + count.not_captured_here_or_beside;
+    // What passed while the far end recorded nothing does not tell what it misses when it records.
+    let packets = leg.packets - count.away;
+    let passed = packets - leg.lost - leg.unresolved - count.missing;
+    let not_captured = leg.not_captured - count.away + count.not_captured_here_or_beside;
     let missing = count.missing + count.missing_here_or_beside;
     let [missed, passed, not_captured, packets] =
-        [missing, passed, not_captured, leg.packets].map(u128::from);
+        [missing, passed, not_captured, packets].map(u128::from);
     let is_missed = missed * passed <= CAPTURE_LOSS_FACTOR * not_captured * packets;
     let is_passed_by = other.unseen > 0 && other.unseen * PATH_SHARE >= other.all;
     let [unseen, all] = [other.unseen, other.all].map(u128::from);
@@ -97,6 +100,8 @@ struct Count {
     missing_here_or_beside: u64,
     /// Packets that passed here or on a leg beside it, and were captured on none of them.
     not_captured_here_or_beside: u64,
+    /// Of those that were not captured at its far end: due while that recorded nothing.
+    away: u64,
 }
 
 /// One direction of a conversation, with all that was found out of it.
@@ -232,9 +237,10 @@ impl Way<'_> {
                     leg.unresolved_here_or_beside += weight;
                 }
                 Fate::Lost { .. } | Fate::Missing { .. } | Fate::Open { .. } => {}
-                Fate::Arrived | Fate::Uncaptured { .. } => {
+                Fate::Arrived | Fate::Uncaptured { .. } if !self.fates.is_away(journey, to) => {
                     count.not_captured_here_or_beside += weight;
                 }
+                Fate::Arrived | Fate::Uncaptured { .. } => {}
             }
             return;
         }
@@ -256,7 +262,10 @@ impl Way<'_> {
             _ => {
                 let is_seen = self.journeys.place(journey, to).is_some();
                 leg.packets += weight;
-                leg.not_captured += if is_seen { 0 } else { weight };
+                if !is_seen {
+                    leg.not_captured += weight;
+                    count.away += u64::from(self.fates.is_away(journey, to)) * weight;
+                }
             }
         }
     }
@@ -265,7 +274,7 @@ impl Way<'_> {
     pub(super) fn unseen(&self, stop: usize) -> Unseen {
         let mut unseen = Unseen::default();
         for journey in 0..self.journeys.len() {
-            if self.lies(journey, stop) != Lies::On {
+            if self.lies(journey, stop) != Lies::On || self.fates.is_away(journey, stop) {
                 continue;
             }
             let weight = self.weight(journey);

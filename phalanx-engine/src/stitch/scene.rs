@@ -12,7 +12,7 @@ use super::clock::{Clocks, Difference};
 use super::conversation::{
     Alignment, Group, Packets, PathCount, Rewrite, RewriteField, StitchedConversation, pairs,
 };
-use super::fate::{Circumstances, Fate, Fates, Origin, Watch};
+use super::fate::{Circumstances, Fate, Fates, Origin, Recorded};
 use super::journey::{Journeys, Stop};
 use super::ladder::{Ladder, Told};
 use super::leg::{LegStory, Unseen, Way, round_trips};
@@ -369,39 +369,29 @@ impl<'a> Scene<'a> {
             ahead(from, to, time_ns).saturating_add(detours_ns[to][from])
         };
         let journeys = Journeys::of(&stops, due)?;
-        let usual: Vec<i64> = stops
-            .iter()
-            .map(|it| it.expectation.delay_ns.map_or(0, |it| it.1))
-            .collect();
+        let delays = stops.iter().map(|it| it.expectation.delay_ns);
+        let delays: Vec<(i64, i64)> = delays.map(Option::unwrap_or_default).collect();
         let arrival = |from: usize, to: usize, time_ns: i64| {
             let due_ns = time_ns.saturating_add(due(from, to, time_ns));
-            due_ns.saturating_add(usual[to])
+            due_ns.saturating_add(delays[to].1)
         };
         let acknowledged = self.acknowledged(members, side, &items);
-        let watches: Vec<_> = members.iter().map(|it| self.recorded_ns(*it)).collect();
+        let recorded: Vec<Recorded<'_>> = members.iter().map(|it| self.recorded(*it)).collect();
         let watch = |from: usize, to: usize, time_ns: i64| {
-            let ((first, last), gaps_ns) = watches[to];
-            let due_ns = match from < to {
-                true => arrival(from, to, time_ns),
-                // Against the way: as if it took no time.
-                false => time_ns.saturating_add(ahead(from, to, time_ns)),
-            };
-            if !(first..=last).contains(&due_ns) {
-                return Watch::Over;
+            if from < to {
+                let usual_ns = arrival(from, to, time_ns);
+                let (least_ns, most_ns) = delays[to];
+                let sooner_ns = most_ns.saturating_sub(least_ns);
+                return recorded[to].at(usual_ns.saturating_sub(sooner_ns), usual_ns);
             }
-            match gaps_ns
-                .iter()
-                .any(|(from, until)| (*from..*until).contains(&due_ns))
-            {
-                true => Watch::Paused,
-                false => Watch::On,
-            }
+            // Against the way: as if it took no time.
+            let due_ns = time_ns.saturating_add(ahead(from, to, time_ns));
+            recorded[to].at(due_ns, due_ns)
         };
-        let is_watched = |from, to, time_ns| watch(from, to, time_ns) == Watch::On;
         let beside = Beside::of(Seen {
             journeys: &journeys,
             items: &items,
-            is_watched: &is_watched,
+            watch: &watch,
             arrival_ns: &arrival,
         });
         let fates = Fates::of(
@@ -409,6 +399,7 @@ impl<'a> Scene<'a> {
             &Circumstances {
                 items: &items,
                 acknowledged: &acknowledged,
+                recorded: &recorded,
                 watch: &watch,
                 beside: &beside,
             },
@@ -454,23 +445,23 @@ impl<'a> Scene<'a> {
         members.iter().map(of).collect()
     }
 
-    /// The time that a member's packets are of, its hop's capture or as far as they were kept, and
-    /// the gaps in it.
-    fn recorded_ns(&self, member: usize) -> ((i64, i64), &[(i64, i64)]) {
+    /// The time that a member's packets are of: its hop's capture, or as far as they were kept.
+    fn recorded(&self, member: usize) -> Recorded<'_> {
         let trail = self.trail(member);
         let found = self.known.hops.iter().find(|it| it.hop == trail.hop);
-        let (first, last) = found.map_or((i64::MIN, i64::MAX), |it| it.window_ns);
-        let gaps_ns = found.map_or(&[][..], |it| &it.gaps_ns);
-        if trail.left_out == 0 {
-            return ((first, last), gaps_ns);
+        let (first, mut last) = found.map_or((i64::MIN, i64::MAX), |it| it.window_ns);
+        if trail.left_out > 0 {
+            let both = [&trail.crossings.client, &trail.crossings.server];
+            let kept = both
+                .into_iter()
+                .filter_map(|it| it.last())
+                .map(|it| it.time_ns);
+            last = kept.max().unwrap_or(first).min(last);
         }
-        let both = [&trail.crossings.client, &trail.crossings.server];
-        let kept = both
-            .into_iter()
-            .filter_map(|it| it.last())
-            .map(|it| it.time_ns);
-        let last = kept.max().unwrap_or(first).min(last);
-        ((first, last), gaps_ns)
+        Recorded {
+            window_ns: (first, last),
+            gaps_ns: found.map_or(&[], |it| &it.gaps_ns),
+        }
     }
 
     fn leg(

@@ -358,44 +358,101 @@ fn what_was_acknowledged_was_not_lost() {
     assert_eq!((of(1).lost, of(1).not_captured), (0, 4));
 }
 
+/// Three hops, the clock of the middle one an hour ahead, which is away twice: while data of 100 to
+/// 119 and of 130 to 149 passes. Whether it says so is `is_told`.
+fn with_gaps(is_told: bool, change: impl Fn(&mut Trail)) -> super::Stitched {
+    let hour = 3_600 * SECOND;
+    let is_away = |it: &Crossing, first_id: u16| {
+        let index = it.ip_id - first_id;
+        (100..120).contains(&index) || (130..150).contains(&index)
+    };
+    let mut trails: Vec<Trail> = [0, hour, 0]
+        .into_iter()
+        .zip(0..)
+        .map(|(shift_ns, hop)| trail(hop, 40_000, shift_ns, 200, |_| false))
+        .collect();
+    let middle = &mut trails[1].crossings;
+    middle.client.retain(|it| !is_away(it, 10));
+    middle.server.retain(|it| !is_away(it, 90));
+    trails.iter_mut().for_each(&change);
+    let mut hops = hops(3);
+    if is_told {
+        // From the last packet before it.
+        let sent_ns = |index: i64| hour + index * 10 * MS + MS;
+        hops[1].gaps_ns = [(99, 120), (129, 150)]
+            .map(|(last, next)| (sent_ns(last) + 7 * MS, sent_ns(next)))
+            .to_vec();
+    }
+    stitch(trails, &hops)
+}
+
+/// Lost and unresolved on the legs of a direction.
+fn missing(stitched: &super::Stitched, side: Side) -> Vec<(u64, u64)> {
+    let legs = stitched.conversations[0].legs.iter();
+    let way = |leg: &super::LegStory| match side {
+        Side::Client => leg.forward.clone(),
+        Side::Server => leg.reverse.clone(),
+    };
+    let ways = legs.map(|leg| way(leg).expect("seen"));
+    ways.map(|it| (it.lost, it.unresolved)).collect()
+}
+
 #[test]
 fn what_was_due_while_a_hop_recorded_nothing_is_not_lost_before_it() {
-    // Segments 100 to 149 pass the middle hop while it is away, and three of them are lost behind
-    // it; later three more are.
-    let is_away = |index: u32| (100..150).contains(&index);
-    let is_lost = |index: u32| [110, 120, 130, 170, 171, 180].contains(&index);
-    let trails = || {
-        vec![
-            trail(0, 40_000, 0, 200, |_| false),
-            trail(1, 40_000, 0, 200, is_away),
-            trail(2, 40_000, 0, 200, is_lost),
-        ]
+    // Data that comes to the middle hop at most, while it is away and later.
+    let lose = |trail: &mut Trail| {
+        let lost = [110, 140, 141, 170, 171, 180].map(|index| 10 + index);
+        let client = &mut trail.crossings.client;
+        client.retain(|it| trail.hop < 2 || !lost.contains(&it.ip_id));
+        // Nothing acknowledges it.
+        trail.crossings.server.retain(|it| it.ip_id < 90 + 100);
     };
-    let told = |hops: &[StitchHop]| {
-        let mut trails = trails();
-        // Nothing tells what became of what is not acknowledged: datagrams, as it were.
-        for trail in &mut trails {
-            trail.crossings.server.clear();
-        }
-        let times: Vec<i64> = trails[0]
-            .crossings
-            .client
-            .iter()
-            .map(|it| it.time_ns)
-            .collect();
-        (stitch(trails, hops), times)
+    let lost = |is_told| missing(&with_gaps(is_told, lose), Side::Client);
+    assert_eq!(lost(false), [(3, 0), (3, 0)]);
+    assert_eq!(lost(true), [(0, 3), (3, 0)]);
+}
+
+#[test]
+fn what_was_sent_again_because_a_hop_recorded_nothing_is_not_lost_before_it() {
+    // Lost behind the middle hop while it is away, and sent again later.
+    let lose = |trail: &mut Trail| {
+        let hop = trail.hop;
+        let client = &mut trail.crossings.client;
+        let again = Crossing {
+            sequence: 1_000 + 110 * 100,
+            acknowledgement: 77,
+            length: 100,
+            timestamp_value: 9_000,
+            ip_id: 600,
+            time_ns: client[0].time_ns + 1_605 * MS,
+            frame: 1_000,
+            flags: TcpFlags::ACK,
+            ..client[0]
+        };
+        client.retain(|it| hop < 2 || it.ip_id != 10 + 110);
+        client.push(again);
+        client.sort_by_key(|it| it.time_ns);
+        let behind = 1_100 + 110 * 100;
+        // What comes after it is acknowledged once it is there.
+        let server = &mut trail.crossings.server;
+        server.retain(|it| it.acknowledgement < behind || it.ip_id >= 90 + 162);
     };
-    let (without, times) = told(&hops(3));
-    let lost = |stitched: &super::Stitched, leg: usize| {
-        let leg = stitched.conversations[0].legs[leg].forward.clone();
-        let leg = leg.expect("seen");
-        (leg.lost, leg.unresolved)
+    let lost = |is_told| missing(&with_gaps(is_told, lose), Side::Client);
+    assert_eq!(lost(false), [(1, 0), (0, 0)]);
+    assert_eq!(lost(true), [(0, 1), (0, 0)]);
+}
+
+#[test]
+fn a_gap_says_nothing_of_what_a_hop_misses_while_it_records() {
+    // Acknowledgements that come neither to the middle hop nor to the client.
+    let lose = |trail: &mut Trail| {
+        let lost = [20, 40, 60].map(|index| 90 + index);
+        let server = &mut trail.crossings.server;
+        server.retain(|it| trail.hop == 2 || !lost.contains(&it.ip_id));
     };
-    assert_eq!((lost(&without, 0).0, lost(&without, 1).0), (3, 3));
-    let mut hops = hops(3);
-    hops[1].gaps_ns = vec![(times[100], times[149] + MS)];
-    let (with, _) = told(&hops);
-    assert_eq!((lost(&with, 0), lost(&with, 1)), ((0, 3), (3, 0)));
+    let lost = |is_told| missing(&with_gaps(is_told, lose), Side::Server);
+    assert_eq!(lost(false), [(0, 0), (0, 3)]);
+    assert_eq!(lost(true), [(0, 0), (3, 0)]);
 }
 
 #[test]

@@ -220,6 +220,10 @@ impl Captures {
         self.lock().insert(id, Arc::clone(&capture));
         let recording = self.daemon.set_recording(self.filters()).await;
         let seam = recording.map_err(Failure::Unavailable)?;
+        if job.remains.is_some() {
+            let on_ns = self.outlook.clock.wall_ns(crate::clock::now());
+            capture.view().end_gap(wall_time(on_ns));
+        }
         self.look_back(&capture, &mut job, seam);
         let view = capture.show();
         let (done, outcome) = oneshot::channel();

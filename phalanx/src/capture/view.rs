@@ -163,6 +163,16 @@ pub struct CaptureView {
 }
 
 impl CaptureView {
+    /// The last gap ends: recording goes on from this time.
+    pub(crate) fn end_gap(&mut self, until: String) {
+        let told = |loss: &&mut Loss| loss.kind == LossKind::Restarted;
+        let loss = self.losses.iter_mut().rev().find(told);
+        if let Some((gap, loss)) = self.gaps.last_mut().zip(loss) {
+            gap.until = until;
+            loss.detail = gap.detail();
+        }
+    }
+
     /// An interface has vanished: it is told once.
     pub(super) fn note_vanished(&mut self, name: &str) {
         let detail = format!("{name} vanished");
@@ -221,13 +231,20 @@ pub struct HostPart {
 }
 
 impl Gap {
-    /// In nanoseconds since 1970; none where a time is none.
+    /// In nanoseconds since 1970; none where a time is none, or the clock was set back meanwhile.
     pub(crate) fn ns(&self) -> Option<(i64, i64)> {
         let ns = |text: &str| {
             let time: jiff::Timestamp = text.parse().ok()?;
             i64::try_from(time.as_nanosecond()).ok()
         };
-        Some((ns(&self.from)?, ns(&self.until)?))
+        let (from_ns, until_ns) = (ns(&self.from)?, ns(&self.until)?);
+        (from_ns < until_ns).then_some((from_ns, until_ns))
+    }
+
+    /// In words.
+    pub(crate) fn detail(&self) -> String {
+        let Self { from, until } = self;
+        format!("nothing was recorded from {from} to {until}: the daemon was restarted")
     }
 }
 

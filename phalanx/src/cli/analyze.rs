@@ -370,7 +370,9 @@ fn parse_gap(text: &str) -> Result<Gap, &'static str> {
             until_ns: until.parse().ok()?,
         })
     };
-    parsed().ok_or("want NAME=FROM..UNTIL")
+    parsed()
+        .filter(|it| it.from_ns < it.until_ns)
+        .ok_or("want NAME=FROM..UNTIL")
 }
 
 fn parse_host(text: &str) -> Result<Host, &'static str> {

@@ -1,5 +1,7 @@
 //! Reads the number of tests, and what the failed ones said, from what cargo's test programs print.
 
+use std::collections::VecDeque;
+
 /// How many tests passed, failed and were skipped.
 #[derive(Clone, Default, Debug, PartialEq, Eq)]
 pub(crate) struct Counts {
@@ -15,11 +17,11 @@ pub(crate) struct Counts {
 pub(crate) struct Failure {
     pub(crate) name: String,
     /// The last lines that it printed.
-    pub(crate) lines: Vec<String>,
+    pub(crate) lines: VecDeque<String>,
 }
 
 /// Enough for a panic, and for what led to it.
-const LINES_MAX: usize = 60;
+const LINES_MAX: usize = 120;
 
 impl Counts {
     /// Adds another ring's.
@@ -55,6 +57,7 @@ impl Reader {
             closing.skipped += moved;
             self.counts.add(closing);
             self.notes = 0;
+            self.is_in_failures = false;
         }
     }
 
@@ -69,14 +72,14 @@ impl Reader {
             (_, is_in_failures) if line == "failures:" => self.is_in_failures = !is_in_failures,
             (Some(name), true) => failures.push(Failure {
                 name: name.to_owned(),
-                lines: Vec::new(),
+                lines: VecDeque::new(),
             }),
             (None, true) => {
                 if let Some(failure) = failures.last_mut() {
                     if failure.lines.len() == LINES_MAX {
-                        failure.lines.remove(0);
+                        failure.lines.pop_front();
                     }
-                    failure.lines.push(line.to_owned());
+                    failure.lines.push_back(line.to_owned());
                 }
             }
             (_, false) => {}
@@ -176,7 +179,7 @@ mod tests {
             name: "b::c".to_owned(),
             lines: ["thread 'b::c' panicked at it:", "no", ""]
                 .map(str::to_owned)
-                .to_vec(),
+                .into(),
         };
         assert_eq!(counts.failures, [failure]);
     }
@@ -186,6 +189,6 @@ mod tests {
         let said: Vec<String> = (0..1_000).map(|number| number.to_string()).collect();
         let mut lines = vec!["failures:", "---- a stdout ----"];
         lines.extend(said.iter().map(String::as_str));
-        assert_eq!(read(&lines).failures[0].lines, said[1_000 - LINES_MAX..]);
+        assert_eq!(read(&lines).failures[0].lines, &said[1_000 - LINES_MAX..]);
     }
 }

@@ -197,10 +197,7 @@ impl Captures {
         view.losses.push(Loss {
             kind: LossKind::Restarted,
             packets: 0,
-            detail: format!(
-                "nothing was recorded from {} to {}: the daemon was restarted",
-                gap.from, gap.until
-            ),
+            detail: gap.detail(),
         });
         view.gaps.push(gap);
         for name in gone {
