@@ -23,7 +23,7 @@ use super::Request;
 use crate::capture_file::{Interface, OpenError, ReadError};
 use crate::pcapng::{self, Statistics, WriteError, Writer};
 use crate::plain::plain;
-use crate::report::word::instant;
+use crate::report::word::{gap, instant};
 use crate::translation::{NOTES_PER_BLOCK, Note};
 
 /// What is merged.
@@ -283,14 +283,8 @@ impl Port<'_> {
         let gaps = self
             .gaps_ns
             .extract_if(.., |(_, until_ns)| *until_ns <= own_ns);
-        let tell = |(from_ns, until_ns)| {
-            let (from, until) = (instant(from_ns), instant(until_ns));
-            format!(
-                "{}: nothing was recorded from {from} to {until}",
-                self.hop.name
-            )
-        };
-        gaps.map(tell).collect()
+        gaps.map(|it| format!("{}: {}", self.hop.name, gap(it)))
+            .collect()
     }
 }
 

@@ -231,14 +231,13 @@ pub struct HostPart {
 }
 
 impl Gap {
-    /// In nanoseconds since 1970; none where a time is none, or the clock was set back meanwhile.
+    /// In nanoseconds since 1970; none where a time is none.
     pub(crate) fn ns(&self) -> Option<(i64, i64)> {
         let ns = |text: &str| {
             let time: jiff::Timestamp = text.parse().ok()?;
             i64::try_from(time.as_nanosecond()).ok()
         };
-        let (from_ns, until_ns) = (ns(&self.from)?, ns(&self.until)?);
-        (from_ns < until_ns).then_some((from_ns, until_ns))
+        Some((ns(&self.from)?, ns(&self.until)?))
     }
 
     /// In words.

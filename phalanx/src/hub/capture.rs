@@ -562,7 +562,10 @@ impl State {
             path: part.path.clone(),
             clock: host.boot_id.clone(),
             host: Some(host.host.clone()),
-            gaps: host.gaps.iter().filter_map(Gap::ns).collect(),
+            // Where a clock was set back meanwhile, it is told, and says nothing to an analysis.
+            gaps: (host.gaps.iter().filter_map(Gap::ns))
+                .filter(|(from_ns, until_ns)| from_ns < until_ns)
+                .collect(),
         };
         parts.map(source).collect()
     }

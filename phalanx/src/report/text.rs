@@ -92,10 +92,8 @@ fn write_hop(
         let place = word::foreign(&damage.to_string());
         writeln!(output, "  {}", style.bad(&place))?;
     }
-    for (from_ns, until_ns) in &hop.gaps {
-        let (from, until) = (word::instant(*from_ns), word::instant(*until_ns));
-        let gap = format!("nothing was recorded from {from} to {until}");
-        writeln!(output, "  {}", style.bad(&gap))?;
+    for gap in &hop.gaps {
+        writeln!(output, "  {}", style.bad(&word::gap(*gap)))?;
     }
     if !hop.unparsed.is_empty() {
         let reasons = counted(&hop.unparsed, u64::MAX);

@@ -36,6 +36,12 @@ pub(crate) fn instant(ns: i64) -> String {
         .map_or_else(|_| ns.to_string(), |time| format!("{time:.9}"))
 }
 
+/// A time in which nothing was recorded.
+pub(crate) fn gap((from_ns, until_ns): (i64, i64)) -> String {
+    let (from, until) = (instant(from_ns), instant(until_ns));
+    format!("nothing was recorded from {from} to {until}")
+}
+
 /// When the first packet of a ladder was seen, by the reference's clock.
 pub(super) fn ladder_start_ns(ladder: &Ladder) -> i64 {
     let first = ladder.rungs.first().and_then(|it| it.crossings.first());
